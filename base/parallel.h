@@ -1,0 +1,16 @@
+/* parallel.h: the only seam to threads. Built over OpenMP, or (PARALLEL=pthread, for ThreadSanitizer) pthreads.
+ * The split of a range never changes results: a body may not carry anything from one index to another. */
+#ifndef SDX_BASE_PARALLEL_H
+#define SDX_BASE_PARALLEL_H
+
+#include <stdint.h>
+
+/* Handles [begin, end); worker is in [0, threads), unique among bodies that run at the same time. */
+typedef void (*sdx_parallel_fn)(void *context, int64_t begin, int64_t end, int worker);
+
+/* Runs fn over [0, n) in at most `threads` contiguous ranges of at least `grain` indices; returns when all are done. */
+void sdx_parallel_for(int threads, int64_t n, int64_t grain, sdx_parallel_fn fn, void *context);
+
+#define SDX_MAX_THREADS 256
+
+#endif

@@ -1,0 +1,155 @@
+/* op.h: what an operator is. graph/ owns the type; the instances are the tables at the end of engine/ops/<family>.c.
+ *
+ * infer    types and shapes of the outputs from what is known of the inputs: symbolic at load, exact for a run.
+ * prepare  once per node: attributes into a struct of the operator's own, constant weights packed.
+ * plan     once per set of input shapes: how much workspace.
+ * run      the numbers. Results never depend on the number of threads.
+ * Each says only what is wrong; the caller puts file, node, operator, opset and input shapes in front.
+ */
+#ifndef SDX_OP_H
+#define SDX_OP_H
+
+#include "graph.h"
+
+struct sdx_kernels;
+
+enum sdx_op_flags {
+    SDX_OP_VIEW = 1,             /* output 0 is input 0's bytes under another shape: run is never called on shared memory */
+    SDX_OP_INPLACE = 2,          /* output 0 may be written over input 0 (same dtype and count) */
+    SDX_OP_DYNAMIC = 4,          /* output shapes depend on values: run calls sdx_run_allocate for each output */
+    SDX_OP_NONDETERMINISTIC = 8, /* never folded */
+    SDX_OP_ANY_ALIGNMENT = 16    /* constants may come unaligned from the mapped file; else they are copied first */
+};
+
+/* ---- infer ----------------------------------------------------------------------------------------------- */
+typedef struct sdx_infer {
+    sdx_model *model; /* for its symbols and opsets */
+    const sdx_node *node;
+    int n_in, n_out;
+    const sdx_type *in; /* [n_in]; dtype SDX_UNDEFINED and shape unknown for an absent input */
+    sdx_type *out;      /* [n_out], all unknown at the start; leave out what cannot be known */
+    sdx_arena *arena;   /* for contents */
+    sdx_error *err;
+} sdx_infer;
+
+/* ---- prepare --------------------------------------------------------------------------------------------- */
+typedef struct sdx_prepare {
+    const sdx_model *model;
+    const sdx_node *node;
+    int n_in;
+    const sdx_type *in; /* as inferred at load; .constant where the weight is known */
+    const struct sdx_kernels *kernels;
+    int threads;
+    sdx_arena *arena; /* lives as long as the program; zeroed, 64-byte aligned */
+    void *state;      /* out: handed to plan and run */
+    unsigned packed;  /* out: bit i says input i was packed and its constant will not be read again */
+    sdx_error *err;
+} sdx_prepare;
+
+/* ---- plan ------------------------------------------------------------------------------------------------ */
+typedef struct sdx_plan_step {
+    const sdx_node *node;
+    const void *state;
+    int n_in, n_out;
+    const sdx_type *in, *out; /* exact shapes */
+    const struct sdx_kernels *kernels;
+    int threads;
+    size_t workspace; /* out: bytes, 64-byte aligned when handed to run */
+    sdx_error *err;
+} sdx_plan_step;
+
+/* ---- run ------------------------------------------------------------------------------------------------- */
+typedef struct sdx_run sdx_run;
+struct sdx_run {
+    const sdx_node *node;
+    const void *state;
+    const struct sdx_kernels *kernels;
+    int threads;
+    int n_in, n_out;
+    const sdx_tensor *in; /* [n_in]; dtype SDX_UNDEFINED when absent */
+    sdx_tensor *out;      /* [n_out]; dtype SDX_UNDEFINED when nobody wants it; data set unless SDX_OP_DYNAMIC */
+    void *workspace;      /* what plan asked for */
+    /* SDX_OP_DYNAMIC: gives out[i] its dtype, shape and memory. */
+    sdx_status (*allocate)(sdx_run *run, int i, sdx_dtype dtype, const sdx_shape *shape);
+    void *owner; /* of allocate */
+    sdx_error *err;
+};
+
+static inline bool sdx_run_has_in(const sdx_run *run, int i) { return i < run->n_in && run->in[i].dtype != SDX_UNDEFINED; }
+static inline bool sdx_run_has_out(const sdx_run *run, int i) { return i < run->n_out && run->out[i].dtype != SDX_UNDEFINED; }
+
+/* ---- the row --------------------------------------------------------------------------------------------- */
+struct sdx_op_def {
+    const char *domain; /* "" for ai.onnx */
+    const char *name;
+    int since, until; /* opset range, inclusive; until 0: still current */
+    int min_in, max_in, min_out, max_out; /* max -1: any number */
+    unsigned flags;
+    sdx_status (*infer)(sdx_infer *infer);
+    sdx_status (*prepare)(sdx_prepare *prepare); /* NULL: nothing to do */
+    sdx_status (*plan)(sdx_plan_step *step);     /* NULL: no workspace */
+    sdx_status (*run)(sdx_run *run);
+};
+
+typedef struct sdx_op_table {
+    const char *family; /* file name without .c */
+    const sdx_op_def *row;
+    size_t count;
+} sdx_op_table;
+
+typedef struct sdx_op_registry {
+    const sdx_op_table *table;
+    size_t count;
+} sdx_op_registry;
+
+/* The row whose range covers the version, or NULL. Version 0 (domain not imported) is taken as 1. */
+const sdx_op_def *sdx_op_find(const sdx_op_registry *registry, const char *domain, const char *name, int64_t version);
+/* Sets node->def everywhere and checks input and output counts; all unknown operators go into one message. */
+sdx_status sdx_model_resolve(sdx_model *model, const sdx_op_registry *registry, sdx_error *err);
+
+/* ---- shape inference over a graph (shape_infer.c) ------------------------------------------------------------
+ * Fills types[n_value] in node order. `types` starts as a copy of what is fixed: inputs (symbolic or exact) and
+ * constants. Nodes without def leave their outputs unknown. */
+sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *graph, sdx_type *types, sdx_arena *arena, sdx_error *err);
+/* The same into the graph's own values: what passes see. */
+sdx_status sdx_model_infer(sdx_model *model, sdx_error *err);
+/* One node; in and out are gathered from and merged into types. Adds the driver's context to failures. */
+sdx_status sdx_infer_node(sdx_model *model, const sdx_node *node, sdx_type *types, sdx_arena *arena, sdx_error *err);
+/* Puts 'file: node "x" (Op-13): ' in front of the sentence, and the input shapes behind. */
+sdx_status sdx_node_error(const sdx_model *model, const sdx_node *node, const sdx_type *in, int n_in, sdx_error *err);
+
+/* Contents of an integer input, from contents or from the constant; NULL when unknown. */
+const sdx_element *sdx_type_contents(const sdx_type *type, int *count);
+/* All contents as numbers into ints[capacity]; false when any is not known or there are too many. */
+bool sdx_type_ints(const sdx_type *type, int capacity, int64_t *ints, int *count);
+
+/* ---- passes ---------------------------------------------------------------------------------------------------- */
+
+/* Computes a node whose inputs are all constants; outputs' data from arena. */
+typedef sdx_status (*sdx_eval_fn)(void *context, const sdx_model *model, const sdx_node *node, sdx_arena *arena,
+                                  sdx_tensor *outputs, sdx_error *err);
+
+typedef struct sdx_pass_context {
+    sdx_model *model;
+    const sdx_op_registry *registry;
+    sdx_eval_fn eval; /* NULL: nothing can be folded */
+    void *eval_context;
+    bool for_run;  /* inside the engine: forms that are never written to a file are allowed */
+    size_t changes; /* rewrites made by the pass */
+    sdx_error *err;
+} sdx_pass_context;
+
+typedef struct sdx_pass {
+    const char *name;  /* "fuse_attention": its file in graph/passes/ */
+    const char *about; /* one line for --help */
+    sdx_status (*run)(sdx_pass_context *context, sdx_graph *graph);
+} sdx_pass;
+
+/* passes/passes.c: the ordered table. */
+extern const sdx_pass sdx_passes[];
+extern const size_t sdx_pass_count;
+/* Resolves, infers, then runs the table in order (only: comma-separated names, NULL for all), inferring again after
+ * a pass that changed something; rewrites use only standard operators and com.microsoft ones that ORT's CPU provider has. */
+sdx_status sdx_passes_run(sdx_pass_context *context, const char *only);
+
+#endif

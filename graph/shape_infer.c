@@ -1,0 +1,175 @@
+/* shape_infer.c: finding each node's operator, and types and shapes along the graph; see op.h. The rules are the
+ * operators' own (infer); this is the driver that walks, merges and says where it went wrong. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/buffer.h"
+#include "../base/memory.h"
+#include "op.h"
+
+const sdx_op_def *sdx_op_find(const sdx_op_registry *registry, const char *domain, const char *name, int64_t version)
+{
+    if (version <= 0) version = 1;
+    for (size_t t = 0; t < registry->count; t++) {
+        const sdx_op_table *table = &registry->table[t];
+        for (size_t i = 0; i < table->count; i++) {
+            const sdx_op_def *d = &table->row[i];
+            if (d->since <= version && (!d->until || version <= d->until) && !strcmp(d->name, name) &&
+                !strcmp(d->domain, domain))
+                return d;
+        }
+    }
+    return NULL;
+}
+
+/* Distinct unsupported operators, for one message. */
+typedef struct missing {
+    sdx_map seen; /* "domain::Op" -> times */
+    sdx_arena arena;
+} missing;
+
+static sdx_status note_missing(missing *m, const sdx_node *n, int64_t version, sdx_error *err)
+{
+    const char *dot = *n->domain ? "::" : "";
+    char *key = sdx_arena_printf(&m->arena, "%.80s%s%.80s-%lld", n->domain, dot, n->op_type, (long long)version);
+    if (!key) return sdx_fail_memory(err, 160);
+    int64_t times = sdx_map_get(&m->seen, key, strlen(key), 0);
+    return sdx_map_put(&m->seen, key, strlen(key), times + 1) ? SDX_OK : sdx_fail_memory(err, 160);
+}
+
+static sdx_status check_counts(const sdx_model *model, const sdx_node *n, sdx_error *err)
+{
+    const sdx_op_def *d = n->def;
+    bool in_ok = n->n_in >= d->min_in && (d->max_in < 0 || n->n_in <= d->max_in);
+    bool out_ok = n->n_out >= d->min_out && (d->max_out < 0 || n->n_out <= d->max_out);
+    for (int i = 0; i < d->min_in && in_ok; i++) in_ok = n->in[i] != SDX_NONE;
+    if (in_ok && out_ok) return SDX_OK;
+    char text[SDX_NODE_TEXT];
+    return sdx_fail(err, SDX_ERR_FILE, "%s: %s has %d %s, the operator takes %d to %d", model->path,
+                    sdx_node_format(n, text, sizeof text), in_ok ? n->n_out : n->n_in,
+                    in_ok ? "outputs" : "inputs, or lacks a required one", in_ok ? d->min_out : d->min_in,
+                    in_ok ? d->max_out : d->max_in);
+}
+
+static sdx_status resolve_graph(sdx_model *model, sdx_graph *g, const sdx_op_registry *registry, missing *m,
+                                sdx_error *err)
+{
+    for (sdx_id i = 0; i < g->n_node; i++) {
+        sdx_node *n = &g->node[i];
+        if (n->dead) continue;
+        int64_t version = sdx_model_opset(model, n->domain);
+        n->def = sdx_op_find(registry, n->domain, n->op_type, version);
+        if (n->def) TRY(check_counts(model, n, err));
+        else TRY(note_missing(m, n, version, err));
+    }
+    return SDX_OK;
+}
+
+static sdx_status fail_missing(const sdx_model *model, const missing *m, sdx_error *err)
+{
+    sdx_buffer text = {0};
+    for (size_t i = 0, listed = 0; i < m->seen.capacity; i++) {
+        const sdx_map_slot *s = &m->seen.slot[i];
+        if (!s->key) continue;
+        sdx_buffer_printf(&text, "%s%s (%lld node%s)", listed++ ? ", " : "", s->key, (long long)s->value,
+                          s->value == 1 ? "" : "s");
+    }
+    sdx_status status = sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: %zu operator%s not supported here: %s", model->path,
+                                 m->seen.count, m->seen.count == 1 ? " is" : "s are", text.data ? text.data : "");
+    sdx_buffer_fini(&text);
+    return status;
+}
+
+sdx_status sdx_model_resolve(sdx_model *model, const sdx_op_registry *registry, sdx_error *err)
+{
+    missing m = {0};
+    sdx_status status = SDX_OK;
+    for (sdx_graph *g = model->graphs; g; g = g->next) TRY_GOTO(resolve_graph(model, g, registry, &m, err));
+    if (m.seen.count) status = fail_missing(model, &m, err);
+done:
+    sdx_map_fini(&m.seen);
+    sdx_arena_fini(&m.arena);
+    return status;
+}
+
+/* ---- contents ------------------------------------------------------------------------------------------------ */
+
+const sdx_element *sdx_type_contents(const sdx_type *type, int *count)
+{
+    *count = type->n_contents;
+    return type->contents;
+}
+
+bool sdx_type_ints(const sdx_type *type, int capacity, int64_t *ints, int *count)
+{
+    if (!type->contents || type->n_contents > capacity) return false;
+    for (int i = 0; i < type->n_contents; i++) {
+        if (type->contents[i].symbol != SDX_ELEMENT_NUMBER) return false;
+        ints[i] = type->contents[i].number;
+    }
+    *count = type->n_contents;
+    return true;
+}
+
+/* ---- the driver ---------------------------------------------------------------------------------------------- */
+
+sdx_status sdx_node_error(const sdx_model *model, const sdx_node *n, const sdx_type *in, int n_in, sdx_error *err)
+{
+    if (!err) return SDX_ERR_INTERNAL;
+    char shapes[400] = "";
+    size_t at = 0;
+    for (int i = 0; i < n_in && at + 1 < sizeof shapes; i++) {
+        char text[SDX_TENSOR_TEXT] = "-";
+        if (in[i].dtype != SDX_UNDEFINED) sdx_tensor_format(in[i].dtype, &in[i].shape, text, sizeof text);
+        at += (size_t)snprintf(shapes + at, sizeof shapes - at, "%s%s", i ? ", " : "", text);
+    }
+    char sentence[SDX_ERROR_MAX];
+    memcpy(sentence, err->message, sizeof sentence);
+    return sdx_fail(err, err->status, "%.300s: node \"%.120s\" (%s%s%s-%d): %.400s; inputs are %s", model->path, n->name,
+                    n->domain, *n->domain ? "::" : "", n->op_type, n->def ? n->def->since : 0, sentence,
+                    n_in ? shapes : "none");
+}
+
+enum { FEW = 16 }; /* most nodes have fewer inputs and outputs; Concat may have thousands */
+
+sdx_status sdx_infer_node(sdx_model *model, const sdx_node *n, sdx_type *types, sdx_arena *arena, sdx_error *err)
+{
+    sdx_type few_in[FEW], few_out[FEW], *in = few_in, *out = few_out;
+    if (n->n_in > FEW) ARENA_NEW(arena, in, (size_t)n->n_in, err);
+    if (n->n_out > FEW) ARENA_NEW(arena, out, (size_t)n->n_out, err);
+    static const sdx_type absent = {.shape = {.rank = -1}};
+    for (int i = 0; i < n->n_in; i++) in[i] = n->in[i] == SDX_NONE ? absent : types[n->in[i]];
+    for (int i = 0; i < n->n_out; i++) out[i] = absent;
+    sdx_infer infer = {model, n, n->n_in, n->n_out, in, out, arena, err};
+    sdx_status status = n->def->infer(&infer);
+    if (status != SDX_OK) {
+        sdx_node_error(model, n, in, n->n_in, err);
+        return status;
+    }
+    for (int i = 0; i < n->n_out; i++)
+        if (n->out[i] != SDX_NONE) types[n->out[i]] = out[i];
+    return SDX_OK;
+}
+
+sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *g, sdx_type *types, sdx_arena *arena, sdx_error *err)
+{
+    for (sdx_id i = 0; i < g->n_node; i++) {
+        const sdx_node *n = &g->node[i];
+        if (!n->dead && n->def) TRY(sdx_infer_node(model, n, types, arena, err));
+    }
+    return SDX_OK;
+}
+
+sdx_status sdx_model_infer(sdx_model *model, sdx_error *err)
+{
+    sdx_graph *g = model->graph;
+    size_t n = (size_t)g->n_value;
+    sdx_type *types = sdx_malloc(n * sizeof *types);
+    if (!types) return sdx_fail_memory(err, n * sizeof *types);
+    for (size_t v = 0; v < n; v++) types[v] = g->value[v].type;
+    sdx_status status = sdx_infer_graph(model, g, types, &model->arena, err);
+    for (size_t v = 0; v < n && status == SDX_OK; v++) g->value[v].type = types[v];
+    free(types);
+    return status;
+}

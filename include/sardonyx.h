@@ -1,0 +1,301 @@
+/* sardonyx.h: run, make and shrink transformer models on a CPU.
+ *
+ *   file.onnx --sdx_model_open--> model --sdx_program_create--> program --sdx_session_create--> session
+ *
+ * A model is a graph that can be looked at and rewritten. A program is that graph compiled for this
+ * machine: passes done, weights packed; it never changes again, so any number of sessions share it.
+ * A session holds the working memory of one run at a time and belongs to one thread.
+ *
+ * Every function that can fail returns an sdx_status and takes an sdx_error, which may be NULL; on
+ * failure the record holds one sentence for a person and the out parameters are untouched. Strings are UTF-8.
+ * Nothing here prints, exits or aborts.
+ */
+#ifndef SARDONYX_H
+#define SARDONYX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SDX_API __attribute__((visibility("default")))
+#else
+#define SDX_API
+#endif
+
+#define SDX_VERSION "0.1.0"
+#define SDX_MAX_RANK 8
+#define SDX_ERROR_MAX 1024
+
+/* ---- status ------------------------------------------------------------------------------------ */
+
+typedef enum sdx_status {
+    SDX_OK = 0,
+    SDX_ERR_USAGE,       /* the caller asked for something that makes no sense: name, dtype, shape, option */
+    SDX_ERR_FILE,        /* a file is absent, unreadable, truncated, malformed or hostile */
+    SDX_ERR_UNSUPPORTED, /* well-formed, but not something this engine knows */
+    SDX_ERR_MEMORY,      /* an allocation failed */
+    SDX_ERR_INTERNAL     /* our own fault */
+} sdx_status;
+
+typedef struct sdx_error {
+    sdx_status status;
+    char message[SDX_ERROR_MAX]; /* one sentence, no newline; empty while status is SDX_OK */
+} sdx_error;
+
+/* ---- tensors ----------------------------------------------------------------------------------- */
+
+/* The element types, with the codes that ONNX's TensorProto gives them. */
+typedef enum sdx_dtype {
+    SDX_UNDEFINED = 0,
+    SDX_F32 = 1,
+    SDX_U8 = 2,
+    SDX_I8 = 3,
+    SDX_U16 = 4,
+    SDX_I16 = 5,
+    SDX_I32 = 6,
+    SDX_I64 = 7,
+    SDX_STRING = 8,
+    SDX_BOOL = 9,
+    SDX_F16 = 10,
+    SDX_F64 = 11,
+    SDX_U32 = 12,
+    SDX_U64 = 13,
+    SDX_C64 = 14,
+    SDX_C128 = 15,
+    SDX_BF16 = 16
+} sdx_dtype;
+
+/* A view of a dense row-major array: it never owns `data`. rank 0 is a scalar. */
+typedef struct sdx_tensor {
+    sdx_dtype dtype;
+    int rank;
+    int64_t dim[SDX_MAX_RANK];
+    void *data;
+} sdx_tensor;
+
+SDX_API size_t sdx_dtype_size(sdx_dtype dtype); /* bytes of one element; 0 for SDX_STRING and unknown codes */
+SDX_API const char *sdx_dtype_name(sdx_dtype dtype); /* "float32", "int64", ... as NumPy names them */
+SDX_API int64_t sdx_tensor_count(const sdx_tensor *t); /* number of elements */
+SDX_API size_t sdx_tensor_bytes(const sdx_tensor *t);
+
+/* Tensor files. Reading allocates data with malloc; free it with sdx_tensor_free. Writing is atomic.
+ * .npy: NumPy format 1.0-3.0, C or Fortran order. .pb: a serialized ONNX TensorProto. */
+SDX_API sdx_status sdx_tensor_read_npy(const char *path, sdx_tensor *out, sdx_error *err);
+SDX_API sdx_status sdx_tensor_write_npy(const char *path, const sdx_tensor *t, sdx_error *err);
+SDX_API sdx_status sdx_tensor_read_pb(const char *path, sdx_tensor *out, sdx_error *err);
+SDX_API void sdx_tensor_free(sdx_tensor *t);
+
+/* ---- models ------------------------------------------------------------------------------------ */
+
+typedef struct sdx_model sdx_model;
+
+/* A graph input or output. Dims: >= 0 a size, -1 unknown or symbolic, with its name in `symbol` (or NULL). */
+typedef struct sdx_port {
+    const char *name;
+    sdx_dtype dtype;
+    int rank; /* -1: unknown */
+    int64_t dim[SDX_MAX_RANK];
+    const char *symbol[SDX_MAX_RANK];
+} sdx_port;
+
+/* Maps the file (an .onnx file, or a folder that holds model.onnx or onnx/model.onnx) and reads the graph.
+ * Weights stay in the mapping until they are needed, so the file must not change while the model lives. */
+SDX_API sdx_status sdx_model_open(const char *path, sdx_model **out, sdx_error *err);
+SDX_API void sdx_model_close(sdx_model *model);
+SDX_API size_t sdx_model_input_count(const sdx_model *model);
+SDX_API size_t sdx_model_output_count(const sdx_model *model);
+SDX_API sdx_port sdx_model_input(const sdx_model *model, size_t i);
+SDX_API sdx_port sdx_model_output(const sdx_model *model, size_t i);
+SDX_API const char *sdx_model_metadata(const sdx_model *model, const char *key); /* NULL if absent */
+/* What is in the model, as text or as one JSON object; free() the string. */
+SDX_API sdx_status sdx_model_inspect(const sdx_model *model, bool json, char **text, sdx_error *err);
+
+/* ---- running ----------------------------------------------------------------------------------- */
+
+typedef struct sdx_program sdx_program;
+typedef struct sdx_session sdx_session;
+
+typedef struct sdx_run_options {
+    int threads;      /* 0: what the cgroup quota, the cpuset and OMP_NUM_THREADS allow */
+    const char *isa;  /* cap on the instruction set, NULL: SARDONYX_ISA, else the best this CPU has */
+    bool no_optimize; /* run the graph as the file spells it */
+    bool profile;     /* record the time of every step, for sdx_session_profile */
+} sdx_run_options;
+
+/* Compiles a model and takes it over: the model is closed with the program, or on failure. */
+SDX_API sdx_status sdx_program_create(sdx_model *model, const sdx_run_options *options, sdx_program **out,
+                                      sdx_error *err);
+/* sdx_model_open and sdx_program_create in one. */
+SDX_API sdx_status sdx_program_open(const char *path, const sdx_run_options *options, sdx_program **out,
+                                    sdx_error *err);
+SDX_API void sdx_program_free(sdx_program *program);
+SDX_API const sdx_model *sdx_program_model(const sdx_program *program);
+
+SDX_API sdx_status sdx_session_create(const sdx_program *program, sdx_session **out, sdx_error *err);
+SDX_API void sdx_session_free(sdx_session *session);
+/* Runs the graph. inputs[i] is bound to input_names[i]; every graph input without a default must be given.
+ * outputs[i] becomes a view of the graph output i, in the model's order, valid until the next run of this session. */
+SDX_API sdx_status sdx_session_run(sdx_session *session, size_t n_inputs, const char *const *input_names,
+                                   const sdx_tensor *inputs, size_t n_outputs, sdx_tensor *outputs,
+                                   sdx_error *err);
+/* Time per operator of the runs so far, as a text table; free() the string. */
+SDX_API sdx_status sdx_session_profile(const sdx_session *session, char **text, sdx_error *err);
+
+/* ---- making and rewriting models ----------------------------------------------------------------- */
+
+typedef struct sdx_convert_options {
+    const char *checkpoint; /* a Hugging Face folder */
+    const char *output;     /* the .onnx file to write */
+    const char *vocabulary; /* vocabulary file to write beside it, or NULL */
+    const char *task;       /* NULL or "auto": from config.json's architectures */
+    const char *text;       /* validation text; NULL: "what is AI?" */
+    int opset;              /* 0: 14 */
+    bool splade;            /* append relu, log1p, mask, max over tokens, nonzero */
+    bool external_data;     /* weights in <output>.data */
+    bool skip_validation;
+} sdx_convert_options;
+
+typedef struct sdx_convert_report {
+    size_t nodes, initializers;
+    char model_type[32];
+    char task[40];
+    char output_name[40];  /* the output that was compared */
+    double l1_difference;  /* mean |graph - reference| after ReLU; NaN if validation was skipped */
+    double max_difference; /* max |graph - reference| */
+} sdx_convert_report;
+
+SDX_API sdx_status sdx_convert(const sdx_convert_options *options, sdx_convert_report *report, sdx_error *err);
+
+typedef struct sdx_op_tally {
+    char name[48]; /* operator type */
+    size_t count;
+} sdx_op_tally;
+
+typedef struct sdx_graph_stats {
+    size_t nodes, inputs, outputs, initializers;
+    size_t n_fused;
+    sdx_op_tally fused[24]; /* fused operators by kind, most frequent first */
+} sdx_graph_stats;
+
+typedef struct sdx_optimize_options {
+    const char *input, *output;
+    const char *only;     /* comma-separated pass names; NULL: all */
+    const char *model_type; /* accepted and, if given, checked; NULL or "auto" */
+    int num_heads, hidden_size; /* 0: read from the graph; else checked against it */
+    bool external_data;
+} sdx_optimize_options;
+
+SDX_API sdx_status sdx_optimize(const sdx_optimize_options *options, sdx_graph_stats *before,
+                                sdx_graph_stats *after, sdx_error *err);
+
+typedef struct sdx_quantize_options {
+    const char *input, *output;
+    bool per_channel;
+    bool unsigned_weights; /* QUInt8 instead of QInt8 */
+    bool reduce_range;     /* 7-bit weights */
+    const char *const *exclude; /* node names left alone */
+    size_t n_exclude;
+    bool external_data;
+} sdx_quantize_options;
+
+typedef struct sdx_quantize_report {
+    size_t quantized;           /* operators now in int8 */
+    size_t skipped;             /* candidates left in float */
+    uint64_t bytes_before, bytes_after;
+} sdx_quantize_report;
+
+SDX_API sdx_status sdx_quantize(const sdx_quantize_options *options, sdx_quantize_report *report, sdx_error *err);
+
+/* ---- text -------------------------------------------------------------------------------------- */
+
+typedef struct sdx_tokenizer sdx_tokenizer;
+
+typedef struct sdx_encoding {
+    size_t count;
+    int64_t *ids;      /* [count] */
+    int64_t *type_ids; /* [count] */
+} sdx_encoding;
+
+/* A folder with tokenizer.json or vocab.txt (and tokenizer_config.json), or one of those files.
+ * A tokenizer is read-only after opening: threads may share it. */
+SDX_API sdx_status sdx_tokenizer_open(const char *path, sdx_tokenizer **out, sdx_error *err);
+SDX_API void sdx_tokenizer_free(sdx_tokenizer *tokenizer);
+/* pair may be NULL. max_length 0: no truncation; else the longest sequence is cut, special tokens kept.
+ * On success *out owns its arrays: sdx_encoding_free. Text need not be valid UTF-8. */
+SDX_API sdx_status sdx_tokenizer_encode(const sdx_tokenizer *tokenizer, const char *text, size_t text_len,
+                                        const char *pair, size_t pair_len, size_t max_length,
+                                        sdx_encoding *out, sdx_error *err);
+SDX_API void sdx_encoding_free(sdx_encoding *encoding);
+/* free() the string. */
+SDX_API sdx_status sdx_tokenizer_decode(const sdx_tokenizer *tokenizer, const int64_t *ids, size_t count,
+                                        bool skip_special, char **text, sdx_error *err);
+SDX_API size_t sdx_tokenizer_vocab_size(const sdx_tokenizer *tokenizer);
+/* NULL when id is outside the vocabulary. */
+SDX_API const char *sdx_tokenizer_token(const sdx_tokenizer *tokenizer, int64_t id);
+SDX_API bool sdx_tokenizer_is_special(const sdx_tokenizer *tokenizer, int64_t id);
+
+typedef struct sdx_task_options {
+    const char *model;     /* .onnx file, or a folder that holds one */
+    const char *tokenizer; /* folder or file; NULL: beside the model */
+    size_t max_length;     /* tokens; 0: what the tokenizer's or the model's configuration says */
+    size_t batch_tokens;   /* padded tokens in one run; 0: 4096 */
+    sdx_run_options run;
+} sdx_task_options;
+
+typedef struct sdx_text {
+    const char *data;
+    size_t length;
+} sdx_text;
+
+/* Dense vectors: tokenizer, model, then pooling and normalization as modules.json in the tokenizer's folder
+ * says (mean pooling, normalized, when there is none). */
+typedef struct sdx_embedder sdx_embedder;
+SDX_API sdx_status sdx_embedder_open(const sdx_task_options *options, sdx_embedder **out, sdx_error *err);
+SDX_API void sdx_embedder_free(sdx_embedder *embedder);
+SDX_API size_t sdx_embedder_dim(const sdx_embedder *embedder);
+/* out: [count, dim] row-major. The vector of a text does not depend on its neighbours. */
+SDX_API sdx_status sdx_embedder_run(sdx_embedder *embedder, const sdx_text *texts, size_t count, float *out,
+                                    sdx_error *err);
+
+/* Sparse vectors: SPLADE graphs with outputs output_idx and output_weights, or a masked-LM graph with logits. */
+typedef struct sdx_sparse_encoder sdx_sparse_encoder;
+
+typedef struct sdx_sparse_vector {
+    size_t count;
+    const int64_t *index; /* vocabulary ids, ascending */
+    const float *weight;  /* > 0 */
+} sdx_sparse_vector;
+
+SDX_API sdx_status sdx_sparse_encoder_open(const sdx_task_options *options, sdx_sparse_encoder **out,
+                                           sdx_error *err);
+SDX_API void sdx_sparse_encoder_free(sdx_sparse_encoder *encoder);
+SDX_API const sdx_tokenizer *sdx_sparse_encoder_tokenizer(const sdx_sparse_encoder *encoder);
+/* out[count]: views into the encoder, valid until its next run. */
+SDX_API sdx_status sdx_sparse_encoder_run(sdx_sparse_encoder *encoder, const sdx_text *texts, size_t count,
+                                          sdx_sparse_vector *out, sdx_error *err);
+
+/* ---- about -------------------------------------------------------------------------------------- */
+
+typedef struct sdx_op_info {
+    const char *domain; /* "ai.onnx" spelled out */
+    const char *name;
+    int since, until; /* opset versions, inclusive; until 0: open */
+} sdx_op_info;
+
+SDX_API size_t sdx_operator_count(void);
+SDX_API sdx_op_info sdx_operator_at(size_t i);
+SDX_API const char *sdx_cpu_isa(void);      /* best instruction set of this CPU that this build has kernels for */
+SDX_API const char *sdx_build_flags(void);  /* compiler, mode, OpenMP, OpenBLAS */
+SDX_API int sdx_default_threads(void);
+/* Caps the instruction set for everything after; SDX_ERR_USAGE for an unknown name. Call before any program is made. */
+SDX_API sdx_status sdx_set_isa(const char *name, sdx_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
