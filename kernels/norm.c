@@ -1,0 +1,87 @@
+/* norm.c: layer norm and RMS norm of a row, with the sum x + skip + bias that transformers put in front of them.
+ * Three passes over a row that stays in L1: the sum (kept in y), the variance about the true mean, the result. */
+#include "vec/vec.h"
+
+/* y = x + skip + bias, and the same to `sum` when asked for; returns sum(y). */
+V_INLINE vf add_part(const float *x, const float *skip, const float *bias, float *y, float *sum, int64_t i, int lanes)
+{
+    vf s = v_load_n(x + i, lanes);
+    if (skip) s = v_add(s, v_load_n(skip + i, lanes));
+    if (bias) s = v_add(s, v_load_n(bias + i, lanes));
+    v_store_n(y + i, s, lanes);
+    if (sum) v_store_n(sum + i, s, lanes);
+    return s;
+}
+
+static void add_rows(int64_t n, const float *x, const float *skip, const float *bias, float *y, float *sum)
+{
+    for (int64_t i = 0; i < n; i += VLEN) add_part(x, skip, bias, y, sum, i, v_lanes(i, n));
+}
+
+/* Four sums side by side hide the latency of the adder and quarter the rounding error. */
+static float row_sum(int64_t n, const float *y)
+{
+    vf s[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    int64_t i = 0;
+    for (; i + 4 * VLEN <= n; i += 4 * VLEN)
+        for (int j = 0; j < 4; j++) s[j] = v_add(s[j], v_load(y + i + j * VLEN));
+    for (; i < n; i += VLEN) s[0] = v_add(s[0], v_load_n(y + i, v_lanes(i, n)));
+    return v_reduce_add(v_add(v_add(s[0], s[1]), v_add(s[2], s[3])));
+}
+
+/* sum((y - mean)^2) */
+static float row_squares(int64_t n, const float *y, float mean)
+{
+    const vf mv = v_set1(mean);
+    vf s[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    int64_t i = 0;
+    for (; i + 4 * VLEN <= n; i += 4 * VLEN)
+        for (int j = 0; j < 4; j++) {
+            vf d = v_sub(v_load(y + i + j * VLEN), mv);
+            s[j] = v_fma(d, d, s[j]);
+        }
+    for (; i < n; i += VLEN) {
+        const int lanes = v_lanes(i, n);
+        vf d = v_select(v_first(lanes), v_sub(v_load_n(y + i, lanes), mv), v_zero());
+        s[0] = v_fma(d, d, s[0]);
+    }
+    return v_reduce_add(v_add(v_add(s[0], s[1]), v_add(s[2], s[3])));
+}
+
+/* y = (y - mean) * inv_std * gamma + beta */
+static void finish(int64_t n, float mean, float inv_std, const float *gamma, const float *beta, float *y)
+{
+    const vf mv = v_set1(mean), rv = v_set1(inv_std);
+    for (int64_t i = 0; i < n; i += VLEN) {
+        const int lanes = v_lanes(i, n);
+        vf z = v_mul(v_sub(v_load_n(y + i, lanes), mv), rv);
+        vf b = beta ? v_load_n(beta + i, lanes) : v_zero();
+        v_store_n(y + i, v_fma(z, v_load_n(gamma + i, lanes), b), lanes);
+    }
+}
+
+static void layer_norm_f32(int64_t n, const float *x, const float *skip, const float *bias, const float *gamma,
+                           const float *beta, float eps, float *y, float *sum, float *mean, float *inv_std)
+{
+    add_rows(n, x, skip, bias, y, sum);
+    const float mu = row_sum(n, y) / (float)n;
+    const float r = 1.0f / sqrtf(row_squares(n, y, mu) / (float)n + eps);
+    finish(n, mu, r, gamma, beta, y);
+    if (mean) *mean = mu;
+    if (inv_std) *inv_std = r;
+}
+
+static void rms_norm_f32(int64_t n, const float *x, const float *skip, const float *bias, const float *gamma,
+                         float eps, float *y, float *sum, float *inv_std)
+{
+    add_rows(n, x, skip, bias, y, sum);
+    const float r = 1.0f / sqrtf(row_squares(n, y, 0.0f) / (float)n + eps);
+    finish(n, 0.0f, r, gamma, NULL, y);
+    if (inv_std) *inv_std = r;
+}
+
+KERNEL_INIT(norm)
+{
+    table->row.layer_norm_f32 = layer_norm_f32;
+    table->row.rms_norm_f32 = rms_norm_f32;
+}
