@@ -131,6 +131,8 @@ typedef struct sdx_function { /* a model-local operator */
     const char *domain, *name;
     const char *const *input, *const *output, *const *attribute;
     int n_input, n_output, n_attribute;
+    sdx_attr *preset; /* attributes with a default */
+    int n_preset;
     sdx_opset *opset;
     int n_opset;
     sdx_graph *body;
@@ -184,6 +186,8 @@ sdx_status sdx_graph_add_output(sdx_graph *graph, sdx_id value, sdx_error *err);
 sdx_status sdx_graph_add_constant(sdx_graph *graph, const char *name, const sdx_tensor *tensor, sdx_id *out,
                                   sdx_error *err);
 sdx_status sdx_graph_set_constant(sdx_graph *graph, sdx_id value, const sdx_tensor *tensor, sdx_error *err);
+/* Reads type->contents off type->constant when that is a small integer tensor of rank 0 or 1; else clears it. */
+sdx_status sdx_type_set_contents(sdx_arena *arena, sdx_type *type, sdx_error *err);
 /* Conveniences that copy data: a 1-D int64 list (rank 1) or a scalar (rank 0). */
 sdx_status sdx_graph_add_ints(sdx_graph *graph, const char *name, int count, const int64_t *ints, sdx_id *out,
                               sdx_error *err);
