@@ -1,0 +1,56 @@
+/* compute.h: what the compute operators share: checks of types and sizes during inference, constants kept by
+ * prepare, and rows of any float type seen as float32. */
+#ifndef SDX_OPS_COMPUTE_H
+#define SDX_OPS_COMPUTE_H
+
+#include "ops.h"
+
+/* ---- infer: all checks pass over what is unknown or absent -------------------------------------------- */
+
+#define SDX_SET(dtype) (1u << (dtype))
+#define SDX_SET_FLOAT (SDX_SET(SDX_F32) | SDX_SET(SDX_F64) | SDX_SET(SDX_F16) | SDX_SET(SDX_BF16))
+#define SDX_SET_BYTE (SDX_SET(SDX_U8) | SDX_SET(SDX_I8))
+
+/* Input i, or an unknown type when it is absent. */
+const sdx_type *sdx_infer_in(const sdx_infer *infer, int i);
+sdx_status sdx_want_dtype(const sdx_infer *infer, int i, const char *name, unsigned set);
+sdx_status sdx_want_same_dtype(const sdx_infer *infer, int i, const char *name, int as, const char *as_name);
+sdx_status sdx_want_rank(const sdx_infer *infer, int i, const char *name, int least, int most);
+/* axis may be negative; the rank must have been checked. */
+sdx_status sdx_want_dim(const sdx_infer *infer, int i, const char *name, int axis, sdx_dim dim);
+sdx_status sdx_want_present(const sdx_infer *infer, int i, const char *name);
+/* dim[axis] (axis may be negative), unknown when the rank is. */
+sdx_dim sdx_type_dim(const sdx_type *type, int axis);
+/* The more certain of two spellings of one size. */
+sdx_dim sdx_dim_merge(sdx_dim a, sdx_dim b);
+
+/* ---- prepare -------------------------------------------------------------------------------------------- */
+
+/* An aligned copy of constant input i in the program's arena, marked as packed; *out stays NULL when the input is
+ * not constant. For operators whose constants come at any alignment. */
+sdx_status sdx_prepare_keep(sdx_prepare *p, int i, const void **out);
+sdx_status sdx_prepare_state(sdx_prepare *p, size_t bytes, void *state_pointer);
+#define PREPARE_STATE(p, pointer) TRY(sdx_prepare_state((p), sizeof *(pointer), &(pointer)))
+
+/* ---- plan and run ------------------------------------------------------------------------------------------ */
+
+/* Sizes of workspace parts, each rounded up to SDX_ALIGN; false on overflow. */
+bool sdx_workspace_add(size_t *total, size_t count, size_t size);
+sdx_status sdx_workspace_fail(sdx_error *err);
+static inline size_t sdx_align_up(size_t bytes) { return (bytes + SDX_ALIGN - 1) & ~(size_t)(SDX_ALIGN - 1); }
+/* The next `bytes` of a workspace, and the pointer moved behind them. */
+void *sdx_workspace_take(char **workspace, size_t bytes);
+
+/* n elements of f32, f16, bf16 or f64 at any alignment as floats, and back. */
+void sdx_floats_load(const sdx_kernels *kernels, sdx_dtype dtype, const void *data, int64_t begin, int64_t n, float *out);
+void sdx_floats_store(sdx_dtype dtype, const float *x, int64_t n, void *data, int64_t begin);
+/* Any numeric type through sdx_tensor_get_*: for the types that no model is hot in. */
+void sdx_doubles_load(sdx_dtype dtype, const void *data, int64_t begin, int64_t n, double *out);
+void sdx_doubles_store(sdx_dtype dtype, const double *x, int64_t n, void *data, int64_t begin);
+
+/* Elements that make one thread worth waking, for work of about a nanosecond each. */
+#define SDX_GRAIN 8192
+/* The same as a number of rows of n elements. */
+static inline int64_t sdx_row_grain(int64_t n) { return n >= SDX_GRAIN ? 1 : SDX_GRAIN / (n > 0 ? n : 1) + 1; }
+
+#endif
