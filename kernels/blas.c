@@ -1,9 +1,7 @@
 /* blas.c: OpenBLAS as one more row of the fp32 GEMM, for CPUs none of our vector tiles fit, and to compare with.
  * "packed" is a row-major copy of B; a panel is a block of columns. Bias, activation and residual follow as passes
  * over C. OpenBLAS picks its kernel by shape, so the invariance rule of kernels.h holds only between calls of one
- * shape. It must not start threads of its own: ours are already running. */
-#ifdef SDX_WITH_OPENBLAS
-
+ * shape. It must not start threads of its own: ours are already running. Compiled only where OpenBLAS is (SDX_WITH_OPENBLAS). */
 #include "kernels.h"
 
 #include <cblas.h>
@@ -89,7 +87,3 @@ void sdx_gemm_f32_init_openblas(sdx_kernels *table)
     table->gemm_f32 = (sdx_gemm_f32_kernels){
         .name = "openblas", .mr = ROWS, .nr = PANEL, .packed_bytes = packed_bytes, .pack_b = pack_b, .run = run};
 }
-
-#else
-typedef int sdx_no_openblas; /* ISO C wants a declaration in every file */
-#endif

@@ -1,0 +1,240 @@
+/* bench.c: speeds of the kernels as a share of what this core can do, measured in the same moment: clouds change
+ * clocks between minutes. Weights rotate through copies beyond L2 and mostly beyond L3, as the layers of a model do. */
+#include "kcheck.h"
+
+/* ---- peaks: 12 independent chains of the tier's multiply-add, registers only -------------------------- */
+#if defined(__x86_64__)
+#define CHAIN(op, r)                                                                                       \
+    op " %%" r "0,%%" r "0,%%" r "1\n" op " %%" r "0,%%" r "0,%%" r "2\n" op " %%" r "0,%%" r "0,%%" r "3\n" \
+    op " %%" r "0,%%" r "0,%%" r "4\n" op " %%" r "0,%%" r "0,%%" r "5\n" op " %%" r "0,%%" r "0,%%" r "6\n" \
+    op " %%" r "0,%%" r "0,%%" r "7\n" op " %%" r "0,%%" r "0,%%" r "8\n" op " %%" r "0,%%" r "0,%%" r "9\n" \
+    op " %%" r "0,%%" r "0,%%" r "10\n" op " %%" r "0,%%" r "0,%%" r "11\n" op " %%" r "0,%%" r "0,%%" r "12\n"
+#define PEAK(name, op, r)                                                                                  \
+    static void name(long n)                                                                               \
+    {                                                                                                      \
+        __asm__ volatile("vzeroall\n1:\n" CHAIN(op, r) CHAIN(op, r) "dec %0\njnz 1b\nvzeroupper"           \
+                         : "+r"(n)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",  \
+                           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12");                                     \
+    }
+PEAK(fma_zmm, "vfmadd231ps", "zmm")
+PEAK(fma_ymm, "vfmadd231ps", "ymm")
+PEAK(dot_zmm, "vpdpbusd", "zmm")
+PEAK(madd_zmm, "vpmaddwd", "zmm")
+PEAK(madd_ymm, "vpmaddwd", "ymm")
+
+/* G operations per second, the best of some tries. */
+static double rate(void (*chain)(long), double operations)
+{
+    double best = 1e9;
+    for (int i = 0; i < 20; i++) {
+        const double t = seconds_now();
+        chain(20000);
+        best = fmin(best, seconds_now() - t);
+    }
+    return 20000.0 * 24.0 * operations / best * 1e-9;
+}
+
+static double peak_f32(sdx_isa isa)
+{
+    return isa >= SDX_ISA_AVX512 ? rate(fma_zmm, 32) : isa == SDX_ISA_AVX2 ? rate(fma_ymm, 16) : 0.0;
+}
+
+static double peak_int8(sdx_isa isa)
+{
+    switch (isa) {
+    case SDX_ISA_AVX512VNNI: return rate(dot_zmm, 128);
+    case SDX_ISA_AVX512: return rate(madd_zmm, 64);
+    case SDX_ISA_AVX2: return rate(madd_ymm, 32);
+    default: return 0.0;
+    }
+}
+#else
+static double peak_f32(sdx_isa isa) { return (void)isa, 0.0; }
+static double peak_int8(sdx_isa isa) { return (void)isa, 0.0; }
+#endif
+
+/* ---- timing ------------------------------------------------------------------------------------------ */
+enum { COPIES_MAX = 12, COPIES_BYTES = 96 << 20 };
+
+typedef struct job {
+    const sdx_kernels *kernels;
+    int64_t m, n, k;
+    void *a, *packed[COPIES_MAX], *c, *workspace;
+    float *bias;
+    int copies;
+} job;
+
+/* Seconds of one call, the best of several sweeps over the copies. */
+static double best_seconds(void (*call)(const job *, int), const job *j)
+{
+    double best = 1e9;
+    const double end = seconds_now() + 0.12;
+    do {
+        int calls = 0;
+        const double begin = seconds_now();
+        do
+            for (int i = 0; i < j->copies; i++, calls++) call(j, i);
+        while (seconds_now() - begin < 2e-4);
+        best = fmin(best, (seconds_now() - begin) / calls);
+    } while (seconds_now() < end);
+    return best;
+}
+
+static void *allocate(size_t bytes)
+{
+    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
+    if (!p) abort();
+    memset(p, 1, bytes);
+    return p;
+}
+
+static void report(const context *c, const char *name, const job *j, double seconds, double peak, bool json)
+{
+    const double speed = 2.0 * (double)j->m * (double)j->n * (double)j->k / seconds * 1e-9;
+    const double share = peak > 0.0 ? 100.0 * speed / peak : 0.0;
+    if (json)
+        printf("{\"kernel\":\"%s\",\"isa\":\"%s\",\"m\":%lld,\"k\":%lld,\"n\":%lld,\"us\":%.2f,\"gops\":%.1f,"
+               "\"peak\":%.1f,\"share\":%.1f}\n", name, sdx_isa_name(c->isa), (long long)j->m, (long long)j->k,
+               (long long)j->n, seconds * 1e6, speed, peak, share);
+    else
+        printf("%-10s %-10s m %4lld  k %4lld  n %5lld  %9.1f us  %7.1f G/s  %5.1f %% of %.0f\n", name,
+               sdx_isa_name(c->isa), (long long)j->m, (long long)j->k, (long long)j->n, seconds * 1e6, speed, share,
+               peak);
+}
+
+/* ---- GEMM ---------------------------------------------------------------------------------------------- */
+static void call_f32(const job *j, int i)
+{
+    const sdx_gemm_f32_kernels *g = &j->kernels->gemm_f32;
+    g->run(j->m, j->n, j->k, j->a, j->k, j->packed[i], 0, (j->n + g->nr - 1) / g->nr, j->bias, SDX_ACT_NONE, NULL, 0,
+           j->c, j->n);
+}
+
+static void call_int8(const job *j, int i)
+{
+    const sdx_gemm_int8_kernels *g = &j->kernels->gemm_int8;
+    g->run(j->m, j->n, j->k, j->a, j->k, false, j->packed[i], 0, (j->n + g->nr - 1) / g->nr, NULL, NULL, j->workspace,
+           j->c, j->n);
+}
+
+static void bench_gemm(const context *c, bool int8, const int64_t shape[3], bool json)
+{
+    job j = {.kernels = c->kernels, .m = shape[0], .k = shape[1], .n = shape[2]};
+    const size_t size = (size_t)(j.k * j.n) * (int8 ? 1 : sizeof(float));
+    const size_t bytes = int8 ? c->kernels->gemm_int8.packed_bytes(j.k, j.n) : c->kernels->gemm_f32.packed_bytes(j.k, j.n);
+    void *b = allocate(size);
+    j.copies = (int)(COPIES_BYTES / bytes) + 1;
+    if (j.copies > COPIES_MAX) j.copies = COPIES_MAX;
+    for (int i = 0; i < j.copies; i++) {
+        j.packed[i] = allocate(bytes);
+        if (int8)
+            c->kernels->gemm_int8.pack_b(j.k, j.n, b, j.n, 1, true, j.packed[i]);
+        else
+            c->kernels->gemm_f32.pack_b(j.k, j.n, b, j.n, 1, 0, (j.n + c->kernels->gemm_f32.nr - 1) / c->kernels->gemm_f32.nr,
+                                        j.packed[i]);
+    }
+    j.a = allocate((size_t)(j.m * j.k) * sizeof(float));
+    j.c = allocate((size_t)(j.m * j.n) * sizeof(float));
+    j.bias = allocate((size_t)j.n * sizeof(float));
+    j.workspace = allocate(c->kernels->gemm_int8.packed_a_bytes(j.m, j.k));
+    const double peak = int8 ? peak_int8(c->isa) : peak_f32(c->isa);
+    report(c, int8 ? "gemm_int8" : "gemm_f32", &j, best_seconds(int8 ? call_int8 : call_f32, &j), peak, json);
+    for (int i = 0; i < j.copies; i++) free(j.packed[i]);
+    free(b), free(j.a), free(j.c), free(j.bias), free(j.workspace);
+}
+
+/* ---- attention and elements ----------------------------------------------------------------------------- */
+static void call_attention(const job *j, int i)
+{
+    (void)i;
+    float *q = j->a;
+    sdx_attention_args g = {.queries = j->m, .keys = j->n, .head_dim = j->k, .value_dim = j->k, .q = q, .ldq = j->k,
+                            .k = q, .ldk = j->k, .v = q, .ldv = j->k, .scale = 0.1f, .out = j->c, .ldout = j->k,
+                            .workspace = j->workspace};
+    j->kernels->attention.run_f32(&g);
+}
+
+static void bench_attention(const context *c, int64_t tokens, int64_t dim, bool json)
+{
+    job j = {.kernels = c->kernels, .m = tokens, .n = tokens, .k = 2 * dim, .copies = 1}; /* counts q k^T and p v */
+    j.a = allocate((size_t)(tokens * dim) * sizeof(float));
+    j.c = allocate((size_t)(tokens * dim) * sizeof(float));
+    random_fill(tokens * dim, -1.0f, 1.0f, j.a);
+    j.workspace = allocate(c->kernels->attention.workspace_bytes(tokens, tokens, dim, dim));
+    job call = j;
+    call.k = dim;
+    report(c, "attention", &j, best_seconds(call_attention, &call), peak_f32(c->isa), json);
+    free(j.a), free(j.c), free(j.workspace);
+}
+
+static void call_gelu(const job *j, int i)
+{
+    (void)i;
+    j->kernels->element.unary_f32[SDX_UNARY_GELU](j->n, j->a, j->c);
+}
+
+static void call_exp(const job *j, int i)
+{
+    (void)i;
+    j->kernels->element.unary_f32[SDX_UNARY_EXP](j->n, j->a, j->c);
+}
+
+static void call_softmax(const job *j, int i)
+{
+    (void)i;
+    j->kernels->row.softmax_f32(j->n, j->a, j->c);
+}
+
+static void call_norm(const job *j, int i)
+{
+    (void)i;
+    j->kernels->row.layer_norm_f32(j->n, j->a, j->a, NULL, j->bias, j->bias, 1e-12f, j->c, NULL, NULL, NULL);
+}
+
+static void call_quantize(const job *j, int i)
+{
+    (void)i;
+    j->kernels->quantize.f32_u8(j->n, j->a, 0.02f, 128, j->c);
+}
+
+static const struct element_bench {
+    const char *name;
+    void (*call)(const job *, int);
+    int64_t n;
+} element_benches[] = {{"exp", call_exp, 4096},        {"gelu", call_gelu, 1536},      {"softmax", call_softmax, 128},
+                       {"softmax", call_softmax, 512}, {"layer_norm", call_norm, 384}, {"layer_norm", call_norm, 768},
+                       {"quantize", call_quantize, 768}};
+
+static void bench_element(const context *c, const struct element_bench *e, bool json)
+{
+    job j = {.kernels = c->kernels, .n = e->n, .copies = 1};
+    j.a = allocate((size_t)e->n * sizeof(float));
+    j.c = allocate((size_t)e->n * sizeof(float));
+    j.bias = allocate((size_t)e->n * sizeof(float));
+    random_fill(e->n, -5.0f, 5.0f, j.a);
+    const double ns = best_seconds(e->call, &j) * 1e9;
+    printf(json ? "{\"kernel\":\"%s\",\"isa\":\"%s\",\"n\":%lld,\"ns\":%.1f,\"ns_per_element\":%.3f}\n"
+                : "%-10s %-10s n %4lld  %9.1f ns  %.3f ns/element\n",
+           e->name, sdx_isa_name(c->isa), (long long)e->n, ns, ns / (double)e->n);
+    free(j.a), free(j.c), free(j.bias);
+}
+
+static bool wanted(const char *name, const char *filter) { return !filter || strstr(name, filter); }
+
+void bench_run(const context *c, const char *filter, bool json)
+{
+    static const int64_t rows[] = {1, 8, 32, 128}, shapes[][2] = {{768, 768}, {768, 3072}, {3072, 768}, {384, 384},
+                                                                  {384, 1536}, {1536, 384}};
+    static const int64_t tokens[] = {8, 32, 128, 256, 512};
+    if (c->isa == SDX_ISA_SCALAR) return; /* nobody waits for it */
+    for (int int8 = 0; int8 < 2; int8++)
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes && wanted(int8 ? "gemm_int8" : "gemm_f32", filter); s++)
+            for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+                bench_gemm(c, int8, (const int64_t[3]){rows[r], shapes[s][0], shapes[s][1]}, json);
+    for (size_t t = 0; t < sizeof tokens / sizeof *tokens && wanted("attention", filter); t++) {
+        bench_attention(c, tokens[t], 32, json);
+        bench_attention(c, tokens[t], 64, json);
+    }
+    for (size_t i = 0; i < sizeof element_benches / sizeof *element_benches; i++)
+        if (wanted(element_benches[i].name, filter)) bench_element(c, &element_benches[i], json);
+}

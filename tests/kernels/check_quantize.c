@@ -1,0 +1,66 @@
+/* check_quantize.c: rounding half to even, saturation and NaN exact; bytes back to floats. */
+#include "kcheck.h"
+
+static int32_t quantized(float x, float scale, int32_t zero, int32_t low)
+{
+    if (isnan(x)) return low;
+    const double y = nearbyint((double)(x / scale)) + zero; /* x / scale rounds to float first, as ONNX does */
+    return y < low ? low : y > low + 255 ? low + 255 : (int32_t)y;
+}
+
+static void quantize(const context *c)
+{
+    const sdx_quantize_kernels *q = &c->kernels->quantize;
+    for (int round = 0; round < 150; round++) {
+        const int64_t n = random_size(200);
+        const float scale = round % 3 ? random_float(0.001f, 0.1f) : 0.5f;
+        const int32_t zero = (int32_t)random_int(0, 255);
+        float *x = GUARDED(float, n);
+        uint8_t *u = GUARDED(uint8_t, n);
+        int8_t *s = GUARDED(int8_t, n);
+        random_fill(n, -12.0f, 12.0f, x);
+        for (int64_t i = 0; i < n; i++) /* ties, and what an int32 cannot hold */
+            if (i % 4 == 1) x[i] = (float)random_int(-40, 40) * 0.25f;
+        if (n > 4) x[0] = NAN, x[1] = INFINITY, x[2] = -INFINITY, x[3] = 1e30f;
+        q->f32_u8(n, x, scale, zero, u);
+        q->f32_s8(n, x, scale, zero - 128, s);
+        for (int64_t i = 0; i < n; i++) {
+            const int32_t want_u = quantized(x[i], scale, zero, 0), want_s = quantized(x[i], scale, zero - 128, -128);
+            expect(u[i] == want_u, "u8 of %.9g / %.9g + %d: %d, should be %d", (double)x[i], (double)scale, zero, u[i],
+                   want_u);
+            expect(s[i] == want_s, "s8 of %.9g / %.9g + %d: %d, should be %d", (double)x[i], (double)scale,
+                   zero - 128, s[i], want_s);
+        }
+        guarded_reset();
+    }
+}
+
+static void dequantize(const context *c)
+{
+    const sdx_quantize_kernels *q = &c->kernels->quantize;
+    for (int round = 0; round < 100; round++) {
+        const int64_t n = random_size(150);
+        const int step = round & 1;
+        const float scale = random_float(0.001f, 0.1f);
+        const int32_t zero = (int32_t)random_int(-128, 255);
+        uint8_t *bytes = GUARDED(uint8_t, n);
+        int32_t *x = GUARDED(int32_t, n);
+        float *y = GUARDED(float, n), *scales = GUARDED(float, step ? n : 1), *bias = GUARDED(float, n);
+        random_bytes(n, bytes);
+        for (int64_t i = 0; i < n; i++) x[i] = (int32_t)random_int(-20000000, 20000000);
+        random_fill(step ? n : 1, 0.001f, 0.1f, scales);
+        random_fill(n, -1.0f, 1.0f, bias);
+        q->u8_f32(n, bytes, scale, zero, y);
+        for (int64_t i = 0; i < n; i++) expect(y[i] == (float)(bytes[i] - zero) * scale, "u8 %d", bytes[i]);
+        q->s8_f32(n, (const int8_t *)bytes, scale, zero, y);
+        for (int64_t i = 0; i < n; i++) expect(y[i] == (float)((int8_t)bytes[i] - zero) * scale, "s8 %d", bytes[i]);
+        q->s32_f32(n, x, scales, step, round & 2 ? bias : NULL, y);
+        for (int64_t i = 0; i < n; i++) {
+            const double product = (double)x[i] * (double)scales[step ? i : 0], add = round & 2 ? (double)bias[i] : 0.0;
+            expect_near(y[i], product + add, 3 * UNIT * (fabs(product) + fabs(add)), "s32", i);
+        }
+        guarded_reset();
+    }
+}
+
+const check quantize_checks[] = {{"quantize", quantize}, {"quantize back", dequantize}, {0}};
