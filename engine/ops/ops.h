@@ -14,7 +14,8 @@
 
 /* One word per file of this folder, in the order in which operators are looked up and listed. */
 #define SDX_OP_FAMILIES(X) \
-    X(matmul) X(softmax) X(norm) X(activation) X(quantize)
+    X(activation) X(cast) X(concat) X(elementwise) X(matmul) X(norm) X(quantize) X(shape) X(softmax) \
+    X(transpose)
 
 #define SDX_OP_DECLARE(family) extern const sdx_op_table sdx_ops_##family;
 SDX_OP_FAMILIES(SDX_OP_DECLARE)

@@ -1,0 +1,73 @@
+/* about.c: what this build can do, and the cap on the instruction set. */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+#include "ops/ops.h"
+
+#ifndef SDX_BUILD_FLAGS
+#define SDX_BUILD_FLAGS "built by hand"
+#endif
+
+enum { NO_CAP = -1 };
+
+/* The one setting of the process: written by sdx_set_isa before any program is made. */
+static atomic_int isa_cap = NO_CAP;
+
+static sdx_status parse_isa(const char *name, const char *whence, sdx_isa *out, sdx_error *err)
+{
+    if (sdx_isa_parse(name, out)) return SDX_OK;
+    char known[160] = "";
+    for (int i = 0; i < SDX_ISA_COUNT; i++) {
+        strncat(known, i ? ", " : "", sizeof known - strlen(known) - 1);
+        strncat(known, sdx_isa_name((sdx_isa)i), sizeof known - strlen(known) - 1);
+    }
+    return sdx_fail(err, SDX_ERR_USAGE, "%s: there is no instruction set \"%.60s\"; known are %s", whence, name, known);
+}
+
+sdx_status sdx_set_isa(const char *name, sdx_error *err)
+{
+    sdx_isa isa;
+    TRY(parse_isa(name, "isa", &isa, err));
+    atomic_store(&isa_cap, (int)isa);
+    return SDX_OK;
+}
+
+sdx_status sdx_kernels_choose(const char *option, const sdx_kernels **out, sdx_error *err)
+{
+    sdx_isa isa = sdx_isa_detect();
+    int cap = atomic_load(&isa_cap);
+    const char *env = getenv("SARDONYX_ISA");
+    if (option) TRY(parse_isa(option, "isa", &isa, err));
+    else if (cap != NO_CAP) isa = (sdx_isa)cap;
+    else if (env && *env) TRY(parse_isa(env, "SARDONYX_ISA", &isa, err));
+    *out = sdx_kernels_get(isa);
+    return SDX_OK;
+}
+
+const char *sdx_cpu_isa(void) { return sdx_isa_name(sdx_isa_detect()); }
+
+const char *sdx_build_flags(void) { return SDX_BUILD_FLAGS ", compiler " __VERSION__; }
+
+/* ---- operators --------------------------------------------------------------------------------------------------- */
+
+size_t sdx_operator_count(void)
+{
+    size_t n = 0;
+    for (size_t t = 0; t < sdx_operators.count; t++) n += sdx_operators.table[t]->count;
+    return n;
+}
+
+sdx_op_info sdx_operator_at(size_t i)
+{
+    for (size_t t = 0; t < sdx_operators.count; t++) {
+        const sdx_op_table *table = sdx_operators.table[t];
+        if (i < table->count) {
+            const sdx_op_def *d = &table->row[i];
+            return (sdx_op_info){*d->domain ? d->domain : "ai.onnx", d->name, d->since, d->until};
+        }
+        i -= table->count;
+    }
+    return (sdx_op_info){0};
+}

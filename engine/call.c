@@ -1,0 +1,101 @@
+/* call.c: one node, here and now. Infer sees the input tensors themselves, so whatever depends on values (the
+ * target of a Reshape, the end of a Range) is known; then memory, then run. Constant folding is this, and so are
+ * the steps whose shapes a plan could not tell. */
+#include "../base/memory.h"
+#include "engine.h"
+
+static sdx_status types_of(const sdx_tensor *tensor, int count, sdx_arena *arena, sdx_type **out, sdx_error *err)
+{
+    ARENA_NEW(arena, *out, (size_t)count, err);
+    for (int i = 0; i < count; i++) {
+        sdx_type *t = &(*out)[i];
+        *t = sdx_unknown_type;
+        if (tensor[i].dtype == SDX_UNDEFINED) continue;
+        *t = (sdx_type){.dtype = tensor[i].dtype, .shape = sdx_tensor_shape(&tensor[i]), .constant = &tensor[i]};
+        TRY(sdx_type_set_contents(arena, t, err));
+    }
+    return SDX_OK;
+}
+
+sdx_status sdx_call_error(const sdx_model *model, const sdx_node *node, const sdx_tensor *in, sdx_error *err)
+{
+    sdx_status status = err ? err->status : SDX_ERR_INTERNAL;
+    sdx_arena arena;
+    sdx_arena_init(&arena);
+    sdx_type *types = NULL;
+    if (types_of(in, node->n_in, &arena, &types, NULL) == SDX_OK) sdx_node_error(model, node, types, node->n_in, err);
+    sdx_arena_fini(&arena);
+    return status;
+}
+
+/* Output i gets its header and memory. */
+static sdx_status place(sdx_call *call, int i, sdx_dtype dtype, const sdx_shape *shape)
+{
+    size_t bytes;
+    char text[SDX_TENSOR_TEXT];
+    if (!sdx_tensor_size(dtype, shape, &bytes))
+        return sdx_fail(call->err, SDX_ERR_UNSUPPORTED, "output %d would be %s, which has no size", i,
+                        sdx_tensor_format(dtype, shape, text, sizeof text));
+    void *data = call->memory(call->owner, i, bytes);
+    if (!data) return sdx_fail_memory(call->err, bytes);
+    call->out[i] = sdx_tensor_make(dtype, shape, data);
+    return SDX_OK;
+}
+
+static sdx_status allocate(sdx_run *run, int i, sdx_dtype dtype, const sdx_shape *shape)
+{
+    sdx_call *call = run->owner;
+    if (i < 0 || i >= run->n_out || call->out[i].data)
+        return sdx_fail(run->err, SDX_ERR_INTERNAL, "output %d is allocated twice or does not exist", i);
+    return call->wanted[i] ? place(call, i, dtype, shape) : SDX_OK;
+}
+
+static sdx_status infer_outputs(sdx_call *call, sdx_type *in, sdx_type *out)
+{
+    const sdx_node *n = call->node;
+    for (int i = 0; i < n->n_out; i++) out[i] = sdx_unknown_type;
+    sdx_infer infer = {call->model, n, n->n_in, n->n_out, in, out, call->scratch, call->err};
+    if (call->lock) pthread_mutex_lock(call->lock);
+    sdx_status status = n->def->infer(&infer);
+    if (call->lock) pthread_mutex_unlock(call->lock);
+    return status;
+}
+
+static sdx_status run_in_memory(sdx_call *call, const sdx_type *in, const sdx_type *out)
+{
+    const sdx_node *n = call->node;
+    bool dynamic = n->def->flags & SDX_OP_DYNAMIC;
+    for (int i = 0; i < n->n_out && !dynamic; i++)
+        if (call->wanted[i]) TRY(place(call, i, out[i].dtype, &out[i].shape));
+    if (n->def->flags & SDX_OP_VIEW && call->out[0].data == call->in[0].data) return SDX_OK;
+
+    sdx_plan_step step = {n, call->state, n->n_in, n->n_out, in, out, call->kernels, call->threads, 0, call->err};
+    if (n->def->plan) TRY(n->def->plan(&step));
+    void *workspace = sdx_arena_alloc(call->scratch, step.workspace < SDX_ALIGN ? SDX_ALIGN : step.workspace);
+    if (!workspace) return sdx_fail_memory(call->err, step.workspace);
+    sdx_run run = {n,          call->state, call->kernels, call->threads, n->n_in, n->n_out,
+                   call->in,   call->out,   workspace,     allocate,      call,    call->err};
+    return n->def->run(&run);
+}
+
+static sdx_status infer_and_run(sdx_call *call)
+{
+    sdx_type *in, *out;
+    TRY(types_of(call->in, call->node->n_in, call->scratch, &in, call->err));
+    ARENA_NEW(call->scratch, out, (size_t)call->node->n_out, call->err);
+    TRY(infer_outputs(call, in, out));
+    TRY(run_in_memory(call, in, out));
+    for (int i = 0; i < call->node->n_out; i++)
+        if (call->wanted[i] && !call->out[i].data)
+            return sdx_fail(call->err, SDX_ERR_INTERNAL, "output %d was not produced", i);
+    return SDX_OK;
+}
+
+sdx_status sdx_call_run(sdx_call *call)
+{
+    sdx_error local;
+    if (!call->err) call->err = &local;
+    for (int i = 0; i < call->node->n_out; i++) call->out[i] = sdx_absent;
+    if (infer_and_run(call) == SDX_OK) return SDX_OK;
+    return sdx_call_error(call->model, call->node, call->in, call->err);
+}

@@ -1,0 +1,159 @@
+/* execute.c: walks the steps of a plan. A step of known shapes is a few header copies and the operator's run; a
+ * step whose shapes only the run knows goes through sdx_call_run with memory from the heap. A warm run without
+ * such steps allocates nothing. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../base/memory.h"
+#include "engine.h"
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Where the values of this run lie, as far as the plan knows. */
+static void bind(sdx_plan *p, const sdx_tensor *input, unsigned char *buffer)
+{
+    const sdx_graph *g = p->program->model->graph;
+    for (sdx_id v = 0; v < g->n_value; v++) {
+        sdx_id root = p->root[v];
+        if (p->home[root] == SDX_HOME_BUFFER) p->tensor[v].data = buffer + p->offset[root];
+    }
+    for (int i = 0; i < g->n_input; i++)
+        if (sdx_is_fed(g, i)) p->tensor[g->input[i]] = input[i];
+}
+
+static void load_inputs(const sdx_plan *p, const sdx_step *s, const sdx_node *n)
+{
+    for (int i = 0; i < n->n_in; i++) s->in[i] = n->in[i] == SDX_NONE ? sdx_absent : p->tensor[n->in[i]];
+}
+
+/* ---- shapes known to the plan ------------------------------------------------------------------------------------ */
+
+static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsigned char *buffer, sdx_error *err)
+{
+    load_inputs(p, s, n);
+    if (s->shares) {
+        p->tensor[n->out[0]].data = s->in[0].data;
+        return SDX_OK;
+    }
+    for (int o = 0; o < n->n_out; o++) s->out[o] = s->wanted[o] ? p->tensor[n->out[o]] : sdx_absent;
+    sdx_run run = {.node = n, .state = p->program->state[s->node], .kernels = p->program->kernels,
+                   .threads = p->program->threads, .n_in = n->n_in, .n_out = n->n_out, .in = s->in, .out = s->out,
+                   .workspace = buffer + s->workspace_offset, .err = err};
+    if (n->def->run(&run) == SDX_OK) return SDX_OK;
+    return sdx_call_error(p->program->model, n, s->in, err);
+}
+
+/* ---- shapes known to the run ------------------------------------------------------------------------------------- */
+
+typedef struct placing {
+    sdx_plan *plan;
+    const sdx_step *step;
+    const sdx_node *node;
+    sdx_arena *scratch;
+} placing;
+
+static void *place_output(void *owner, int o, size_t bytes)
+{
+    placing *at = owner;
+    sdx_id v = at->node->out[o];
+    if (o == 0 && at->step->shares) return at->step->in[0].data;
+    if (v == SDX_NONE) return sdx_arena_alloc(at->scratch, bytes < SDX_ALIGN ? SDX_ALIGN : bytes);
+    free(at->plan->heap[v]); /* left by a run that failed */
+    return at->plan->heap[v] = sdx_malloc_aligned(bytes);
+}
+
+/* A shape that the plan relied on must be the one that came out. */
+static sdx_status keep_output(sdx_plan *p, sdx_id v, const sdx_tensor *t, sdx_error *err)
+{
+    const sdx_type *planned = &p->type[v];
+    sdx_shape shape = sdx_tensor_shape(t);
+    p->tensor[v] = *t;
+    bool relied = sdx_shape_is_known(&planned->shape);
+    if (!relied || (sdx_shape_same(&planned->shape, &shape) && planned->dtype == t->dtype)) return SDX_OK;
+    char was[SDX_TENSOR_TEXT], is[SDX_TENSOR_TEXT];
+    return sdx_fail(err, SDX_ERR_INTERNAL, "output was expected to be %s and is %s",
+                    sdx_tensor_format(planned->dtype, &planned->shape, was, sizeof was),
+                    sdx_tensor_format(t->dtype, &shape, is, sizeof is));
+}
+
+static sdx_status run_dynamic(sdx_plan *p, sdx_step *s, const sdx_node *n, sdx_arena *scratch, sdx_error *err)
+{
+    load_inputs(p, s, n);
+    placing at = {p, s, n, scratch};
+    sdx_program *program = (sdx_program *)p->program; /* const but for its lock and symbols, which the lock guards */
+    sdx_call call = {.model = program->model, .node = n, .state = program->state[s->node],
+                     .kernels = program->kernels, .threads = program->threads, .lock = &program->lock, .in = s->in,
+                     .wanted = s->wanted, .out = s->out, .scratch = scratch, .memory = place_output, .owner = &at,
+                     .err = err};
+    TRY(sdx_call_run(&call));
+    for (int o = 0; o < n->n_out; o++) {
+        if (!s->wanted[o] || n->out[o] == SDX_NONE) continue;
+        if (keep_output(p, n->out[o], &s->out[o], err) != SDX_OK) return sdx_call_error(program->model, n, s->in, err);
+    }
+    return SDX_OK;
+}
+
+static void release_after(sdx_plan *p, const sdx_step *s)
+{
+    for (sdx_id v = s->release; v != SDX_NONE; v = p->next_release[v]) {
+        free(p->heap[v]);
+        p->heap[v] = NULL;
+    }
+}
+
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
+
+static sdx_status run_step(sdx_plan *p, sdx_step *s, unsigned char *buffer, sdx_arena *scratch, sdx_error *err)
+{
+    const sdx_node *n = sdx_step_node(p, s);
+    sdx_status status;
+    if (s->dynamic) {
+        sdx_arena_mark mark = sdx_arena_get_mark(scratch);
+        status = run_dynamic(p, s, n, scratch, err);
+        sdx_arena_reset(scratch, mark);
+    } else {
+        status = run_static(p, s, n, buffer, err);
+    }
+    if (s->release != SDX_NONE) release_after(p, s);
+    return status;
+}
+
+static void copy_outputs(sdx_plan *p, unsigned char *buffer)
+{
+    const sdx_graph *g = p->program->model->graph;
+    for (int i = 0; i < g->n_output; i++) {
+        if (p->output_copy[i] == SDX_NO_COPY) continue;
+        const sdx_tensor *t = &p->tensor[g->output[i]];
+        size_t bytes = sdx_tensor_bytes(t);
+        if (bytes) memcpy(buffer + p->output_copy[i], t->data, bytes);
+    }
+}
+
+sdx_status sdx_plan_run(sdx_plan *p, const sdx_tensor *input, unsigned char *buffer, sdx_arena *scratch,
+                        sdx_profile *profile, sdx_error *err)
+{
+    bind(p, input, buffer);
+    for (int i = 0; i < p->n_step; i++) {
+        sdx_step *s = &p->step[i];
+        double start = profile ? now() : 0;
+        TRY(run_step(p, s, buffer, scratch, err));
+        if (!profile) continue;
+        profile[s->node].seconds += now() - start;
+        profile[s->node].runs++;
+    }
+    copy_outputs(p, buffer);
+    return SDX_OK;
+}
+
+sdx_tensor sdx_plan_output(const sdx_plan *p, int i, unsigned char *buffer)
+{
+    sdx_tensor t = p->tensor[p->program->model->graph->output[i]];
+    if (p->output_copy[i] != SDX_NO_COPY) t.data = buffer + p->output_copy[i];
+    return t;
+}

@@ -1,0 +1,166 @@
+/* program.c: compiles a model for this machine. Passes rewrite the graph, inference types it, then every node is
+ * prepared: attributes read, constant weights packed. Weights are packed one node at a time and the file's pages
+ * are let go right after, so that a model never lies in memory twice. */
+#define _GNU_SOURCE
+#include <string.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../base/memory.h"
+#include "engine.h"
+#include "ops/ops.h"
+
+/* ---- the file's pages -------------------------------------------------------------------------------------------- */
+
+static bool is_mapped(const sdx_model *model, const unsigned char *data)
+{
+    const sdx_file_map *file = &model->file;
+    if (data >= file->data && data < file->data + file->size) return true;
+    for (int i = 0; i < model->n_external; i++) {
+        file = &model->external[i];
+        if (data >= file->data && data < file->data + file->size) return true;
+    }
+    return false;
+}
+
+/* The whole pages under a constant; they come back from the file if somebody reads them after all. */
+static void drop_pages(const sdx_model *model, const sdx_tensor *t)
+{
+    if (!is_mapped(model, t->data)) return;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)t->data;
+    uintptr_t end = (begin + sdx_tensor_bytes(t)) / page * page;
+    begin = (begin + page - 1) / page * page;
+    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+/* A copy of a constant that lies askew in the file becomes the constant. */
+static sdx_status align_constant(sdx_program *p, sdx_value *value, sdx_error *err)
+{
+    const sdx_tensor *old = value->type.constant;
+    size_t bytes = sdx_tensor_bytes(old);
+    sdx_tensor *copy;
+    ARENA_NEW(&p->arena, copy, 1, err);
+    *copy = *old;
+    copy->data = sdx_arena_alloc(&p->arena, bytes);
+    if (!copy->data) return sdx_fail_memory(err, bytes);
+    memcpy(copy->data, old->data, bytes);
+    drop_pages(p->model, old);
+    value->type.constant = copy;
+    return SDX_OK;
+}
+
+/* ---- nodes ------------------------------------------------------------------------------------------------------- */
+
+/* A view hands its bytes on to operators that may want them aligned. */
+static bool takes_any_alignment(const sdx_op_def *def)
+{
+    return def->flags & SDX_OP_ANY_ALIGNMENT && !(def->flags & SDX_OP_VIEW);
+}
+
+static sdx_status gather_types(sdx_program *p, const sdx_node *n, sdx_type *in, sdx_error *err)
+{
+    sdx_graph *g = p->model->graph;
+    for (int i = 0; i < n->n_in; i++) {
+        in[i] = sdx_unknown_type;
+        if (n->in[i] == SDX_NONE) continue;
+        sdx_value *value = &g->value[n->in[i]];
+        const sdx_tensor *constant = value->type.constant;
+        if (constant && !sdx_is_aligned(constant) && !takes_any_alignment(n->def)) TRY(align_constant(p, value, err));
+        in[i] = value->type;
+    }
+    return SDX_OK;
+}
+
+static sdx_status prepare_node(sdx_program *p, sdx_id id, sdx_arena *scratch, sdx_error *err)
+{
+    const sdx_node *n = &p->model->graph->node[id];
+    sdx_type *in;
+    ARENA_NEW(scratch, in, (size_t)n->n_in, err);
+    TRY(gather_types(p, n, in, err));
+    if (!n->def->prepare) return SDX_OK;
+    sdx_prepare prepare = {p->model, n, n->n_in, in, p->kernels, p->threads, &p->arena, NULL, 0, err};
+    if (n->def->prepare(&prepare) != SDX_OK) return sdx_node_error(p->model, n, in, n->n_in, err);
+    p->state[id] = prepare.state;
+    for (int i = 0; i < n->n_in && i < 32; i++)
+        if (prepare.packed >> i & 1 && in[i].constant) drop_pages(p->model, in[i].constant);
+    return SDX_OK;
+}
+
+static sdx_status prepare_nodes(sdx_program *p, sdx_error *err)
+{
+    const sdx_graph *g = p->model->graph;
+    sdx_arena scratch;
+    sdx_arena_init(&scratch);
+    sdx_arena_mark start = sdx_arena_get_mark(&scratch);
+    sdx_status status = SDX_OK;
+    p->state = sdx_arena_array(&p->arena, (size_t)g->n_node, sizeof *p->state);
+    if (!p->state) status = sdx_fail_memory(err, (size_t)g->n_node * sizeof *p->state);
+    for (sdx_id i = 0; i < g->n_node && status == SDX_OK; i++) {
+        if (!g->node[i].dead) status = prepare_node(p, i, &scratch, err);
+        sdx_arena_reset(&scratch, start);
+    }
+    sdx_arena_fini(&scratch);
+    return status;
+}
+
+/* ---- programs ---------------------------------------------------------------------------------------------------- */
+
+static sdx_status check_threads(int threads, sdx_error *err)
+{
+    if (threads >= 0 && threads <= SDX_MAX_THREADS) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_USAGE, "%d threads: expected 1 to %d, or 0 for the default", threads, SDX_MAX_THREADS);
+}
+
+static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_error *err)
+{
+    TRY(check_threads(options->threads, err));
+    p->threads = options->threads ? options->threads : sdx_default_threads();
+    p->profile = options->profile;
+    TRY(sdx_kernels_choose(options->isa, &p->kernels, err));
+    TRY(sdx_model_resolve(p->model, &sdx_operators, err));
+    sdx_eval_context eval = {p->kernels, p->threads};
+    sdx_pass_context passes = {.model = p->model, .registry = &sdx_operators, .eval = sdx_eval_node,
+                               .eval_context = &eval, .for_run = true, .err = err};
+    /* What does not depend on inputs is computed once either way: that is not a rewrite of the graph. */
+    TRY(sdx_passes_run(&passes, options->no_optimize ? "fold_constants,eliminate" : NULL));
+    TRY(sdx_model_infer(p->model, err));
+    return prepare_nodes(p, err);
+}
+
+sdx_status sdx_program_create(sdx_model *model, const sdx_run_options *options, sdx_program **out, sdx_error *err)
+{
+    static const sdx_run_options defaults = {0};
+    sdx_error local;
+    if (!err) err = &local;
+    sdx_program *p = sdx_calloc(1, sizeof *p);
+    if (!p) {
+        sdx_model_close(model);
+        return sdx_fail_memory(err, sizeof *p);
+    }
+    p->model = model;
+    sdx_arena_init(&p->arena);
+    pthread_mutex_init(&p->lock, NULL);
+    sdx_status status = compile(p, options ? options : &defaults, err);
+    if (status != SDX_OK) sdx_program_free(p);
+    else *out = p;
+    return status;
+}
+
+sdx_status sdx_program_open(const char *path, const sdx_run_options *options, sdx_program **out, sdx_error *err)
+{
+    sdx_model *model;
+    TRY(sdx_model_open(path, &model, err));
+    return sdx_program_create(model, options, out, err);
+}
+
+void sdx_program_free(sdx_program *p)
+{
+    if (!p) return;
+    sdx_model_close(p->model);
+    sdx_arena_fini(&p->arena);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+const sdx_model *sdx_program_model(const sdx_program *p) { return p->model; }
