@@ -17,7 +17,8 @@ static sdx_status open_in_folder(const char *folder, sdx_model **out, sdx_error 
         free(path);
         if (found) return status;
     }
-    return sdx_fail(err, SDX_ERR_FILE, "%s: the folder holds neither %s nor %s", folder, file_names[0], file_names[1]);
+    return sdx_fail(err, SDX_ERR_FILE, "%s: the folder holds neither %s nor %s", folder, file_names[0],
+                    file_names[1]);
 }
 
 sdx_status sdx_model_open(const char *path, sdx_model **out, sdx_error *err)
@@ -38,10 +39,22 @@ static sdx_port make_port(const sdx_model *model, sdx_id id)
     return port;
 }
 
-size_t sdx_model_input_count(const sdx_model *model) { return (size_t)model->graph->n_input; }
-size_t sdx_model_output_count(const sdx_model *model) { return (size_t)model->graph->n_output; }
-sdx_port sdx_model_input(const sdx_model *model, size_t i) { return make_port(model, model->graph->input[i]); }
-sdx_port sdx_model_output(const sdx_model *model, size_t i) { return make_port(model, model->graph->output[i]); }
+size_t sdx_model_input_count(const sdx_model *model)
+{
+    return (size_t)model->graph->n_input;
+}
+size_t sdx_model_output_count(const sdx_model *model)
+{
+    return (size_t)model->graph->n_output;
+}
+sdx_port sdx_model_input(const sdx_model *model, size_t i)
+{
+    return make_port(model, model->graph->input[i]);
+}
+sdx_port sdx_model_output(const sdx_model *model, size_t i)
+{
+    return make_port(model, model->graph->output[i]);
+}
 
 const char *sdx_model_metadata(const sdx_model *model, const char *key)
 {

@@ -1,6 +1,7 @@
-/* onnx_external.c: weights kept in files beside the model. A model says which file, so the name is hostile: it must
- * be relative, without "..", and must not lead out of the model's folder through a symbolic link. A model that is
- * itself a link (download caches are made that way) may also use the folder where its bytes really are. */
+/* onnx_external.c: weights kept in files beside the model. A model says which file, so the name is hostile: it
+ * must be relative, without "..", and must not lead out of the model's folder through a symbolic link. A model
+ * that is itself a link (download caches are made that way) may also use the folder where its bytes really are.
+ */
 #define _GNU_SOURCE
 #include <limits.h>
 #include <stdlib.h>
@@ -21,7 +22,8 @@ static bool parse_number(const char *s, uint64_t *out)
     if (!*s) return false;
     for (; *s; s++) {
         if (*s < '0' || *s > '9') return false;
-        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, (uint64_t)(*s - '0'), &v)) return false;
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, (uint64_t)(*s - '0'), &v))
+            return false;
     }
     *out = v;
     return true;
@@ -34,12 +36,15 @@ static sdx_status read_reference(const Onnx__TensorProto *p, const char *name, r
         const char *key = p->external_data[i]->key, *value = p->external_data[i]->value;
         bool ok = true;
         if (!key || !value) continue;
-        if (!strcmp(key, "location")) out->location = value;
-        else if (!strcmp(key, "offset")) ok = parse_number(value, &out->offset);
-        else if (!strcmp(key, "length")) ok = out->has_length = parse_number(value, &out->length);
+        if (!strcmp(key, "location"))
+            out->location = value;
+        else if (!strcmp(key, "offset"))
+            ok = parse_number(value, &out->offset);
+        else if (!strcmp(key, "length"))
+            ok = out->has_length = parse_number(value, &out->length);
         if (!ok)
-            return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\": external data has %s \"%.40s\", not a number", name, key,
-                            value);
+            return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\": external data has %s \"%.40s\", not a number",
+                            name, key, value);
     }
     if (!out->location || !*out->location)
         return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\": external data names no file", name);
@@ -83,23 +88,26 @@ static char *resolve(const char *model_path, const char *location, bool *outside
     return real;
 }
 
-static sdx_status map_location(sdx_onnx_source *source, const char *location, const char *name, sdx_file_map *out,
-                               sdx_error *err)
+static sdx_status map_location(sdx_onnx_source *source, const char *location, const char *name,
+                               sdx_file_map *out, sdx_error *err)
 {
     bool outside = !stays_below(location);
     char *path = outside ? NULL : resolve(source->model->path, location, &outside);
     if (outside)
-        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\": external data \"%.200s\" is outside the model's folder", name,
+        return sdx_fail(err, SDX_ERR_FILE,
+                        "tensor \"%s\": external data \"%.200s\" is outside the model's folder", name,
                         location);
     if (!path)
-        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\": external data file \"%.200s\" is missing beside the model",
-                        name, location);
+        return sdx_fail(err, SDX_ERR_FILE,
+                        "tensor \"%s\": external data file \"%.200s\" is missing beside the model", name,
+                        location);
     sdx_status status = sdx_file_map_open(path, out, err);
     free(path);
     return status;
 }
 
-static sdx_status add_location(sdx_onnx_source *source, const char *location, const sdx_file_map *map, sdx_error *err)
+static sdx_status add_location(sdx_onnx_source *source, const char *location, const sdx_file_map *map,
+                               sdx_error *err)
 {
     sdx_model *m = source->model;
     sdx_file_map *grown = sdx_arena_array(&m->arena, (size_t)m->n_external + 1, sizeof *grown);
@@ -122,8 +130,10 @@ static sdx_status find_file(sdx_onnx_source *source, const char *location, const
     sdx_file_map map;
     TRY(map_location(source, location, name, &map, err));
     sdx_status status = add_location(source, location, &map, err);
-    if (status != SDX_OK) sdx_file_map_close(&map);
-    else *out = map;
+    if (status != SDX_OK)
+        sdx_file_map_close(&map);
+    else
+        *out = map;
     return status;
 }
 
@@ -138,11 +148,12 @@ sdx_status sdx_onnx_find_external(sdx_onnx_source *source, const Onnx__TensorPro
     TRY(read_reference(p, name, &r, err));
     TRY(find_file(source, r.location, name, &file, err));
     if (r.has_length && r.length != bytes)
-        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" needs %zu bytes, but its external data has %llu", name, bytes,
-                        (unsigned long long)r.length);
+        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" needs %zu bytes, but its external data has %llu",
+                        name, bytes, (unsigned long long)r.length);
     if (r.offset > file.size || bytes > file.size - r.offset)
-        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" needs %zu bytes at offset %llu of \"%.200s\", which has %zu",
-                        name, bytes, (unsigned long long)r.offset, r.location, file.size);
+        return sdx_fail(err, SDX_ERR_FILE,
+                        "tensor \"%s\" needs %zu bytes at offset %llu of \"%.200s\", which has %zu", name,
+                        bytes, (unsigned long long)r.offset, r.location, file.size);
     *data = file.data + r.offset;
     return SDX_OK;
 }

@@ -1,5 +1,5 @@
-/* onnx_io.h: what the files that read ONNX share: unpacking bounded by the size of the file (onnx_wire.c), tensors
- * (onnx_tensor.c) and data kept in other files (onnx_external.c). */
+/* onnx_io.h: what the files that read ONNX share: unpacking bounded by the size of the file (onnx_wire.c),
+ * tensors (onnx_tensor.c) and data kept in other files (onnx_external.c). */
 #ifndef SDX_ONNX_IO_H
 #define SDX_ONNX_IO_H
 
@@ -11,8 +11,8 @@
 /* Messages inside messages: a subgraph takes three. */
 #define SDX_ONNX_MAX_DEPTH 96
 
-/* Unpacks one message. Everything it needs comes from `memory`, which the caller ends; large raw_data is left out
- * and named by mapped_offset and mapped_length. */
+/* Unpacks one message. Everything it needs comes from `memory`, which the caller ends; large raw_data is left
+ * out and named by mapped_offset and mapped_length. */
 sdx_status sdx_onnx_unpack(const ProtobufCMessageDescriptor *type, const sdx_file_map *file, sdx_arena *memory,
                            ProtobufCMessage **out, sdx_error *err);
 

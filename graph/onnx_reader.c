@@ -1,6 +1,7 @@
-/* onnx_reader.c: ONNX's messages into the IR. Names become ids here: a graph first declares its inputs, initializers
- * and all node outputs, then its nodes look up what they read, so that nodes may stand in any order; what is not
- * found is looked for in the graphs outside and becomes a value that stands for the outer one. */
+/* onnx_reader.c: ONNX's messages into the IR. Names become ids here: a graph first declares its inputs,
+ * initializers and all node outputs, then its nodes look up what they read, so that nodes may stand in any
+ * order; what is not found is looked for in the graphs outside and becomes a value that stands for the outer
+ * one. */
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,10 @@
 #include "../base/memory.h"
 #include "onnx_io.h"
 
-enum { FIRST_OPSET = 7 }; /* before it, broadcasting was an attribute */
+enum {
+    FIRST_OPSET = 7, /* before it, broadcasting was an attribute */
+    MAX_OPSETS = 256
+};
 
 typedef struct reader {
     sdx_model *model;
@@ -18,10 +22,16 @@ typedef struct reader {
     sdx_error *err;
 } reader;
 
-static const char *text(const char *s) { return s ? s : ""; }
+static const char *text(const char *s)
+{
+    return s ? s : "";
+}
 
 /* The default domain has two spellings. */
-static const char *domain_name(const char *s) { return !s || !strcmp(s, "ai.onnx") ? "" : s; }
+static const char *domain_name(const char *s)
+{
+    return !s || !strcmp(s, "ai.onnx") ? "" : s;
+}
 
 static sdx_status copy_text(reader *r, const char *s, const char **out)
 {
@@ -39,7 +49,8 @@ static sdx_status copy_texts(reader *r, size_t count, char *const *from, const c
     return SDX_OK;
 }
 
-/* ---- types ----------------------------------------------------------------------------------------------------- */
+/* ---- types
+ * ----------------------------------------------------------------------------------------------------- */
 
 static sdx_status read_dim(reader *r, const Onnx__TensorShapeProto__Dimension *d, sdx_dim *out)
 {
@@ -65,7 +76,8 @@ static sdx_status read_type(reader *r, const Onnx__ValueInfoProto *info, sdx_dty
     return SDX_OK;
 }
 
-/* ---- values ---------------------------------------------------------------------------------------------------- */
+/* ---- values
+ * ---------------------------------------------------------------------------------------------------- */
 
 static sdx_status declare(reader *r, sdx_graph *g, const char *name, const char *what, sdx_id *out)
 {
@@ -95,7 +107,8 @@ static sdx_status add_initializer(reader *r, sdx_graph *g, const char *name, con
     if (!is_default) TRY(declare(r, g, name, "an initializer", &id));
     sdx_dtype declared = g->value[id].type.dtype;
     if (declared != SDX_UNDEFINED && declared != t->dtype)
-        return sdx_fail(r->err, SDX_ERR_FILE, "initializer \"%s\" is %s, but the graph input of that name is %s", name,
+        return sdx_fail(r->err, SDX_ERR_FILE,
+                        "initializer \"%s\" is %s, but the graph input of that name is %s", name,
                         sdx_dtype_name(t->dtype), sdx_dtype_name(declared));
     return sdx_graph_set_constant(g, id, t, r->err);
 }
@@ -143,7 +156,8 @@ static sdx_status read_output(reader *r, sdx_graph *g, const Onnx__ValueInfoProt
     return SDX_OK;
 }
 
-/* ---- attributes -------------------------------------------------------------------------------------------------- */
+/* ---- attributes
+ * -------------------------------------------------------------------------------------------------- */
 
 static sdx_status read_graph(reader *r, sdx_graph *g, const Onnx__GraphProto *p);
 
@@ -182,7 +196,8 @@ static sdx_status read_tensors(reader *r, size_t count, Onnx__TensorProto *const
 {
     sdx_tensor *list;
     ARENA_NEW(r->arena, list, count, r->err);
-    for (size_t i = 0; i < count; i++) TRY(sdx_onnx_read_tensor(&r->source, from[i], r->arena, &list[i], r->err));
+    for (size_t i = 0; i < count; i++)
+        TRY(sdx_onnx_read_tensor(&r->source, from[i], r->arena, &list[i], r->err));
     *out = list;
     return SDX_OK;
 }
@@ -226,7 +241,9 @@ static sdx_status read_content(reader *r, sdx_graph *g, const Onnx__AttributePro
         a->count = p->n_ints;
         return copy_list(r, p->ints, p->n_ints, sizeof(int64_t), (const void **)&a->ints);
     case SDX_ATTR_STRINGS: return read_strings(r, p, a);
-    case SDX_ATTR_TENSORS: a->count = p->n_tensors; return read_tensors(r, p->n_tensors, p->tensors, &a->tensors);
+    case SDX_ATTR_TENSORS:
+        a->count = p->n_tensors;
+        return read_tensors(r, p->n_tensors, p->tensors, &a->tensors);
     case SDX_ATTR_GRAPHS: return read_graphs(r, g, p, a);
     case SDX_ATTR_TENSOR:
         if (p->t) return read_tensors(r, 1, &p->t, &a->tensor);
@@ -236,8 +253,8 @@ static sdx_status read_content(reader *r, sdx_graph *g, const Onnx__AttributePro
         return sdx_fail(r->err, SDX_ERR_FILE, "attribute \"%s\" lacks its graph", a->name);
     }
     return sdx_fail(r->err, SDX_ERR_UNSUPPORTED,
-                    "attribute \"%s\" is of ONNX attribute type %d; sparse tensors and types are not supported", a->name,
-                    (int)a->type);
+                    "attribute \"%s\" is of ONNX attribute type %d; sparse tensors and types are not supported",
+                    a->name, (int)a->type);
 }
 
 static sdx_status read_attributes(reader *r, sdx_graph *g, size_t count, Onnx__AttributeProto *const *from,
@@ -250,15 +267,18 @@ static sdx_status read_attributes(reader *r, sdx_graph *g, size_t count, Onnx__A
         sdx_attr *a = &list[i];
         TRY(copy_text(r, p->name, &a->name));
         a->type = (sdx_attr_type)attribute_type(p);
-        if (*text(p->ref_attr_name)) TRY(copy_text(r, p->ref_attr_name, &a->reference));
-        else TRY(read_content(r, g, p, a));
+        if (*text(p->ref_attr_name))
+            TRY(copy_text(r, p->ref_attr_name, &a->reference));
+        else
+            TRY(read_content(r, g, p, a));
     }
     *out = list;
     *n = (int)count;
     return SDX_OK;
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------------- */
+/* ---- nodes
+ * ------------------------------------------------------------------------------------------------------- */
 
 static sdx_status declare_outputs(reader *r, sdx_graph *g, const Onnx__NodeProto *p)
 {
@@ -276,8 +296,8 @@ static sdx_status node_inputs(reader *r, sdx_graph *g, const Onnx__NodeProto *p,
         const char *name = text(p->input[i]);
         TRY(look_up(r, g, name, &in[i]));
         if (*name && in[i] == SDX_NONE)
-            return sdx_fail(r->err, SDX_ERR_FILE, "input \"%s\" is neither a graph input, an initializer nor a node's output",
-                            name);
+            return sdx_fail(r->err, SDX_ERR_FILE,
+                            "input \"%s\" is neither a graph input, an initializer nor a node's output", name);
     }
     *out = in;
     return SDX_OK;
@@ -289,7 +309,8 @@ static sdx_status check_node(reader *r, const Onnx__NodeProto *p, const char *do
     if (*text(p->overload))
         return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "it calls an overloaded function (\"%s\")", p->overload);
     if (!*domain && !r->in_function && !sdx_model_opset(r->model, ""))
-        return sdx_fail(r->err, SDX_ERR_FILE, "the model does not say which version of ONNX's operators it uses");
+        return sdx_fail(r->err, SDX_ERR_FILE,
+                        "the model does not say which version of ONNX's operators it uses");
     return SDX_OK;
 }
 
@@ -305,8 +326,8 @@ static sdx_status read_node_body(reader *r, sdx_graph *g, const Onnx__NodeProto 
     for (size_t i = 0; i < p->n_output; i++)
         out[i] = *text(p->output[i]) ? sdx_graph_find_value(g, p->output[i]) : SDX_NONE;
     TRY(read_attributes(r, g, p->n_attribute, p->attribute, &attr, &n_attr));
-    TRY(sdx_graph_add_node(g, domain, p->op_type, text(p->name), (int)p->n_input, in, (int)p->n_output, out, &id,
-                           r->err));
+    TRY(sdx_graph_add_node(g, domain, p->op_type, text(p->name), (int)p->n_input, in, (int)p->n_output, out,
+                           &id, r->err));
     g->node[id].attr = attr;
     g->node[id].n_attr = n_attr;
     return SDX_OK;
@@ -328,7 +349,8 @@ static sdx_status read_nodes(reader *r, sdx_graph *g, size_t count, Onnx__NodePr
     return SDX_OK;
 }
 
-/* ---- graphs and functions ------------------------------------------------------------------------------------------ */
+/* ---- graphs and functions
+ * ------------------------------------------------------------------------------------------ */
 
 static sdx_status read_graph(reader *r, sdx_graph *g, const Onnx__GraphProto *p)
 {
@@ -346,30 +368,37 @@ static sdx_status read_function_body(reader *r, sdx_graph *g, const Onnx__Functi
 {
     ARENA_NEW(r->arena, g->input, p->n_input, r->err);
     ARENA_NEW(r->arena, g->output, p->n_output, r->err);
-    for (size_t i = 0; i < p->n_input; i++)
-        TRY(read_input(r, g, &(Onnx__ValueInfoProto){.name = p->input[i]}));
+    for (size_t i = 0; i < p->n_input; i++) TRY(read_input(r, g, &(Onnx__ValueInfoProto){.name = p->input[i]}));
     TRY(read_nodes(r, g, p->n_node, p->node));
     for (size_t i = 0; i < p->n_output; i++)
         TRY(read_output(r, g, &(Onnx__ValueInfoProto){.name = p->output[i]}));
     return sdx_graph_sort(g, r->err);
 }
 
-static sdx_status read_opsets(reader *r, size_t count, Onnx__OperatorSetIdProto *const *from, sdx_opset **out, int *n)
+/* A domain that stands twice counts with its higher version. */
+static sdx_status read_opsets(reader *r, size_t count, Onnx__OperatorSetIdProto *const *from, sdx_opset **out,
+                              int *n)
 {
     sdx_opset *list;
     ARENA_NEW(r->arena, list, count, r->err);
     *n = 0;
-    for (size_t i = 0; i < count; i++) {
-        sdx_opset *o = &list[*n];
-        TRY(copy_text(r, domain_name(from[i]->domain), &o->domain));
-        o->version = from[i]->version;
-        if (!*o->domain && o->version < FIRST_OPSET)
-            return sdx_fail(r->err, SDX_ERR_UNSUPPORTED,
-                            "it uses opset %lld; opsets before %d are not supported: convert it with onnx.version_converter",
-                            (long long)o->version, FIRST_OPSET);
-        ++*n;
+    for (size_t i = 0; i < count && *n < MAX_OPSETS; i++) {
+        const char *domain = domain_name(from[i]->domain);
+        int at = 0;
+        while (at < *n && strcmp(list[at].domain, domain)) at++;
+        if (at == *n) {
+            TRY(copy_text(r, domain, &list[at].domain));
+            ++*n;
+        }
+        if (from[i]->version > list[at].version) list[at].version = from[i]->version;
     }
     *out = list;
+    for (int i = 0; i < *n; i++)
+        if (!*list[i].domain && list[i].version < FIRST_OPSET)
+            return sdx_fail(r->err, SDX_ERR_UNSUPPORTED,
+                            "it uses opset %lld; opsets before %d are not supported: convert it with "
+                            "onnx.version_converter",
+                            (long long)list[i].version, FIRST_OPSET);
     return SDX_OK;
 }
 
@@ -396,7 +425,8 @@ static sdx_status read_functions(reader *r, const Onnx__ModelProto *p)
     r->in_function = true;
     for (size_t i = 0; i < p->n_functions; i++) {
         sdx_status status = read_function(r, p->functions[i], &m->function[i]);
-        if (status != SDX_OK && r->err) sdx_error_context(r->err, "function \"%.100s\"", text(p->functions[i]->name));
+        if (status != SDX_OK && r->err)
+            sdx_error_context(r->err, "function \"%.100s\"", text(p->functions[i]->name));
         TRY(status);
         m->n_function++;
     }
@@ -404,7 +434,8 @@ static sdx_status read_functions(reader *r, const Onnx__ModelProto *p)
     return SDX_OK;
 }
 
-/* ---- models -------------------------------------------------------------------------------------------------------- */
+/* ---- models
+ * -------------------------------------------------------------------------------------------------------- */
 
 static sdx_status read_header(reader *r, const Onnx__ModelProto *p)
 {
@@ -429,10 +460,12 @@ static sdx_status read_model(reader *r, const Onnx__ModelProto *p)
 {
     if (!p->graph) return sdx_fail(r->err, SDX_ERR_FILE, "not a valid ONNX model: it holds no graph");
     if (p->ir_version < 3)
-        return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "it has ONNX IR version %lld; versions before 3 are not supported",
+        return sdx_fail(r->err, SDX_ERR_UNSUPPORTED,
+                        "it has ONNX IR version %lld; versions before 3 are not supported",
                         (long long)p->ir_version);
     if (!p->n_opset_import)
-        return sdx_fail(r->err, SDX_ERR_FILE, "the model does not say which version of ONNX's operators it uses");
+        return sdx_fail(r->err, SDX_ERR_FILE,
+                        "the model does not say which version of ONNX's operators it uses");
     TRY(read_header(r, p));
     TRY(read_functions(r, p));
     return read_graph(r, r->model->graph, p->graph);
@@ -443,7 +476,8 @@ static sdx_status unpack_and_read(reader *r)
     sdx_arena memory;
     ProtobufCMessage *message;
     sdx_arena_init(&memory);
-    sdx_status status = sdx_onnx_unpack(&onnx__model_proto__descriptor, &r->model->file, &memory, &message, r->err);
+    sdx_status status =
+        sdx_onnx_unpack(&onnx__model_proto__descriptor, &r->model->file, &memory, &message, r->err);
     if (status == SDX_OK) status = read_model(r, (const Onnx__ModelProto *)message);
     sdx_map_fini(&r->source.locations);
     sdx_arena_fini(&memory);

@@ -1,14 +1,18 @@
-/* onnx_tensor.c: TensorProto to tensor. A tensor's data stands in one of four places: raw_data left in the mapped
- * file, small raw_data copied by protobuf-c, a typed list, or another file; each must hold exactly as many bytes as
- * the shape asks for, so that nothing is allocated that the file does not pay for. */
+/* onnx_tensor.c: TensorProto to tensor. A tensor's data stands in one of four places: raw_data left in the
+ * mapped file, small raw_data copied by protobuf-c, a typed list, or another file; each must hold exactly as
+ * many bytes as the shape asks for, so that nothing is allocated that the file does not pay for. */
 #include <string.h>
 
 #include "../base/memory.h"
 #include "onnx_io.h"
 
-static const char *name_of(const Onnx__TensorProto *p) { return p->name && *p->name ? p->name : "(unnamed)"; }
+static const char *name_of(const Onnx__TensorProto *p)
+{
+    return p->name && *p->name ? p->name : "(unnamed)";
+}
 
-static sdx_status read_shape(int64_t n_dims, const int64_t *dims, const char *name, sdx_shape *out, sdx_error *err)
+static sdx_status read_shape(int64_t n_dims, const int64_t *dims, const char *name, sdx_shape *out,
+                             sdx_error *err)
 {
     if (n_dims > SDX_MAX_RANK)
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "tensor \"%s\" has %lld dimensions, more than %d", name,
@@ -16,7 +20,8 @@ static sdx_status read_shape(int64_t n_dims, const int64_t *dims, const char *na
     *out = (sdx_shape){.rank = (int)n_dims};
     for (int64_t i = 0; i < n_dims; i++) {
         if (dims[i] < 0)
-            return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" has a negative size %lld", name, (long long)dims[i]);
+            return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" has a negative size %lld", name,
+                            (long long)dims[i]);
         out->dim[i] = dims[i];
     }
     return SDX_OK;
@@ -30,18 +35,21 @@ static sdx_status read_header(const Onnx__TensorProto *p, sdx_tensor *out, size_
     if (p->data_type == SDX_UNDEFINED)
         return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" has no element type", name_of(p));
     if (p->data_type < 0 || p->data_type > SDX_BF16)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED,
-                        "tensor \"%s\" has ONNX element type %d; float8 and elements below 8 bits are not supported",
-                        name_of(p), p->data_type);
+        return sdx_fail(
+            err, SDX_ERR_UNSUPPORTED,
+            "tensor \"%s\" has ONNX element type %d; float8 and elements below 8 bits are not supported",
+            name_of(p), p->data_type);
     if (p->segment)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "tensor \"%s\" is one segment of a larger tensor", name_of(p));
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "tensor \"%s\" is one segment of a larger tensor",
+                        name_of(p));
     if (!sdx_tensor_size(dtype, &shape, bytes))
         return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" has a size that overflows", name_of(p));
     *out = sdx_tensor_make(dtype, &shape, NULL);
     return SDX_OK;
 }
 
-static sdx_status wrong_size(const Onnx__TensorProto *p, const sdx_tensor *t, size_t have, size_t want, sdx_error *err)
+static sdx_status wrong_size(const Onnx__TensorProto *p, const sdx_tensor *t, size_t have, size_t want,
+                             sdx_error *err)
 {
     char text[SDX_TENSOR_TEXT];
     sdx_shape shape = sdx_tensor_shape(t);
@@ -49,12 +57,14 @@ static sdx_status wrong_size(const Onnx__TensorProto *p, const sdx_tensor *t, si
                     sdx_tensor_format(t->dtype, &shape, text, sizeof text), want, have);
 }
 
-/* ---- typed lists -------------------------------------------------------------------------------------------- */
+/* ---- typed lists --------------------------------------------------------------------------------------------
+ */
 
 typedef struct typed_list {
     const void *items;
     size_t count;     /* of items */
-    size_t item_size; /* bytes; an element of the tensor takes the low part of an item, or complex ones two items */
+    size_t item_size; /* bytes; an element of the tensor takes the low part of an item, or complex ones two
+                         items */
 } typed_list;
 
 static typed_list find_list(const Onnx__TensorProto *p, sdx_dtype dtype)
@@ -71,7 +81,8 @@ static typed_list find_list(const Onnx__TensorProto *p, sdx_dtype dtype)
     }
 }
 
-static sdx_status read_list(const Onnx__TensorProto *p, sdx_arena *arena, sdx_tensor *t, size_t bytes, sdx_error *err)
+static sdx_status read_list(const Onnx__TensorProto *p, sdx_arena *arena, sdx_tensor *t, size_t bytes,
+                            sdx_error *err)
 {
     typed_list list = find_list(p, t->dtype);
     size_t each = sdx_dtype_size(t->dtype) < list.item_size ? sdx_dtype_size(t->dtype) : list.item_size;
@@ -93,8 +104,8 @@ static sdx_status read_strings(const Onnx__TensorProto *p, sdx_arena *arena, sdx
 {
     size_t count = (size_t)sdx_tensor_count(t);
     if (p->n_string_data != count)
-        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" has room for %zu strings but holds %zu", name_of(p), count,
-                        p->n_string_data);
+        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" has room for %zu strings but holds %zu", name_of(p),
+                        count, p->n_string_data);
     const char **strings;
     ARENA_NEW(arena, strings, count, err);
     for (size_t i = 0; i < count; i++) {
@@ -106,9 +117,11 @@ static sdx_status read_strings(const Onnx__TensorProto *p, sdx_arena *arena, sdx
     return SDX_OK;
 }
 
-/* ---- bytes --------------------------------------------------------------------------------------------------- */
+/* ---- bytes
+ * --------------------------------------------------------------------------------------------------- */
 
-static sdx_status copy_bytes(const unsigned char *from, size_t bytes, sdx_arena *arena, sdx_tensor *t, sdx_error *err)
+static sdx_status copy_bytes(const unsigned char *from, size_t bytes, sdx_arena *arena, sdx_tensor *t,
+                             sdx_error *err)
 {
     t->data = sdx_arena_alloc(arena, bytes);
     if (!t->data) return sdx_fail_memory(err, bytes);
@@ -126,8 +139,8 @@ static sdx_status read_raw(sdx_onnx_source *source, const Onnx__TensorProto *p, 
     return SDX_OK;
 }
 
-static sdx_status read_external(sdx_onnx_source *source, const Onnx__TensorProto *p, sdx_arena *arena, sdx_tensor *t,
-                                size_t bytes, sdx_error *err)
+static sdx_status read_external(sdx_onnx_source *source, const Onnx__TensorProto *p, sdx_arena *arena,
+                                sdx_tensor *t, size_t bytes, sdx_error *err)
 {
     const unsigned char *data;
     TRY(sdx_onnx_find_external(source, p, bytes, &data, err));
@@ -136,8 +149,8 @@ static sdx_status read_external(sdx_onnx_source *source, const Onnx__TensorProto
     return SDX_OK;
 }
 
-sdx_status sdx_onnx_read_tensor(sdx_onnx_source *source, const Onnx__TensorProto *p, sdx_arena *arena, sdx_tensor *out,
-                                sdx_error *err)
+sdx_status sdx_onnx_read_tensor(sdx_onnx_source *source, const Onnx__TensorProto *p, sdx_arena *arena,
+                                sdx_tensor *out, sdx_error *err)
 {
     sdx_tensor t;
     size_t bytes;
@@ -146,7 +159,8 @@ sdx_status sdx_onnx_read_tensor(sdx_onnx_source *source, const Onnx__TensorProto
     bool external = p->data_location == 1;
     if (t.dtype == SDX_STRING) {
         if (raw || external)
-            return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" holds strings, which have no raw data", name_of(p));
+            return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" holds strings, which have no raw data",
+                            name_of(p));
         TRY(read_strings(p, arena, &t, err));
     } else if (external) {
         TRY(read_external(source, p, arena, &t, bytes, err));
@@ -159,9 +173,12 @@ sdx_status sdx_onnx_read_tensor(sdx_onnx_source *source, const Onnx__TensorProto
     return SDX_OK;
 }
 
-/* ---- sparse tensors ------------------------------------------------------------------------------------------ */
+/* ---- sparse tensors
+ * ------------------------------------------------------------------------------------------ */
 
-enum { MAX_SPREAD = 64 << 20 }; /* bytes for all of a file: sparse tensors may claim any shape, this is believed */
+enum {
+    MAX_SPREAD = 64 << 20
+}; /* bytes for all of a file: sparse tensors may claim any shape, this is believed */
 
 /* Where entry i goes. indices: [count] into the flat tensor, or [count, rank]. */
 static int64_t flat_index(const sdx_tensor *indices, int64_t i, const sdx_shape *shape)
@@ -183,7 +200,8 @@ static int64_t flat_index(const sdx_tensor *indices, int64_t i, const sdx_shape 
 sdx_status sdx_onnx_read_sparse(sdx_onnx_source *source, const Onnx__SparseTensorProto *p, sdx_arena *arena,
                                 sdx_tensor *out, sdx_error *err)
 {
-    if (!p->values || !p->indices) return sdx_fail(err, SDX_ERR_FILE, "a sparse tensor lacks its values or indices");
+    if (!p->values || !p->indices)
+        return sdx_fail(err, SDX_ERR_FILE, "a sparse tensor lacks its values or indices");
     const char *name = name_of(p->values);
     sdx_tensor values, indices;
     sdx_shape shape;
@@ -197,8 +215,8 @@ sdx_status sdx_onnx_read_sparse(sdx_onnx_source *source, const Onnx__SparseTenso
         return sdx_fail(err, SDX_ERR_FILE, "sparse tensor \"%s\": indices do not fit the values", name);
     if (values.dtype == SDX_STRING || !sdx_tensor_size(values.dtype, &shape, &bytes) ||
         bytes > MAX_SPREAD - source->spread)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "sparse tensor \"%s\" holds strings or is too large when spread out",
-                        name);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                        "sparse tensor \"%s\" holds strings or is too large when spread out", name);
     unsigned char *data = sdx_arena_alloc(arena, bytes);
     if (!data) return sdx_fail_memory(err, bytes);
     source->spread += bytes;
@@ -206,7 +224,8 @@ sdx_status sdx_onnx_read_sparse(sdx_onnx_source *source, const Onnx__SparseTenso
     for (int64_t i = 0; i < count; i++) {
         int64_t at = flat_index(&indices, i, &shape);
         if (at < 0 || at >= sdx_shape_count(&shape))
-            return sdx_fail(err, SDX_ERR_FILE, "sparse tensor \"%s\": index %lld is outside", name, (long long)at);
+            return sdx_fail(err, SDX_ERR_FILE, "sparse tensor \"%s\": index %lld is outside", name,
+                            (long long)at);
         memcpy(data + (size_t)at * each, (const unsigned char *)values.data + (size_t)i * each, each);
     }
     *out = sdx_tensor_make(values.dtype, &shape, data);

@@ -1,10 +1,11 @@
 /* onnx_wire.c: from the bytes of a file to protobuf-c's structs, without copying the weights and without trust.
  *
- * protobuf-c copies every `bytes` field, so that a 400 MB model would need 800 MB, and it follows nested messages
- * as deep as a file asks. A scan over the wire format goes first. It copies the message into a skeleton: fields that
- * onnx.proto does not have are dropped, and a TensorProto's large raw_data is replaced by two numbers that say where
- * in the file it is. protobuf-c's own descriptors drive the scan, so there is no second table of the format. What
- * protobuf-c then allocates comes from an arena whose size is bounded by the skeleton's. */
+ * protobuf-c copies every `bytes` field, so that a 400 MB model would need 800 MB, and it follows nested
+ * messages as deep as a file asks. A scan over the wire format goes first. It copies the message into a
+ * skeleton: fields that onnx.proto does not have are dropped, and a TensorProto's large raw_data is replaced by
+ * two numbers that say where in the file it is. protobuf-c's own descriptors drive the scan, so there is no
+ * second table of the format. What protobuf-c then allocates comes from an arena whose size is bounded by the
+ * skeleton's. */
 #include <string.h>
 
 #include "../base/buffer.h"
@@ -28,7 +29,8 @@ typedef struct field {
 
 static sdx_status malformed(scan *s, const char *what)
 {
-    return sdx_fail(s->err, SDX_ERR_FILE, "not a valid ONNX file: %s at byte %zu", what, (size_t)(s->at - s->start));
+    return sdx_fail(s->err, SDX_ERR_FILE, "not a valid ONNX file: %s at byte %zu", what,
+                    (size_t)(s->at - s->start));
 }
 
 static sdx_status read_varint(scan *s, uint64_t *out)
@@ -58,11 +60,16 @@ static sdx_status read_field(scan *s, field *f)
         f->end = s->at;
         return SDX_OK;
     }
-    if (f->wire == LENGTH) TRY(read_varint(s, &length));
-    else if (f->wire == FIXED64) length = 8;
-    else if (f->wire == FIXED32) length = 4;
-    else return malformed(s, "an unknown kind of field");
-    if (length > (uint64_t)(s->end - s->at)) return malformed(s, "a field longer than what is left of the file");
+    if (f->wire == LENGTH)
+        TRY(read_varint(s, &length));
+    else if (f->wire == FIXED64)
+        length = 8;
+    else if (f->wire == FIXED32)
+        length = 4;
+    else
+        return malformed(s, "an unknown kind of field");
+    if (length > (uint64_t)(s->end - s->at))
+        return malformed(s, "a field longer than what is left of the file");
     f->body = s->at;
     s->at += length;
     f->end = s->at;
@@ -128,8 +135,8 @@ static sdx_status copy_message(scan *s, const ProtobufCMessageDescriptor *type, 
     return SDX_OK;
 }
 
-/* Copies s->at .. s->end. A field that should stand once is refused twice: protobuf would merge the two, which no
- * writer of ONNX relies on. */
+/* Copies s->at .. s->end. A field that should stand once is refused twice: protobuf would merge the two, which
+ * no writer of ONNX relies on. */
 static sdx_status scan_message(scan *s, const ProtobufCMessageDescriptor *type, int depth)
 {
     if (depth > SDX_ONNX_MAX_DEPTH) return malformed(s, "messages nested too deeply");
@@ -144,13 +151,16 @@ static sdx_status scan_message(scan *s, const ProtobufCMessageDescriptor *type, 
         if (d->label != PROTOBUF_C_LABEL_REPEATED && by_length && (seen & bit))
             return malformed(s, "a field that should stand once stands twice");
         seen |= bit;
-        if (d->type == PROTOBUF_C_TYPE_MESSAGE) TRY(copy_message(s, d->descriptor, &f, depth));
-        else copy_field(s, type, &f);
+        if (d->type == PROTOBUF_C_TYPE_MESSAGE)
+            TRY(copy_message(s, d->descriptor, &f, depth));
+        else
+            copy_field(s, type, &f);
     }
     return SDX_OK;
 }
 
-/* ---- memory for protobuf-c ----------------------------------------------------------------------------------- */
+/* ---- memory for protobuf-c
+ * ----------------------------------------------------------------------------------- */
 
 /* The structs of the densest honest file take some 40 times its bytes; a hostile one could ask for hundreds. */
 enum { BUDGET_FACTOR = 64, BUDGET_BASE = 1 << 20 };
@@ -174,7 +184,10 @@ static void *budget_alloc(void *data, size_t bytes)
     return p;
 }
 
-static void budget_free(void *data, void *p) { (void)data, (void)p; /* the arena frees all at once */ }
+static void budget_free(void *data, void *p)
+{
+    (void)data, (void)p; /* the arena frees all at once */
+}
 
 static sdx_status unpack_skeleton(const ProtobufCMessageDescriptor *type, const sdx_buffer *skeleton,
                                   sdx_arena *memory, ProtobufCMessage **out, sdx_error *err)

@@ -1,0 +1,520 @@
+/* onnx_writer.c: the IR as an ONNX file. In protobuf's wire format a message is preceded by its length, so each
+ * message here is a function that runs twice: over a sink that only counts, then over the file. Nothing is
+ * built in memory, and weights go from where they are (often the mapping of the file being replaced, which the
+ * final rename leaves intact) straight to the new file. Fields come in ascending order and all order is the
+ * graph's: the same graph gives the same bytes. */
+#include <stdio.h>
+#include <string.h>
+
+#include "../base/memory.h"
+#include "graph.h"
+
+enum {
+    EXTERNAL_BYTES = 1024,    /* smaller initializers stay in the model */
+    EXTERNAL_ALIGN = 4096,    /* a page, so that readers can map single tensors */
+    IR_FREE_INITIALIZERS = 4, /* before it, initializers had to be graph inputs */
+    IR_FUNCTIONS = 8
+};
+#define EMBEDDED        UINT64_MAX
+#define LARGEST_MESSAGE ((uint64_t)INT32_MAX) /* what protobuf readers accept */
+
+/* ---- plan: what will be written, decided before the first byte
+ * ----------------------------------------------- */
+
+enum { USED = 1, PRODUCED = 2 }; /* read by a live node or an output; written by a live node */
+
+typedef struct graph_marks {
+    const sdx_graph *graph;
+    unsigned char *flags; /* [n_value] */
+    struct graph_marks *next;
+} graph_marks;
+
+typedef struct plan {
+    const sdx_model *model;
+    sdx_arena arena;
+    graph_marks *marks;  /* of every graph */
+    const char **domain; /* [n_domain] of live nodes */
+    int n_domain;
+    int64_t ir_version;
+    uint64_t *offset;     /* [main graph's n_value] in the data file, or EMBEDDED; NULL: all embedded */
+    uint64_t data_bytes;  /* of the data file; 0: there is none */
+    const char *location; /* the data file, as seen from the model */
+} plan;
+
+static sdx_status mark_domain(plan *p, const char *domain, sdx_error *err)
+{
+    for (int i = 0; i < p->n_domain; i++)
+        if (!strcmp(p->domain[i], domain)) return SDX_OK;
+    const char **grown;
+    ARENA_NEW(&p->arena, grown, (size_t)p->n_domain + 1, err);
+    if (p->n_domain) memcpy(grown, p->domain, (size_t)p->n_domain * sizeof *grown);
+    grown[p->n_domain++] = domain;
+    p->domain = grown;
+    return SDX_OK;
+}
+
+static sdx_status mark_graph(plan *p, const sdx_graph *g, graph_marks **out, sdx_error *err);
+
+/* What a subgraph takes from outside is used outside. */
+static sdx_status mark_subgraph(plan *p, const sdx_graph *sub, unsigned char *outer_flags, sdx_error *err)
+{
+    graph_marks *marks;
+    TRY(mark_graph(p, sub, &marks, err));
+    for (sdx_id v = 0; v < sub->n_value; v++)
+        if (sub->value[v].outer != SDX_NONE && (marks->flags[v] & USED))
+            outer_flags[sub->value[v].outer] |= USED;
+    return SDX_OK;
+}
+
+static sdx_status mark_node(plan *p, const sdx_node *n, unsigned char *flags, sdx_error *err)
+{
+    TRY(mark_domain(p, n->domain, err));
+    for (int i = 0; i < n->n_in; i++)
+        if (n->in[i] != SDX_NONE) flags[n->in[i]] |= USED;
+    for (int i = 0; i < n->n_out; i++)
+        if (n->out[i] != SDX_NONE) flags[n->out[i]] |= PRODUCED;
+    for (int i = 0; i < n->n_attr; i++) {
+        const sdx_attr *a = &n->attr[i];
+        if (a->reference) continue;
+        if (a->type == SDX_ATTR_GRAPH) TRY(mark_subgraph(p, a->graph, flags, err));
+        for (size_t k = 0; a->type == SDX_ATTR_GRAPHS && k < a->count; k++)
+            TRY(mark_subgraph(p, a->graphs[k], flags, err));
+    }
+    return SDX_OK;
+}
+
+static bool is_initializer(const graph_marks *m, sdx_id v)
+{
+    const sdx_value *value = &m->graph->value[v];
+    bool held = value->type.constant && value->outer == SDX_NONE && !(m->flags[v] & PRODUCED);
+    return held && (value->is_input || (m->flags[v] & USED));
+}
+
+static sdx_status mark_graph(plan *p, const sdx_graph *g, graph_marks **out, sdx_error *err)
+{
+    graph_marks *m;
+    ARENA_NEW(&p->arena, m, 1, err);
+    ARENA_NEW(&p->arena, m->flags, (size_t)g->n_value, err);
+    m->graph = g;
+    m->next = p->marks;
+    p->marks = m;
+    for (sdx_id i = 0; i < g->n_node; i++)
+        if (!g->node[i].dead) TRY(mark_node(p, &g->node[i], m->flags, err));
+    for (int i = 0; i < g->n_output; i++) m->flags[g->output[i]] |= USED;
+    for (sdx_id v = 0; v < g->n_value; v++)
+        if (is_initializer(m, v) && !g->value[v].is_input && p->ir_version < IR_FREE_INITIALIZERS)
+            p->ir_version = IR_FREE_INITIALIZERS;
+    if (out) *out = m;
+    return SDX_OK;
+}
+
+static sdx_status make_plan(plan *p, sdx_error *err)
+{
+    const sdx_model *m = p->model;
+    p->ir_version = m->ir_version;
+    TRY(mark_graph(p, m->graph, NULL, err));
+    for (int i = 0; i < m->n_function; i++) {
+        const sdx_function *f = &m->function[i];
+        graph_marks *marks;
+        TRY(mark_graph(p, f->body, &marks, err));
+        for (sdx_id v = 0; v < f->body->n_value; v++)
+            if (is_initializer(marks, v))
+                return sdx_fail(err, SDX_ERR_INTERNAL,
+                                "function \"%s\" holds constants, which ONNX has no place for", f->name);
+    }
+    if (m->n_function && p->ir_version < IR_FUNCTIONS) p->ir_version = IR_FUNCTIONS;
+    return SDX_OK;
+}
+
+static const graph_marks *find_marks(const plan *p, const sdx_graph *g)
+{
+    const graph_marks *m = p->marks;
+    while (m->graph != g) m = m->next;
+    return m;
+}
+
+/* Gives every larger initializer of the main graph its place in the data file. */
+static sdx_status place_external(plan *p, const char *path, sdx_error *err)
+{
+    const sdx_graph *g = p->model->graph;
+    const graph_marks *marks = find_marks(p, g);
+    p->location = sdx_arena_printf(&p->arena, "%s.data", sdx_path_basename(path));
+    if (!p->location) return sdx_fail_memory(err, strlen(path));
+    ARENA_NEW(&p->arena, p->offset, (size_t)g->n_value, err);
+    for (sdx_id v = 0; v < g->n_value; v++) {
+        const sdx_tensor *t = g->value[v].type.constant;
+        p->offset[v] = EMBEDDED;
+        if (!is_initializer(marks, v) || t->dtype == SDX_STRING || sdx_tensor_bytes(t) < EXTERNAL_BYTES)
+            continue;
+        p->offset[v] = (p->data_bytes + EXTERNAL_ALIGN - 1) / EXTERNAL_ALIGN * EXTERNAL_ALIGN;
+        p->data_bytes = p->offset[v] + sdx_tensor_bytes(t);
+    }
+    return SDX_OK;
+}
+
+/* ---- the wire format
+ * -------------------------------------------------------------------------------------------- */
+
+typedef struct sink {
+    const plan *plan;
+    sdx_writer *file; /* NULL: only count */
+    uint64_t bytes;
+} sink;
+
+typedef void (*message_fn)(sink *s, const void *item);
+
+static void put(sink *s, const void *bytes, size_t n)
+{
+    s->bytes += n;
+    if (s->file) sdx_writer_put(s->file, bytes, n);
+}
+
+static void put_varint(sink *s, uint64_t v)
+{
+    unsigned char bytes[10];
+    size_t n = 0;
+    do {
+        bytes[n++] = (unsigned char)((v & 127) | (v > 127 ? 128 : 0));
+        v >>= 7;
+    } while (v);
+    put(s, bytes, n);
+}
+
+static void put_tag(sink *s, unsigned field, unsigned wire)
+{
+    put_varint(s, field << 3 | wire);
+}
+
+static void put_int(sink *s, unsigned field, int64_t v)
+{
+    put_tag(s, field, 0);
+    put_varint(s, (uint64_t)v);
+}
+
+static void put_float(sink *s, unsigned field, float v)
+{
+    put_tag(s, field, 5);
+    put(s, &v, sizeof v);
+}
+
+static void put_bytes(sink *s, unsigned field, const void *bytes, size_t n)
+{
+    put_tag(s, field, 2);
+    put_varint(s, n);
+    put(s, bytes, n);
+}
+
+static void put_string(sink *s, unsigned field, const char *text)
+{
+    put_bytes(s, field, text, strlen(text));
+}
+
+static void put_text(sink *s, unsigned field, const char *text) /* left out when empty */
+{
+    if (text && *text) put_string(s, field, text);
+}
+
+static void put_message(sink *s, unsigned field, message_fn fn, const void *item)
+{
+    sink count = {.plan = s->plan};
+    fn(&count, item);
+    put_tag(s, field, 2);
+    put_varint(s, count.bytes);
+    if (s->file)
+        fn(s, item);
+    else
+        s->bytes += count.bytes;
+}
+
+/* ---- tensors
+ * ----------------------------------------------------------------------------------------------------- */
+
+typedef struct tensor_item {
+    const sdx_tensor *tensor;
+    const char *name;
+    uint64_t offset; /* in the data file, or EMBEDDED */
+} tensor_item;
+
+static void put_pair(sink *s, const void *item) /* StringStringEntryProto */
+{
+    const sdx_metadata *pair = item;
+    put_string(s, 1, pair->key);
+    put_string(s, 2, pair->value);
+}
+
+static void put_external(sink *s, const tensor_item *t)
+{
+    char offset[24], length[24];
+    snprintf(offset, sizeof offset, "%llu", (unsigned long long)t->offset);
+    snprintf(length, sizeof length, "%zu", sdx_tensor_bytes(t->tensor));
+    const sdx_metadata pairs[] = {{"location", s->plan->location}, {"offset", offset}, {"length", length}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) put_message(s, 13, put_pair, &pairs[i]);
+    put_int(s, 14, 1);
+}
+
+static void put_tensor(sink *s, const void *item)
+{
+    const tensor_item *it = item;
+    const sdx_tensor *t = it->tensor;
+    int64_t count = sdx_tensor_count(t);
+    for (int i = 0; i < t->rank; i++) put_int(s, 1, t->dim[i]);
+    put_int(s, 2, t->dtype);
+    if (t->dtype == SDX_STRING)
+        for (int64_t i = 0; i < count; i++) put_string(s, 6, ((const char *const *)t->data)[i]);
+    put_text(s, 8, it->name);
+    if (it->offset != EMBEDDED)
+        put_external(s, it);
+    else if (t->dtype != SDX_STRING)
+        put_bytes(s, 9, t->data, sdx_tensor_bytes(t));
+}
+
+/* ---- types
+ * ------------------------------------------------------------------------------------------------------- */
+
+typedef struct value_item {
+    const sdx_graph *graph;
+    sdx_id id;
+} value_item;
+
+/* A captured value goes by the name it has in the graph that made it. */
+static const char *value_name(const sdx_graph *g, sdx_id id)
+{
+    if (id == SDX_NONE) return "";
+    while (g->value[id].outer != SDX_NONE) {
+        id = g->value[id].outer;
+        g = g->parent;
+    }
+    return g->value[id].name;
+}
+
+static void put_dim(sink *s, const void *item)
+{
+    sdx_dim d = *(const sdx_dim *)item;
+    if (sdx_dim_is_known(d))
+        put_int(s, 1, d);
+    else if (sdx_dim_is_symbol(d))
+        put_string(s, 2, s->plan->model->symbol[SDX_DIM_SYMBOL_ID(d)].name);
+}
+
+static void put_shape(sink *s, const void *item)
+{
+    const sdx_shape *shape = item;
+    for (int i = 0; i < shape->rank; i++) put_message(s, 1, put_dim, &shape->dim[i]);
+}
+
+static void put_tensor_type(sink *s, const void *item)
+{
+    const sdx_type *type = item;
+    put_int(s, 1, type->dtype);
+    if (type->shape.rank >= 0) put_message(s, 2, put_shape, &type->shape);
+}
+
+static void put_type(sink *s, const void *item)
+{
+    put_message(s, 1, put_tensor_type, item);
+}
+
+static void put_value_info(sink *s, const void *item)
+{
+    const value_item *it = item;
+    const sdx_type *type = &it->graph->value[it->id].type;
+    put_string(s, 1, value_name(it->graph, it->id));
+    if (type->dtype != SDX_UNDEFINED) put_message(s, 2, put_type, type);
+}
+
+/* ---- nodes and graphs
+ * -------------------------------------------------------------------------------------------- */
+
+typedef struct node_item {
+    const sdx_graph *graph;
+    const sdx_node *node;
+} node_item;
+
+static void put_graph(sink *s, const void *item);
+
+static void put_content(sink *s, const sdx_attr *a)
+{
+    switch (a->type) {
+    case SDX_ATTR_FLOAT: put_float(s, 2, a->f); break;
+    case SDX_ATTR_INT: put_int(s, 3, a->i); break;
+    case SDX_ATTR_STRING: put_bytes(s, 4, a->s, a->s_length); break;
+    case SDX_ATTR_TENSOR: put_message(s, 5, put_tensor, &(tensor_item){a->tensor, NULL, EMBEDDED}); break;
+    case SDX_ATTR_GRAPH: put_message(s, 6, put_graph, a->graph); break;
+    case SDX_ATTR_FLOATS:
+        for (size_t i = 0; i < a->count; i++) put_float(s, 7, a->floats[i]);
+        break;
+    case SDX_ATTR_INTS:
+        for (size_t i = 0; i < a->count; i++) put_int(s, 8, a->ints[i]);
+        break;
+    case SDX_ATTR_STRINGS:
+        for (size_t i = 0; i < a->count; i++) put_string(s, 9, a->strings[i]);
+        break;
+    case SDX_ATTR_TENSORS:
+        for (size_t i = 0; i < a->count; i++)
+            put_message(s, 10, put_tensor, &(tensor_item){&a->tensors[i], NULL, EMBEDDED});
+        break;
+    case SDX_ATTR_GRAPHS:
+        for (size_t i = 0; i < a->count; i++) put_message(s, 11, put_graph, a->graphs[i]);
+        break;
+    }
+}
+
+static void put_attribute(sink *s, const void *item)
+{
+    const sdx_attr *a = item;
+    put_string(s, 1, a->name);
+    if (!a->reference) put_content(s, a);
+    put_int(s, 20, a->type);
+    put_text(s, 21, a->reference);
+}
+
+static void put_node(sink *s, const void *item)
+{
+    const node_item *it = item;
+    const sdx_node *n = it->node;
+    for (int i = 0; i < n->n_in; i++) put_string(s, 1, value_name(it->graph, n->in[i]));
+    for (int i = 0; i < n->n_out; i++) put_string(s, 2, value_name(it->graph, n->out[i]));
+    put_text(s, 3, n->name);
+    put_string(s, 4, n->op_type);
+    for (int i = 0; i < n->n_attr; i++) put_message(s, 5, put_attribute, &n->attr[i]);
+    put_text(s, 7, n->domain);
+}
+
+static void put_nodes(sink *s, unsigned field, const sdx_graph *g)
+{
+    for (sdx_id i = 0; i < g->n_node; i++)
+        if (!g->node[i].dead) put_message(s, field, put_node, &(node_item){g, &g->node[i]});
+}
+
+static void put_graph(sink *s, const void *item)
+{
+    const sdx_graph *g = item;
+    const graph_marks *marks = find_marks(s->plan, g);
+    const uint64_t *offset = g == s->plan->model->graph ? s->plan->offset : NULL;
+    put_nodes(s, 1, g);
+    put_string(s, 2, g->name && *g->name ? g->name : "graph"); /* a graph must have a name */
+    for (sdx_id v = 0; v < g->n_value; v++) {
+        const sdx_value *value = &g->value[v];
+        if (!is_initializer(marks, v)) continue;
+        put_message(s, 5, put_tensor,
+                    &(tensor_item){value->type.constant, value->name, offset ? offset[v] : EMBEDDED});
+    }
+    for (int i = 0; i < g->n_input; i++) put_message(s, 11, put_value_info, &(value_item){g, g->input[i]});
+    for (int i = 0; i < g->n_output; i++) put_message(s, 12, put_value_info, &(value_item){g, g->output[i]});
+}
+
+/* ---- functions and the model
+ * ------------------------------------------------------------------------------------- */
+
+static void put_opset(sink *s, const void *item)
+{
+    const sdx_opset *o = item;
+    put_string(s, 1, o->domain);
+    put_int(s, 2, o->version);
+}
+
+static void put_function(sink *s, const void *item)
+{
+    const sdx_function *f = item;
+    const sdx_graph *g = f->body;
+    put_string(s, 1, f->name);
+    for (int i = 0; i < g->n_input; i++) put_string(s, 4, value_name(g, g->input[i]));
+    for (int i = 0; i < g->n_output; i++) put_string(s, 5, value_name(g, g->output[i]));
+    for (int i = 0; i < f->n_attribute; i++) put_string(s, 6, f->attribute[i]);
+    put_nodes(s, 7, g);
+    for (int i = 0; i < f->n_opset; i++) put_message(s, 9, put_opset, &f->opset[i]);
+    put_string(s, 10, f->domain);
+    for (int i = 0; i < f->n_preset; i++) put_message(s, 11, put_attribute, &f->preset[i]);
+}
+
+static bool is_used_domain(const plan *p, const char *domain)
+{
+    if (!*domain || p->model->n_function)
+        return true; /* a function's operators need their opsets imported too */
+    for (int i = 0; i < p->n_domain; i++)
+        if (!strcmp(p->domain[i], domain)) return true;
+    return false;
+}
+
+static void put_opsets(sink *s)
+{
+    const plan *p = s->plan;
+    for (int i = 0; i < p->model->n_opset; i++)
+        if (is_used_domain(p, p->model->opset[i].domain)) put_message(s, 8, put_opset, &p->model->opset[i]);
+    for (int i = 0; i < p->n_domain; i++) /* domains that an edit brought in without importing them */
+        if (*p->domain[i] && !sdx_model_opset(p->model, p->domain[i]))
+            put_message(s, 8, put_opset, &(sdx_opset){p->domain[i], 1});
+}
+
+static void put_model(sink *s)
+{
+    const sdx_model *m = s->plan->model;
+    put_int(s, 1, s->plan->ir_version);
+    put_string(s, 2, "sardonyx");
+    put_string(s, 3, SDX_VERSION);
+    put_text(s, 4, m->domain);
+    if (m->model_version) put_int(s, 5, m->model_version);
+    put_text(s, 6, m->doc);
+    put_message(s, 7, put_graph, m->graph);
+    put_opsets(s);
+    for (int i = 0; i < m->n_metadata; i++) put_message(s, 14, put_pair, &m->metadata[i]);
+    for (int i = 0; i < m->n_function; i++) put_message(s, 25, put_function, &m->function[i]);
+}
+
+/* ---- files
+ * ------------------------------------------------------------------------------------------------------- */
+
+static void put_padding(sdx_writer *w, uint64_t until)
+{
+    static const char zeros[EXTERNAL_ALIGN];
+    sdx_writer_put(w, zeros, (size_t)(until - w->written));
+}
+
+static sdx_status write_data(plan *p, const char *path, sdx_error *err)
+{
+    const sdx_graph *g = p->model->graph;
+    const char *data_path = sdx_arena_printf(&p->arena, "%s.data", path);
+    sdx_writer w;
+    if (!data_path) return sdx_fail_memory(err, strlen(path));
+    TRY(sdx_writer_open(&w, data_path, err));
+    for (sdx_id v = 0; v < g->n_value; v++) {
+        if (p->offset[v] == EMBEDDED) continue;
+        put_padding(&w, p->offset[v]);
+        sdx_writer_put(&w, g->value[v].type.constant->data, sdx_tensor_bytes(g->value[v].type.constant));
+    }
+    return sdx_writer_commit(&w, err);
+}
+
+static uint64_t count_model(const plan *p)
+{
+    sink count = {.plan = p};
+    put_model(&count);
+    return count.bytes;
+}
+
+static sdx_status write_planned(plan *p, const char *path, bool external, sdx_error *err)
+{
+    TRY(make_plan(p, err));
+    if (external || count_model(p) > LARGEST_MESSAGE) {
+        TRY(place_external(p, path, err));
+        if (count_model(p) > LARGEST_MESSAGE)
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: more than 2 GB without its weights", path);
+        if (p->data_bytes) TRY(write_data(p, path, err));
+    }
+    sdx_writer w;
+    TRY(sdx_writer_open(&w, path, err));
+    sink file = {.plan = p, .file = &w};
+    put_model(&file);
+    return sdx_writer_commit(&w, err);
+}
+
+sdx_status sdx_onnx_write(const sdx_model *model, const char *path, const sdx_onnx_write_options *options,
+                          sdx_error *err)
+{
+    if (!path || !*path) return sdx_fail(err, SDX_ERR_USAGE, "no file to write the model to was given");
+    plan p = {.model = model};
+    sdx_arena_init(&p.arena);
+    sdx_status status = write_planned(&p, path, options && options->external_data, err);
+    sdx_arena_fini(&p.arena);
+    return status;
+}
