@@ -1,0 +1,204 @@
+# sardonyx: `make` builds build/sardonyx; `make help` lists the rest.
+#
+#   MODE      release | debug | asan | tsan | cov       objects in build/MODE
+#   CC        gcc or clang
+#   PARALLEL  openmp | pthread (the thread seam; tsan always takes pthread)
+#   OPENBLAS  1 | 0
+
+MODE     ?= release
+PARALLEL ?= $(if $(filter tsan,$(MODE)),pthread,openmp)
+OPENBLAS ?= 1
+PREFIX   ?= /usr/local
+PYTHON   ?= python3
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
+
+BUILD   := build/$(MODE)
+VERSION := $(shell sed -n 's/^\#define SDX_VERSION "\(.*\)"/\1/p' include/sardonyx.h)
+
+# ---- flags ---------------------------------------------------------------------------------------------------
+
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla -Wno-format-truncation
+MODE_release := -O2 -g1 -DNDEBUG
+MODE_debug   := -O0 -g
+MODE_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DSDX_ALLOC_FAILURE
+MODE_tsan    := -O1 -g -fsanitize=thread
+MODE_cov     := -O0 -g --coverage
+ifeq ($(MODE_$(MODE)),)
+$(error MODE is one of release debug asan tsan cov)
+endif
+
+THREAD_openmp  := -fopenmp
+THREAD_pthread := -pthread -DSDX_PTHREAD
+THREAD := $(THREAD_$(PARALLEL))
+
+BLAS_1 := -lopenblas
+BLAS   := $(BLAS_$(OPENBLAS))
+DEFS   := -D_POSIX_C_SOURCE=200809L $(if $(BLAS),-DSDX_WITH_OPENBLAS) \
+          -DSDX_BUILD_FLAGS='"$(CC) MODE=$(MODE) PARALLEL=$(PARALLEL) OPENBLAS=$(OPENBLAS)"'
+CFLAGS += -std=c17 $(WARN) $(MODE_$(MODE)) -fPIC -fvisibility=hidden -MMD -MP $(THREAD) $(DEFS) -I$(BUILD)/gen
+# gcc -std=c17 fuses no a*b+c by itself; traps and errno only hold vectors back. Never -ffast-math: masks are -inf.
+KERNEL := -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast
+LDLIBS := -lprotobuf-c -ljansson -lutf8proc $(BLAS) -lm
+LDFLAGS += $(THREAD) $(filter -fsanitize=% --coverage,$(MODE_$(MODE)))
+
+# ---- instruction sets: flags, and the kernel families that the tier improves ----------------------------------
+
+MACHINE := $(shell $(CC) -dumpmachine)
+ifneq ($(filter x86_64%,$(MACHINE)),)
+ISAS := scalar avx2 avx512 avx512vnni
+endif
+ifneq ($(filter aarch64%,$(MACHINE)),)
+ISAS := scalar neon
+endif
+ISAS ?= scalar
+FAMILIES := $(filter-out cpu dispatch blas,$(notdir $(basename $(wildcard kernels/*.c))))
+FLAGS_scalar     :=
+FLAGS_avx2       := -mavx2 -mfma -mf16c
+FLAGS_avx512     := $(FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd
+FLAGS_avx512vnni := $(FLAGS_avx512) -mavx512vnni
+FLAGS_neon       :=
+FAMILIES_scalar     := $(FAMILIES)
+FAMILIES_avx2       := $(FAMILIES)
+FAMILIES_avx512     := $(FAMILIES)
+FAMILIES_avx512vnni := gemm_int8
+FAMILIES_neon       := $(FAMILIES)
+
+# ---- sources: a file in its folder is in the build -------------------------------------------------------------
+
+PLAIN  := $(wildcard base/*.c graph/*.c graph/passes/*.c quant/*.c engine/*.c engine/ops/*.c tokenizer/*.c \
+            convert/*.c convert/arch/*.c tasks/*.c) kernels/cpu.c kernels/dispatch.c $(if $(BLAS),kernels/blas.c)
+CLI    := $(wildcard cli/*.c)
+UNIT   := $(wildcard tests/unit/*.c)
+KCHECK := $(wildcard tests/kernels/*.c)
+FUZZ   := $(wildcard tests/fuzz/fuzz_*.c)
+TOOLS  := $(basename $(notdir $(wildcard tools/*.c)))
+MODELS := $(basename $(notdir $(wildcard tests/models/*.c)))
+
+obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
+KERNEL_OBJ := $(foreach isa,$(ISAS),$(foreach f,$(FAMILIES_$(isa)),$(BUILD)/kernels/$(f).$(isa).o))
+LIB_OBJ := $(call obj,$(PLAIN)) $(BUILD)/gen/onnx.pb-c.o $(KERNEL_OBJ)
+LIB     := $(BUILD)/libsardonyx.a
+
+# ---- building --------------------------------------------------------------------------------------------------
+
+.PHONY: all help lib check check-full demo bench lint static install clean deps test-programs format docs
+.SECONDARY:
+all: build/sardonyx $(BUILD)/sardonyx $(addprefix $(BUILD)/,$(TOOLS))
+
+help:
+	@echo 'make              build/sardonyx, the command line (release)'
+	@echo 'make check        set up, then every test on data inside the repository'
+	@echo 'make check-full   check, plus everything in $$SDX_SHARED (default ../shared)'
+	@echo 'make demo         set up, then the main job on a real model; MODEL=DIR takes your own checkpoint'
+	@echo 'make bench        kernels as a share of this CPU, whole models in milliseconds'
+	@echo 'make lib          $(BUILD)/libsardonyx.a, .so and sardonyx.pc'
+	@echo 'make static       build/sardonyx-static, one file without shared libraries'
+	@echo 'make install      into $$DESTDIR$$PREFIX (PREFIX=$(PREFIX))'
+	@echo 'make lint         who includes whom, exported symbols, formatting of headers'
+	@echo 'make docs         generated pages in docs/'
+	@echo 'make deps         install the Debian packages that are missing'
+	@echo 'make clean        remove build/'
+	@echo 'variables         MODE=release|debug|asan|tsan|cov CC=gcc|clang PARALLEL=openmp|pthread OPENBLAS=1|0'
+
+lib: $(LIB) $(BUILD)/libsardonyx.so $(BUILD)/sardonyx.pc
+
+$(BUILD)/gen/onnx.pb-c.c: graph/onnx.proto
+	@mkdir -p $(@D)
+	protoc-c --proto_path=graph --c_out=$(@D) graph/onnx.proto
+$(BUILD)/gen/onnx.pb-c.h: $(BUILD)/gen/onnx.pb-c.c ;
+$(BUILD)/gen/onnx.pb-c.o: $(BUILD)/gen/onnx.pb-c.c
+	$(CC) -std=c17 $(MODE_$(MODE)) -fPIC -fvisibility=hidden -c $< -o $@
+$(call obj,$(wildcard graph/*.c)): | $(BUILD)/gen/onnx.pb-c.h
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -c $< -o $@
+
+define isa_rule
+$(BUILD)/kernels/%.$(1).o: kernels/%.c
+	@mkdir -p $$(@D)
+	$(CC) $(CFLAGS) $(KERNEL) $(FLAGS_$(1)) -DSDX_ISA_TAG=$(1) -DSDX_ISA_IS_$(1)=1 -c $$< -o $$@
+endef
+$(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
+
+$(LIB): $(LIB_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+$(BUILD)/libsardonyx.so: $(LIB_OBJ)
+	$(CC) $(LDFLAGS) -shared -Wl,-soname,libsardonyx.so.0 -Wl,--no-undefined $^ -o $@ $(LDLIBS)
+$(BUILD)/sardonyx.pc:
+	@printf 'prefix=%s\nName: sardonyx\nDescription: transformer inference in C\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lsardonyx\nLibs.private: %s\n' \
+	  '$(PREFIX)' '$(VERSION)' '$(LDLIBS) $(THREAD)' > $@
+
+$(BUILD)/sardonyx: $(call obj,$(CLI)) $(LIB)
+	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+ifeq ($(MODE),release)
+build/sardonyx: $(BUILD)/sardonyx
+	cp -f $< $@
+else
+build/sardonyx: ;
+endif
+
+$(addprefix $(BUILD)/,$(TOOLS)): $(BUILD)/%: $(BUILD)/tools/%.o $(LIB)
+	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+$(addprefix $(BUILD)/,$(MODELS)): $(BUILD)/%: $(BUILD)/tests/models/%.o $(LIB)
+	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+$(BUILD)/kcheck: $(call obj,$(KCHECK)) $(LIB)
+	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+
+# The unit runner's list of suites is made from the file names: tests/unit/test_x.c defines x_suite().
+$(BUILD)/gen/suites.h: $(UNIT)
+	@mkdir -p $(@D)
+	@for f in $(notdir $(basename $(filter %.c,$(filter tests/unit/test_%,$(UNIT))))); do echo "SUITE($${f#test_})"; done > $@
+$(call obj,tests/unit/main.c): $(BUILD)/gen/suites.h
+$(BUILD)/unit: $(call obj,$(UNIT)) $(LIB)
+	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS) $(shell pkg-config --libs check 2>/dev/null || echo -lcheck)
+# Each fuzz target twice: replayed over its corpus here, and under libFuzzer by `make CC=clang MODE=asan fuzz-NAME`.
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(LIB)
+	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+fuzz-%: $(LIB) $(BUILD)/tests/fuzz/fuzz_%.o
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer $(BUILD)/tests/fuzz/fuzz_$*.o $(LIB) -o $(BUILD)/libfuzzer_$* $(LDLIBS)
+	$(BUILD)/libfuzzer_$* -max_total_time=$(or $(SECONDS),60) tests/fuzz/corpus/$*
+
+test-programs: $(BUILD)/sardonyx $(BUILD)/unit $(BUILD)/kcheck $(addprefix $(BUILD)/,$(TOOLS) $(MODELS)) \
+               $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
+
+static: deps
+	$(MAKE) build/sardonyx-static
+build/sardonyx-static: $(call obj,$(CLI)) $(LIB)
+	$(CC) $(LDFLAGS) -static $^ -o $@ $(LDLIBS) -lpthread
+
+install: lib all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include
+	install -m 755 $(BUILD)/sardonyx $(DESTDIR)$(PREFIX)/bin/sardonyx
+	install -m 644 include/sardonyx.h $(DESTDIR)$(PREFIX)/include/sardonyx.h
+	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/libsardonyx.a
+	install -m 755 $(BUILD)/libsardonyx.so $(DESTDIR)$(PREFIX)/lib/libsardonyx.so.0
+	ln -sf libsardonyx.so.0 $(DESTDIR)$(PREFIX)/lib/libsardonyx.so
+	install -m 644 $(BUILD)/sardonyx.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/sardonyx.pc
+
+# ---- checking ----------------------------------------------------------------------------------------------------
+
+deps:
+	@sh tools/deps.sh
+
+check: deps
+	@bash tests/run.sh check
+check-full: deps
+	@bash tests/run.sh full
+demo: deps
+	@bash tools/demo.sh $(if $(MODEL),'$(MODEL)')
+bench: deps
+	@$(MAKE) --no-print-directory all $(BUILD)/kcheck
+	@bash bench/run.sh
+lint:
+	@sh tools/lint.sh $(BUILD)
+docs: $(BUILD)/sardonyx
+	$(BUILD)/sardonyx ops --markdown > docs/operators.md
+
+clean:
+	rm -rf build/release build/debug build/asan build/tsan build/cov build/sardonyx build/sardonyx-static
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,80 @@
+/* cmd_convert.c: checkpoint folder to ONNX, with the guide's names, check and exit code. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const cli_option options[] = {
+    {"model_name", CLI_STRING, "X", "checkpoint folder, or a name in the local Hugging Face cache"},
+    {"output_dir", CLI_STRING, "DIR", "where to write (default: models)"},
+    {"text", CLI_STRING, "TEXT", "text to check the graph with (default: what is AI?)"},
+    {"task", CLI_STRING, "TASK", "auto, feature-extraction, fill-mask, text-classification, sparse"},
+    {"opset", CLI_INT, "N", "opset to write, 13 to 18 (default: 14)"},
+    {"splade", CLI_FLAG, NULL, "append the SPLADE head; the same as --task sparse"},
+    {"external_data", CLI_FLAG, NULL, "put the weights in a file of their own"},
+    {"threshold", CLI_REAL, "T", "largest L1 difference that passes (default: 1e-2)"},
+    {NULL, CLI_FLAG, NULL, NULL},
+};
+
+static void print_report(const sdx_convert_report *r, const char *output, const char *vocabulary, bool json)
+{
+    if (json) {
+        printf("{\"model\": \"%s\", \"vocabulary\": \"%s\", \"model_type\": \"%s\", \"task\": \"%s\", \"nodes\": %zu, "
+               "\"initializers\": %zu, \"output\": \"%s\", \"l1_difference\": %.9g, \"max_difference\": %.9g}\n",
+               output, vocabulary, r->model_type, r->task, r->nodes, r->initializers, r->output_name,
+               r->l1_difference, r->max_difference);
+        return;
+    }
+    printf("Model type: %s, task: %s\n", r->model_type, r->task);
+    printf("Wrote %s (%zu nodes, %zu initializers) and %s\n", output, r->nodes, r->initializers, vocabulary);
+    printf("Checked output %s against an independent reference forward:\n", r->output_name);
+    printf("L1 difference: %.6g (after ReLU), largest: %.6g\n", r->l1_difference, r->max_difference);
+}
+
+static int convert_to(const cli_args *args, const char *checkpoint, const char *output, const char *vocabulary)
+{
+    const char *task = cli_string(args, "task", "auto");
+    sdx_convert_options o = {
+        .checkpoint = checkpoint,
+        .output = output,
+        .vocabulary = vocabulary,
+        .task = task,
+        .text = cli_string(args, "text", NULL),
+        .opset = (int)cli_int(args, "opset", 0),
+        .splade = cli_flag(args, "splade") || !strcmp(task, "sparse"),
+        .external_data = cli_flag(args, "external_data"),
+    };
+    sdx_convert_report report;
+    sdx_error err = {0};
+    if (sdx_convert(&o, &report, &err) != SDX_OK) return cli_fail(&err);
+    print_report(&report, output, vocabulary, cli_flag(args, "json"));
+    double threshold = cli_real(args, "threshold", 1e-2);
+    if (report.l1_difference <= threshold) return EXIT_FINE;
+    fprintf(stderr, "sardonyx: warning: the L1 difference %g is above the threshold %g\n", report.l1_difference, threshold);
+    return EXIT_FINDING;
+}
+
+static int run(const cli_args *args)
+{
+    const char *name = cli_string(args, "model_name", NULL), *dir = cli_string(args, "output_dir", "models");
+    if (!name) return cli_usage_error("convert needs --model_name");
+    char *checkpoint = cli_find_checkpoint(name);
+    if (!checkpoint) return EXIT_USAGE;
+    int code = cli_make_directory(dir);
+    if (code == EXIT_FINE) {
+        char *output = cli_join(dir, cli_basename(name), ".onnx");
+        char *vocabulary = cli_join(dir, cli_basename(name), "-vocab.txt");
+        code = output && vocabulary ? convert_to(args, checkpoint, output, vocabulary) : cli_usage_error("out of memory");
+        free(output);
+        free(vocabulary);
+    }
+    free(checkpoint);
+    return code;
+}
+
+const cli_command cli_command_convert = {
+    "convert", "--model_name X [options]",
+    "make an ONNX file from a Hugging Face checkpoint folder\n\nWrites DIR/<name>.onnx and DIR/<name>-vocab.txt, then "
+    "runs the graph and an independent forward pass\nover the same text. Exit 1: they differ by more than the threshold.",
+    "sardonyx convert --model_name ./splade-cocondenser --splade --output_dir models", options, run};

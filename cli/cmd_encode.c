@@ -1,0 +1,172 @@
+/* cmd_encode.c: texts to sparse (SPLADE) vectors, as token weights or as Anserini's integer impacts. */
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const cli_option options[] = {
+    {"model_name", CLI_STRING, "X", "checkpoint folder or cached name"},
+    {"model_path", CLI_STRING, "M", "the .onnx file, when it is not in that folder"},
+    {"tokenizer", CLI_STRING, "T", "folder with the tokenizer"},
+    {"input", CLI_STRING, "FILE", "JSON lines with id and contents or text, or id<TAB>text (default: stdin)"},
+    {"output", CLI_STRING, "FILE", "JSON lines (default: stdout)"},
+    {"text", CLI_STRING, "TEXT", "one text instead of --input"},
+    {"format", CLI_STRING, "FORMAT", "jsonl: float weights (default); anserini: integer impacts"},
+    {"threshold", CLI_REAL, "T", "leave out weights up to T (default: 0)"},
+    {"top_k", CLI_INT, "K", "only the K heaviest terms, heaviest first"},
+    {"batch_tokens", CLI_INT, "N", "padded tokens in one run (default: 4096)"},
+    {"max_length", CLI_INT, "N", "tokens a text (default: 256)"},
+    {NULL, CLI_FLAG, NULL, NULL},
+};
+
+enum { WINDOW = 64 };
+
+typedef struct writer {
+    const sdx_tokenizer *tokenizer;
+    FILE *file;
+    bool anserini;
+    double threshold;
+    size_t top_k;
+} writer;
+
+typedef struct term {
+    int64_t index;
+    float weight;
+} term;
+
+static int heavier(const void *a, const void *b)
+{
+    const term *x = a, *y = b;
+    if (x->weight != y->weight) return x->weight < y->weight ? 1 : -1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+/* Anserini quantizes a weight w to Math.round(w / 5 * 256) in float32; Java's round is floor(x + 0.5). */
+static long long impact(float weight) { return (long long)floorf(weight / 5.0f * 256.0f + 0.5f); }
+
+static json_t *vector_object(const writer *w, const term *terms, size_t n)
+{
+    json_t *vector = json_object();
+    for (size_t i = 0; i < n; i++) {
+        const char *token = sdx_tokenizer_token(w->tokenizer, terms[i].index);
+        if (!token) continue;
+        if (!w->anserini) json_object_set_new(vector, token, json_real(terms[i].weight));
+        else if (impact(terms[i].weight) > 0) json_object_set_new(vector, token, json_integer(impact(terms[i].weight)));
+    }
+    return vector;
+}
+
+static int write_vector(const writer *w, const cli_record *doc, const sdx_sparse_vector *v)
+{
+    term *terms = malloc((v->count + 1) * sizeof *terms);
+    if (!terms) return cli_usage_error("out of memory");
+    size_t n = 0;
+    for (size_t i = 0; i < v->count; i++)
+        if (v->weight[i] > w->threshold) terms[n++] = (term){v->index[i], v->weight[i]};
+    if (w->top_k) {
+        qsort(terms, n, sizeof *terms, heavier);
+        if (n > w->top_k) n = w->top_k;
+    }
+    json_t *line = json_object();
+    json_object_set_new(line, "id", json_string(doc->id ? doc->id : ""));
+    if (w->anserini) json_object_set_new(line, "contents", json_stringn(doc->text, doc->text_length));
+    json_object_set_new(line, "vector", vector_object(w, terms, n));
+    char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    json_decref(line);
+    free(terms);
+    if (!text) return cli_usage_error("out of memory");
+    fprintf(w->file, "%s\n", text);
+    free(text);
+    return EXIT_FINE;
+}
+
+static int encode_window(sdx_sparse_encoder *e, const cli_record *docs, size_t n, const writer *w)
+{
+    sdx_text texts[WINDOW] = {{NULL, 0}};
+    sdx_sparse_vector vectors[WINDOW];
+    for (size_t i = 0; i < n; i++) texts[i] = (sdx_text){docs[i].text, docs[i].text_length};
+    sdx_error err = {0};
+    if (sdx_sparse_encoder_run(e, texts, n, vectors, &err) != SDX_OK) return cli_fail(&err);
+    int code = EXIT_FINE;
+    for (size_t i = 0; i < n && code == EXIT_FINE; i++) code = write_vector(w, &docs[i], &vectors[i]);
+    return code;
+}
+
+static int encode_all(sdx_sparse_encoder *e, cli_records *in, const writer *w)
+{
+    int code = EXIT_FINE, got = 1;
+    while (code == EXIT_FINE && got == 1) {
+        cli_record docs[WINDOW];
+        size_t n = 0;
+        sdx_error err = {0};
+        while (n < WINDOW && (got = cli_records_next(in, &docs[n], &err)) == 1) n++;
+        if (got < 0) code = cli_fail(&err);
+        else if (n) code = encode_window(e, docs, n, w);
+        while (n > 0) cli_record_free(&docs[--n]);
+    }
+    return code;
+}
+
+static int encode_file(const cli_args *args, sdx_sparse_encoder *e, writer *w)
+{
+    cli_records in;
+    cli_output out;
+    int code = cli_records_open(&in, cli_string(args, "input", NULL));
+    if (code != EXIT_FINE) return code;
+    code = cli_output_open(&out, cli_string(args, "output", NULL));
+    if (code == EXIT_FINE) {
+        w->file = out.file;
+        code = encode_all(e, &in, w);
+        int closed = cli_output_close(&out, code == EXIT_FINE);
+        if (code == EXIT_FINE) code = closed;
+    }
+    cli_records_close(&in);
+    return code;
+}
+
+static int encode(const cli_args *args, sdx_sparse_encoder *e)
+{
+    const char *format = cli_string(args, "format", "jsonl"), *text = cli_string(args, "text", NULL);
+    writer w = {.tokenizer = sdx_sparse_encoder_tokenizer(e), .file = stdout};
+    w.anserini = !strcmp(format, "anserini");
+    w.threshold = cli_real(args, "threshold", 0);
+    w.top_k = (size_t)cli_int(args, "top_k", 0);
+    if (!w.anserini && strcmp(format, "jsonl"))
+        return cli_usage_error("--format is jsonl or anserini, not \"%s\"", format);
+    if (!text) return encode_file(args, e, &w);
+    cli_record doc = {(char[]){"0"}, (char *)text, strlen(text)};
+    return encode_window(e, &doc, 1, &w);
+}
+
+static int run(const cli_args *args)
+{
+    const char *path = cli_string(args, "model_path", NULL), *tokenizer = cli_string(args, "tokenizer", NULL);
+    const char *name = cli_string(args, "model_name", NULL);
+    if (!path && !name) return cli_usage_error("encode needs --model_name or --model_path");
+    char *folder = name ? cli_find_checkpoint(name) : NULL;
+    if (name && !folder) return EXIT_USAGE;
+    sdx_task_options o = {
+        .model = path ? path : folder,
+        .tokenizer = tokenizer ? tokenizer : folder,
+        .max_length = (size_t)cli_int(args, "max_length", 256),
+        .batch_tokens = (size_t)cli_int(args, "batch_tokens", 0),
+        .run = cli_run_options(args),
+    };
+    sdx_error err = {0};
+    sdx_sparse_encoder *e;
+    int code = sdx_sparse_encoder_open(&o, &e, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
+    if (code == EXIT_FINE) {
+        code = encode(args, e);
+        sdx_sparse_encoder_free(e);
+    }
+    free(folder);
+    return code;
+}
+
+const cli_command cli_command_encode = {
+    "encode", "--model_name X | --model_path M --tokenizer T [options]",
+    "turn texts into sparse (SPLADE) vectors\n\njsonl: {\"id\", \"vector\": {token: weight}}; anserini: the same with integer "
+    "impacts and contents, for its JsonVectorCollection.",
+    "sardonyx encode --model_name ./splade --input docs.jsonl --output impacts.jsonl --format anserini", options, run};

@@ -1,0 +1,80 @@
+/* cmd_optimize.c: fuse a graph and write it. */
+#include <stdlib.h>
+
+#include "cli.h"
+
+static const cli_option options[] = {
+    {"model_path", CLI_STRING, "IN", "the .onnx file"},
+    {"output", CLI_STRING, "OUT", "default: IN with -optimized before .onnx"},
+    {"stats", CLI_FLAG, NULL, "print node counts before and after, and what was fused"},
+    {"model_type", CLI_STRING, "TYPE", "accepted for the tutorials' sake; the graph itself is read"},
+    {"num_heads", CLI_INT, "N", "checked against what the graph says"},
+    {"hidden_size", CLI_INT, "N", "checked against what the graph says"},
+    {"only", CLI_STRING, "A,B", "run these passes only"},
+    {"external_data", CLI_FLAG, NULL, "put the weights in a file of their own"},
+    {NULL, CLI_FLAG, NULL, NULL},
+};
+
+static void print_stats(const char *title, const sdx_graph_stats *s)
+{
+    printf("%s model stats:\n", title);
+    printf("Number of nodes: %zu\nNumber of inputs: %zu\nNumber of outputs: %zu\nInitializers: %zu\n", s->nodes,
+           s->inputs, s->outputs, s->initializers);
+    for (size_t i = 0; i < s->n_fused; i++)
+        printf("%s%s: %zu\n", i ? "  " : "Fused operators:\n  ", s->fused[i].name, s->fused[i].count);
+}
+
+static void print_stats_json(const char *key, const sdx_graph_stats *s)
+{
+    printf("\"%s\": {\"nodes\": %zu, \"inputs\": %zu, \"outputs\": %zu, \"initializers\": %zu, \"fused\": {", key,
+           s->nodes, s->inputs, s->outputs, s->initializers);
+    for (size_t i = 0; i < s->n_fused; i++)
+        printf("%s\"%s\": %zu", i ? ", " : "", s->fused[i].name, s->fused[i].count);
+    printf("}}");
+}
+
+static int optimize_to(const cli_args *args, const char *input, const char *output)
+{
+    sdx_optimize_options o = {
+        .input = input,
+        .output = output,
+        .only = cli_string(args, "only", NULL),
+        .model_type = cli_string(args, "model_type", NULL),
+        .num_heads = (int)cli_int(args, "num_heads", 0),
+        .hidden_size = (int)cli_int(args, "hidden_size", 0),
+        .external_data = cli_flag(args, "external_data"),
+    };
+    sdx_graph_stats before, after;
+    sdx_error err = {0};
+    if (sdx_optimize(&o, &before, &after, &err) != SDX_OK) return cli_fail(&err);
+    if (cli_flag(args, "json")) {
+        printf("{\"output\": \"%s\", ", output);
+        print_stats_json("original", &before);
+        printf(", ");
+        print_stats_json("optimized", &after);
+        printf("}\n");
+        return EXIT_FINE;
+    }
+    if (cli_flag(args, "stats")) {
+        print_stats("Original", &before);
+        print_stats("Optimized", &after);
+    }
+    printf("Wrote %s: %zu nodes, before %zu\n", output, after.nodes, before.nodes);
+    return EXIT_FINE;
+}
+
+static int run(const cli_args *args)
+{
+    const char *input = cli_string(args, "model_path", args->n_positional ? args->positional[0] : NULL);
+    if (!input) return cli_usage_error("optimize needs --model_path");
+    char *output = cli_insert_suffix(cli_string(args, "output", input), cli_string(args, "output", NULL) ? "" : "-optimized");
+    int code = output ? optimize_to(args, input, output) : cli_usage_error("out of memory");
+    free(output);
+    return code;
+}
+
+const cli_command cli_command_optimize = {
+    "optimize", "--model_path IN [options]",
+    "fuse a graph: attention, layer norms, GELU, embeddings\n\nThe optimized graph is run against the original before it "
+    "is written.",
+    "sardonyx optimize --model_path models/bert.onnx --stats", options, run};

@@ -1,0 +1,179 @@
+/* cmd_run.c: run a model on .npy files, or on a text. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const cli_option options[] = {
+    {"input", CLI_REST, "NAME=FILE.npy...", "the model's inputs"},
+    {"output_dir", CLI_STRING, "DIR", "write each output as DIR/NAME.npy"},
+    {"profile", CLI_FLAG, NULL, "print the time per operator"},
+    {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
+    {"strict_onnx", CLI_FLAG, NULL, "only what the standard says (this engine's default today)"},
+    {"model_path", CLI_STRING, "MODEL", "the model, when a text is given"},
+    {"model_name", CLI_STRING, "TOK", "folder with the tokenizer"},
+    {"text", CLI_STRING, "TEXT", "run on this text"},
+    {"threshold", CLI_REAL, "T", "with --text: leave out smaller entries (default: 0.01)"},
+    {NULL, CLI_FLAG, NULL, NULL},
+};
+
+enum { MAX_PORTS = 64 };
+
+typedef struct bound_inputs {
+    char *name[MAX_PORTS];        /* owned */
+    sdx_tensor tensor[MAX_PORTS]; /* owned data */
+    size_t count;
+} bound_inputs;
+
+static void free_inputs(bound_inputs *in)
+{
+    for (size_t i = 0; i < in->count; i++) {
+        free(in->name[i]);
+        sdx_tensor_free(&in->tensor[i]);
+    }
+}
+
+/* NAME=FILE.npy for each --input */
+static int read_inputs(const cli_args *args, bound_inputs *in)
+{
+    const char *given;
+    for (size_t i = 0; (given = cli_nth(args, "input", i)); i++) {
+        const char *equals = strchr(given, '=');
+        if (!equals || equals == given) return cli_usage_error("--input takes NAME=FILE.npy, not \"%s\"", given);
+        if (in->count == MAX_PORTS) return cli_usage_error("too many inputs");
+        sdx_error err = {0};
+        if (sdx_tensor_read_npy(equals + 1, &in->tensor[in->count], &err) != SDX_OK) return cli_fail(&err);
+        in->name[in->count] = strdup(given);
+        if (!in->name[in->count]) return cli_usage_error("out of memory");
+        in->name[in->count++][equals - given] = 0;
+    }
+    return EXIT_FINE;
+}
+
+/* Token ids, ones and segment ids for whichever of the three usual inputs the model has; [1, n] int64. */
+static int tokenize_inputs(const cli_args *args, const sdx_model *model, bound_inputs *in)
+{
+    const char *text = cli_string(args, "text", NULL), *name = cli_string(args, "model_name", NULL);
+    if (!name) return cli_usage_error("run --text needs --model_name for the tokenizer");
+    sdx_error err = {0};
+    sdx_tokenizer *tok;
+    if (sdx_tokenizer_open(name, &tok, &err) != SDX_OK) return cli_fail(&err);
+    sdx_encoding e;
+    sdx_status status = sdx_tokenizer_encode(tok, text, strlen(text), NULL, 0, 512, &e, &err);
+    sdx_tokenizer_free(tok);
+    if (status != SDX_OK) return cli_fail(&err);
+    for (size_t i = 0; i < sdx_model_input_count(model) && in->count < MAX_PORTS; i++) {
+        sdx_port port = sdx_model_input(model, i);
+        int64_t *data = malloc((e.count + 1) * sizeof *data);
+        if (!data) break;
+        bool ids = !strcmp(port.name, "input_ids"), mask = !strcmp(port.name, "attention_mask");
+        for (size_t t = 0; t < e.count; t++) data[t] = ids ? e.ids[t] : mask ? 1 : e.type_ids[t];
+        if (port.dtype == SDX_I32)
+            for (size_t t = 0; t < e.count; t++) ((int32_t *)data)[t] = (int32_t)data[t];
+        in->name[in->count] = strdup(port.name);
+        in->tensor[in->count++] = (sdx_tensor){port.dtype, 2, {1, (int64_t)e.count}, data};
+    }
+    sdx_encoding_free(&e);
+    return EXIT_FINE;
+}
+
+static void print_shape(const char *name, const sdx_tensor *t)
+{
+    printf("%s: %s[", name, sdx_dtype_name(t->dtype));
+    for (int d = 0; d < t->rank; d++) printf("%s%lld", d ? "," : "", (long long)t->dim[d]);
+    printf("]");
+}
+
+/* Shape, non-zero count and the entries above the threshold. */
+static void print_tensor(const char *name, const sdx_tensor *t, double threshold)
+{
+    print_shape(name, t);
+    int64_t n = sdx_tensor_count(t), nonzero = 0;
+    for (int64_t i = 0; i < n; i++)
+        nonzero += t->dtype == SDX_F32 ? fabsf(((float *)t->data)[i]) > threshold
+                                       : t->dtype == SDX_I64 && ((int64_t *)t->data)[i] != 0;
+    printf(" non-zero: %lld\n[", (long long)nonzero);
+    for (int64_t i = 0; i < n; i++) {
+        if (t->dtype == SDX_F32) printf("%s%.6g", i ? ", " : "", ((float *)t->data)[i]);
+        if (t->dtype == SDX_I64) printf("%s%lld", i ? ", " : "", (long long)((int64_t *)t->data)[i]);
+    }
+    printf("]\n");
+}
+
+/* DIR/NAME.npy, with what a path cannot hold replaced. */
+static int write_output(const char *dir, const char *name, const sdx_tensor *t)
+{
+    char file[256];
+    snprintf(file, sizeof file, "%s", name);
+    for (char *c = file; *c; c++)
+        if (*c == '/') *c = '_';
+    char *path = cli_join(dir, file, ".npy");
+    if (!path) return cli_usage_error("out of memory");
+    sdx_error err = {0};
+    sdx_status status = sdx_tensor_write_npy(path, t, &err);
+    free(path);
+    return status == SDX_OK ? EXIT_FINE : cli_fail(&err);
+}
+
+static int show_outputs(const cli_args *args, const sdx_model *model, const sdx_tensor *outputs)
+{
+    const char *dir = cli_string(args, "output_dir", NULL);
+    bool text = cli_string(args, "text", NULL) != NULL;
+    int code = dir ? cli_make_directory(dir) : EXIT_FINE;
+    for (size_t i = 0; i < sdx_model_output_count(model) && code == EXIT_FINE; i++) {
+        const char *name = sdx_model_output(model, i).name;
+        if (text) print_tensor(name, &outputs[i], cli_real(args, "threshold", 0.01));
+        if (!text && !cli_flag(args, "quiet")) {
+            print_shape(name, &outputs[i]);
+            printf("\n");
+        }
+        if (dir) code = write_output(dir, name, &outputs[i]);
+    }
+    return code;
+}
+
+static int run_session(const cli_args *args, const sdx_model *model, sdx_session *session, const bound_inputs *in)
+{
+    sdx_tensor outputs[MAX_PORTS];
+    size_t n = sdx_model_output_count(model);
+    if (n > MAX_PORTS) return cli_usage_error("the model has more than %d outputs", MAX_PORTS);
+    sdx_error err = {0};
+    if (sdx_session_run(session, in->count, (const char *const *)in->name, in->tensor, n, outputs, &err) != SDX_OK)
+        return cli_fail(&err);
+    int code = show_outputs(args, model, outputs);
+    char *profile;
+    if (code == EXIT_FINE && cli_flag(args, "profile")) {
+        if (sdx_session_profile(session, &profile, &err) != SDX_OK) return cli_fail(&err);
+        fputs(profile, stdout);
+        free(profile);
+    }
+    return code;
+}
+
+static int run(const cli_args *args)
+{
+    const char *path = cli_string(args, "model_path", args->n_positional ? args->positional[0] : NULL);
+    if (!path) return cli_usage_error("run needs a model");
+    sdx_run_options options_run = cli_run_options(args);
+    options_run.no_optimize = cli_flag(args, "no_optimize");
+    options_run.profile = cli_flag(args, "profile");
+    sdx_error err = {0};
+    sdx_program *program;
+    if (sdx_program_open(path, &options_run, &program, &err) != SDX_OK) return cli_fail(&err);
+    const sdx_model *model = sdx_program_model(program);
+    bound_inputs in = {.count = 0};
+    int code = cli_string(args, "text", NULL) ? tokenize_inputs(args, model, &in) : read_inputs(args, &in);
+    sdx_session *session = NULL;
+    if (code == EXIT_FINE && sdx_session_create(program, &session, &err) != SDX_OK) code = cli_fail(&err);
+    if (code == EXIT_FINE) code = run_session(args, model, session, &in);
+    free_inputs(&in);
+    sdx_session_free(session);
+    sdx_program_free(program);
+    return code;
+}
+
+const cli_command cli_command_run = {
+    "run", "MODEL --input NAME=FILE.npy... [--output_dir DIR]\n       sardonyx run --model_path MODEL --model_name TOK --text TEXT",
+    "run a model on .npy files or on a text",
+    "sardonyx run bert.onnx --input input_ids=ids.npy attention_mask=mask.npy --output_dir out", options, run};

@@ -1,0 +1,213 @@
+/* cmd_test.c: ONNX test folders: model.onnx and test_data_set_K/{input,output}_I.pb. */
+#include <dirent.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli.h"
+
+static const cli_option options[] = {
+    {"rtol", CLI_REAL, "R", "relative tolerance (default: 1e-3, as ONNX)"},
+    {"atol", CLI_REAL, "A", "absolute tolerance (default: 1e-7, as ONNX)"},
+    {"tolerances", CLI_STRING, "FILE.tsv", "lines of case<TAB>rtol<TAB>atol that override them"},
+    {"no_optimize", CLI_FLAG, NULL, "run the graphs as the files spell them"},
+    {NULL, CLI_FLAG, NULL, NULL},
+};
+
+enum { MAX_PORTS = 128, WHY = 600 };
+
+typedef struct tolerance {
+    double rtol, atol;
+} tolerance;
+
+/* The element as a double; every type that has an exact or nearest one. */
+static double element(const sdx_tensor *t, int64_t i)
+{
+    switch (t->dtype) {
+    case SDX_F32: return ((const float *)t->data)[i];
+    case SDX_F64: return ((const double *)t->data)[i];
+    case SDX_I8: return ((const int8_t *)t->data)[i];
+    case SDX_U8: case SDX_BOOL: return ((const uint8_t *)t->data)[i];
+    case SDX_I16: return ((const int16_t *)t->data)[i];
+    case SDX_U16: return ((const uint16_t *)t->data)[i];
+    case SDX_I32: return ((const int32_t *)t->data)[i];
+    case SDX_U32: return ((const uint32_t *)t->data)[i];
+    default: return 0;
+    }
+}
+
+static bool is_close(double got, double want, tolerance tol)
+{
+    if (isnan(got) || isnan(want)) return isnan(got) && isnan(want);
+    if (isinf(got) || isinf(want)) return got == want;
+    return fabs(got - want) <= tol.atol + tol.rtol * fabs(want);
+}
+
+/* Types that are compared byte for byte: those a double does not hold. */
+static bool is_opaque(sdx_dtype t) { return t == SDX_I64 || t == SDX_U64 || t == SDX_F16 || t == SDX_BF16; }
+
+static bool same_values(const sdx_tensor *got, const sdx_tensor *want, tolerance tol, char *why)
+{
+    int64_t n = sdx_tensor_count(want);
+    size_t each = sdx_dtype_size(want->dtype);
+    for (int64_t i = 0; i < n; i++) {
+        const char *g = (const char *)got->data + (size_t)i * each, *w = (const char *)want->data + (size_t)i * each;
+        bool close = is_opaque(want->dtype) ? !memcmp(g, w, each) : is_close(element(got, i), element(want, i), tol);
+        if (close) continue;
+        snprintf(why, WHY, "element %lld is %.9g, expected %.9g", (long long)i, element(got, i), element(want, i));
+        return false;
+    }
+    return true;
+}
+
+static bool same_tensor(const sdx_tensor *got, const sdx_tensor *want, tolerance tol, char *why)
+{
+    bool shape = got->rank == want->rank;
+    for (int d = 0; d < want->rank && shape; d++) shape = got->dim[d] == want->dim[d];
+    if (got->dtype != want->dtype || !shape) {
+        snprintf(why, WHY, "is %s of rank %d, expected %s of rank %d%s", sdx_dtype_name(got->dtype), got->rank,
+                 sdx_dtype_name(want->dtype), want->rank, got->rank == want->rank ? " with other dims" : "");
+        return false;
+    }
+    return same_values(got, want, tol, why);
+}
+
+static bool read_indexed(const char *dir, const char *kind, size_t i, sdx_tensor *out, sdx_error *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s_%zu.pb", dir, kind, i);
+    return sdx_tensor_read_pb(path, out, err) == SDX_OK;
+}
+
+static bool compare_outputs(const char *dir, const sdx_model *model, const sdx_tensor *outputs, tolerance tol, char *why)
+{
+    for (size_t i = 0; i < sdx_model_output_count(model); i++) {
+        sdx_tensor want;
+        sdx_error err = {0};
+        if (!read_indexed(dir, "output", i, &want, &err)) {
+            snprintf(why, WHY, "%.500s", err.message);
+            return false;
+        }
+        char difference[WHY];
+        bool same = same_tensor(&outputs[i], &want, tol, difference);
+        sdx_tensor_free(&want);
+        if (same) continue;
+        snprintf(why, WHY, "output %.100s: %.400s", sdx_model_output(model, i).name, difference);
+        return false;
+    }
+    return true;
+}
+
+/* One test_data_set_K. */
+static bool run_set(const char *dir, const sdx_program *program, sdx_session *session, tolerance tol, char *why)
+{
+    const sdx_model *model = sdx_program_model(program);
+    const char *names[MAX_PORTS];
+    sdx_tensor inputs[MAX_PORTS], outputs[MAX_PORTS];
+    size_t n = 0, n_in = sdx_model_input_count(model), n_out = sdx_model_output_count(model);
+    sdx_error err = {0};
+    bool ok = n_in <= MAX_PORTS && n_out <= MAX_PORTS;
+    for (; ok && n < n_in; n++) {
+        names[n] = sdx_model_input(model, n).name;
+        if (!read_indexed(dir, "input", n, &inputs[n], &err)) break;
+    }
+    ok = ok && n == n_in && sdx_session_run(session, n, names, inputs, n_out, outputs, &err) == SDX_OK;
+    if (ok) ok = compare_outputs(dir, model, outputs, tol, why);
+    else snprintf(why, WHY, "%.590s", err.message);
+    while (n > 0) sdx_tensor_free(&inputs[--n]);
+    return ok;
+}
+
+static bool run_case(const cli_args *args, const char *dir, tolerance tol, char *why)
+{
+    sdx_run_options run_options = cli_run_options(args);
+    run_options.no_optimize = cli_flag(args, "no_optimize");
+    char path[4096];
+    snprintf(path, sizeof path, "%s/model.onnx", dir);
+    sdx_error err = {0};
+    sdx_program *program;
+    sdx_session *session = NULL;
+    if (sdx_program_open(path, &run_options, &program, &err) != SDX_OK) {
+        snprintf(why, WHY, "%.590s", err.message);
+        return false;
+    }
+    bool ok = sdx_session_create(program, &session, &err) == SDX_OK;
+    if (!ok) snprintf(why, WHY, "%.590s", err.message);
+    for (int set = 0; ok; set++) {
+        snprintf(path, sizeof path, "%s/test_data_set_%d", dir, set);
+        if (!cli_is_directory(path)) break;
+        ok = run_set(path, program, session, tol, why);
+    }
+    sdx_session_free(session);
+    sdx_program_free(program);
+    return ok;
+}
+
+static tolerance case_tolerance(const cli_args *args, const char *name)
+{
+    tolerance tol = {cli_real(args, "rtol", 1e-3), cli_real(args, "atol", 1e-7)};
+    const char *path = cli_string(args, "tolerances", NULL);
+    FILE *f = path ? fopen(path, "r") : NULL;
+    char line[1024], key[512];
+    double rtol, atol;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "%511s %lf %lf", key, &rtol, &atol) == 3 && !strcmp(key, name)) tol = (tolerance){rtol, atol};
+    if (f) fclose(f);
+    return tol;
+}
+
+typedef struct tally {
+    size_t passed, failed;
+} tally;
+
+static void count_case(const cli_args *args, const char *dir, tally *t)
+{
+    char why[WHY] = "";
+    if (run_case(args, dir, case_tolerance(args, cli_basename(dir)), why)) {
+        t->passed++;
+    } else {
+        t->failed++;
+        printf("FAILED %s: %s\n", cli_basename(dir), why);
+    }
+}
+
+/* A case folder itself, or a folder of cases, in name order. */
+static int walk(const cli_args *args, const char *dir, tally *t)
+{
+    char path[4096];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/model.onnx", dir);
+    if (!stat(path, &st)) {
+        count_case(args, dir, t);
+        return EXIT_FINE;
+    }
+    struct dirent **entry;
+    int n = scandir(dir, &entry, NULL, alphasort);
+    if (n < 0) return cli_usage_error("%s: cannot read the folder", dir);
+    for (int i = 0; i < n; i++) {
+        snprintf(path, sizeof path, "%s/%s/model.onnx", dir, entry[i]->d_name);
+        bool is_case = entry[i]->d_name[0] != '.' && !stat(path, &st);
+        snprintf(path, sizeof path, "%s/%s", dir, entry[i]->d_name);
+        if (is_case) count_case(args, path, t);
+        free(entry[i]);
+    }
+    free(entry);
+    return EXIT_FINE;
+}
+
+static int run(const cli_args *args)
+{
+    if (!args->n_positional) return cli_usage_error("test needs a folder");
+    tally t = {0, 0};
+    for (size_t i = 0; i < args->n_positional; i++) {
+        int code = walk(args, args->positional[i], &t);
+        if (code != EXIT_FINE) return code;
+    }
+    if (!t.passed && !t.failed) return cli_usage_error("no test case (a folder with model.onnx) found");
+    printf("%zu passed, %zu failed\n", t.passed, t.failed);
+    return t.failed ? EXIT_FINDING : EXIT_FINE;
+}
+
+const cli_command cli_command_test = {"test", "DIR... [--rtol R] [--atol A]", "run ONNX test folders and compare",
+                                      "sardonyx test node_tests/test_add node_tests/test_matmul_2d", options, run};

@@ -1,0 +1,115 @@
+/* names.c: from what a user types to folders and files. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli.h"
+
+bool cli_is_directory(const char *path)
+{
+    struct stat st;
+    return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+/* printf into new memory. */
+static char *format3(const char *format, const char *a, const char *b, const char *c)
+{
+    size_t n = strlen(format) + strlen(a) + strlen(b) + strlen(c) + 1;
+    char *s = malloc(n);
+    if (s) snprintf(s, n, format, a, b, c); /* format has three %s, from this file only */
+    return s;
+}
+
+char *cli_join(const char *dir, const char *name, const char *extension)
+{
+    return format3("%s/%s%s", *dir ? dir : ".", name, extension);
+}
+
+char *cli_insert_suffix(const char *path, const char *suffix)
+{
+    size_t n = strlen(path), extension = strlen(".onnx");
+    bool onnx = n > extension && !strcmp(path + n - extension, ".onnx");
+    char *stem = format3("%s%s%s", path, "", "");
+    if (!stem) return NULL;
+    if (onnx) stem[n - extension] = 0;
+    char *out = format3("%s%s%s", stem, suffix, ".onnx");
+    free(stem);
+    return out;
+}
+
+const char *cli_basename(const char *path)
+{
+    static char name[256];
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
+    snprintf(name, sizeof name, "%.*s", (int)(end - begin), path + begin);
+    return name;
+}
+
+int cli_make_directory(const char *path)
+{
+    char *copy = format3("%s%s%s", path, "", "");
+    if (!copy) return cli_usage_error("out of memory");
+    for (char *p = copy + 1;; p++) {
+        char c = *p;
+        if (c && c != '/') continue;
+        *p = 0;
+        if (mkdir(copy, 0777) && errno != EEXIST) {
+            free(copy);
+            return cli_usage_error("%s: cannot make the folder: %s", path, strerror(errno));
+        }
+        *p = c;
+        if (!c) break;
+    }
+    free(copy);
+    return EXIT_FINE;
+}
+
+/* The commit that refs/main names, as snapshots/COMMIT; NULL when the model is not in the cache. */
+static char *cached_snapshot(const char *root)
+{
+    char *ref_path = format3("%s/%s%s", root, "refs/main", "");
+    FILE *f = ref_path ? fopen(ref_path, "r") : NULL;
+    free(ref_path);
+    if (!f) return NULL;
+    char commit[80] = "";
+    bool got = fscanf(f, "%79[0-9a-zA-Z]", commit) == 1;
+    fclose(f);
+    return got ? format3("%s/%s/%s", root, "snapshots", commit) : NULL;
+}
+
+/* HF_HOME, else ~/.cache/huggingface; models are hub/models--org--name. */
+static char *cache_root(const char *name)
+{
+    const char *home = getenv("HF_HOME"), *user = getenv("HOME");
+    char *hub = home ? format3("%s/%s%s", home, "hub", "") : format3("%s/%s%s", user ? user : ".", ".cache/huggingface/hub", "");
+    if (!hub) return NULL;
+    char folder[512] = "models--";
+    size_t at = strlen(folder);
+    for (const char *c = name; *c && at + 3 < sizeof folder; c++) {
+        if (*c == '/') folder[at++] = '-';
+        folder[at++] = *c == '/' ? '-' : *c;
+    }
+    folder[at] = 0;
+    char *root = format3("%s/%s%s", hub, folder, "");
+    free(hub);
+    return root;
+}
+
+char *cli_find_checkpoint(const char *name)
+{
+    if (cli_is_directory(name)) return format3("%s%s%s", name, "", "");
+    char *root = cache_root(name);
+    char *snapshot = root ? cached_snapshot(root) : NULL;
+    if (!snapshot || !cli_is_directory(snapshot)) {
+        cli_usage_error("%s: no such folder, and no such model in the local Hugging Face cache (%s)", name,
+                        root ? root : "?");
+        free(snapshot);
+        snapshot = NULL;
+    }
+    free(root);
+    return snapshot;
+}

@@ -1,0 +1,144 @@
+/* splade.c: one sparse vector over the vocabulary a text (Formal et al., SPLADE v2, arXiv 2109.10086):
+ * weight[v] = max over tokens of log(1 + relu(logit[token, v])). A graph that ends in output_idx and output_weights
+ * has done this itself, for one text at a time; from a masked-LM graph it is done here. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/memory.h"
+#include "text_model.h"
+
+/* The texts of one run: vector i is entries [begin[i], begin[i] + length[i]). */
+struct sdx_sparse_encoder {
+    sdx_text_model model;
+    int idx, weights; /* outputs of a SPLADE graph, or -1 */
+    int logits;       /* output of a masked-LM graph, or -1 */
+    int64_t *index;   /* [used]; owned, as weight, begin, length and row */
+    float *weight;
+    size_t used, room;
+    size_t *begin, *length;
+    float *row; /* [vocabulary] for the logits form */
+    size_t row_room;
+};
+
+sdx_status sdx_sparse_encoder_open(const sdx_task_options *options, sdx_sparse_encoder **out, sdx_error *err)
+{
+    sdx_sparse_encoder *e = sdx_calloc(1, sizeof *e);
+    if (!e) return sdx_fail_memory(err, sizeof *e);
+    sdx_status status;
+    TRY_GOTO(sdx_text_model_open(options, &e->model, err));
+    e->idx = sdx_text_model_output(&e->model, "output_idx");
+    e->weights = sdx_text_model_output(&e->model, "output_weights");
+    e->logits = sdx_text_model_output(&e->model, "logits");
+    if ((e->idx < 0 || e->weights < 0) && e->logits < 0)
+        status = sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                          "%s: has neither outputs output_idx and output_weights (convert --splade) nor logits",
+                          options->model);
+done:
+    if (status != SDX_OK) sdx_sparse_encoder_free(e);
+    else *out = e;
+    return status;
+}
+
+void sdx_sparse_encoder_free(sdx_sparse_encoder *e)
+{
+    if (!e) return;
+    sdx_text_model_close(&e->model);
+    free(e->index);
+    free(e->weight);
+    free(e->begin);
+    free(e->length);
+    free(e->row);
+    free(e);
+}
+
+const sdx_tokenizer *sdx_sparse_encoder_tokenizer(const sdx_sparse_encoder *e) { return e->model.tokenizer; }
+
+static sdx_status reserve(sdx_sparse_encoder *e, size_t more, sdx_error *err)
+{
+    if (e->room - e->used >= more) return SDX_OK;
+    size_t room = e->room ? e->room * 2 : 1024;
+    while (room - e->used < more) room *= 2;
+    int64_t *index = sdx_realloc(e->index, room * sizeof *index);
+    if (index) e->index = index;
+    float *weight = sdx_realloc(e->weight, room * sizeof *weight);
+    if (weight) e->weight = weight;
+    if (!index || !weight) return sdx_fail_memory(err, room * sizeof *index);
+    e->room = room;
+    return SDX_OK;
+}
+
+static void append(sdx_sparse_encoder *e, size_t text, int64_t index, float weight)
+{
+    e->index[e->used] = index;
+    e->weight[e->used++] = weight;
+    e->length[text]++;
+}
+
+/* One text of a SPLADE graph: index int64[n], weight float32[n]. */
+static sdx_status take_sparse(void *context, const sdx_text_batch *batch, sdx_error *err)
+{
+    sdx_sparse_encoder *e = context;
+    const sdx_tensor *idx = &batch->output[e->idx], *weights = &batch->output[e->weights];
+    int64_t n = sdx_tensor_count(idx);
+    if (idx->dtype != SDX_I64 || weights->dtype != SDX_F32 || sdx_tensor_count(weights) != n)
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "output_idx and output_weights are not int64[n] and float32[n]");
+    TRY(reserve(e, (size_t)n, err));
+    size_t text = batch->index[0];
+    e->begin[text] = e->used;
+    for (int64_t i = 0; i < n; i++) append(e, text, ((int64_t *)idx->data)[i], ((float *)weights->data)[i]);
+    return SDX_OK;
+}
+
+/* Log and relu are monotone, so the maximum over tokens comes first. logits: [tokens, vocabulary] */
+static sdx_status take_row(sdx_sparse_encoder *e, size_t text, const float *logits, size_t tokens, size_t vocabulary,
+                           sdx_error *err)
+{
+    memset(e->row, 0, vocabulary * sizeof *e->row);
+    for (size_t t = 0; t < tokens; t++)
+        for (size_t v = 0; v < vocabulary; v++) {
+            float x = logits[t * vocabulary + v];
+            if (x > e->row[v]) e->row[v] = x;
+        }
+    TRY(reserve(e, vocabulary, err));
+    e->begin[text] = e->used;
+    for (size_t v = 0; v < vocabulary; v++)
+        if (e->row[v] > 0) append(e, text, (int64_t)v, log1pf(e->row[v]));
+    return SDX_OK;
+}
+
+static sdx_status take_logits(void *context, const sdx_text_batch *batch, sdx_error *err)
+{
+    sdx_sparse_encoder *e = context;
+    const sdx_tensor *t = &batch->output[e->logits];
+    if (t->dtype != SDX_F32 || t->rank != 3 || (size_t)t->dim[0] != batch->count || (size_t)t->dim[1] != batch->width)
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "logits are not float32[batch, tokens, vocabulary]");
+    size_t vocabulary = (size_t)t->dim[2];
+    if (vocabulary > e->row_room) {
+        float *row = sdx_realloc(e->row, vocabulary * sizeof *row);
+        if (!row) return sdx_fail_memory(err, vocabulary * sizeof *row);
+        e->row = row;
+        e->row_room = vocabulary;
+    }
+    for (size_t r = 0; r < batch->count; r++) {
+        const float *logits = (const float *)t->data + r * batch->width * vocabulary;
+        TRY(take_row(e, batch->index[r], logits, batch->length[r], vocabulary, err));
+    }
+    return SDX_OK;
+}
+
+sdx_status sdx_sparse_encoder_run(sdx_sparse_encoder *e, const sdx_text *texts, size_t count, sdx_sparse_vector *out,
+                                  sdx_error *err)
+{
+    bool sparse = e->idx >= 0 && e->weights >= 0;
+    free(e->begin);
+    free(e->length);
+    e->used = 0;
+    e->begin = sdx_calloc(count, sizeof *e->begin);
+    e->length = sdx_calloc(count, sizeof *e->length);
+    if (!e->begin || !e->length) return sdx_fail_memory(err, count * sizeof *e->begin);
+    TRY(sdx_text_model_run(&e->model, texts, count, sparse ? 1 : 0, sparse ? take_sparse : take_logits, e, err));
+    for (size_t i = 0; i < count; i++)
+        out[i] = (sdx_sparse_vector){e->length[i], e->index + e->begin[i], e->weight + e->begin[i]};
+    return SDX_OK;
+}

@@ -1,0 +1,36 @@
+/* text_model.h: what every text task shares: a tokenizer, a program and a session; texts sorted into batches of
+ * like length, so that little is padded; and the usual three inputs. */
+#ifndef SDX_TASKS_TEXT_MODEL_H
+#define SDX_TASKS_TEXT_MODEL_H
+
+#include "../base/status.h"
+
+typedef struct sdx_text_model {
+    sdx_tokenizer *tokenizer;
+    sdx_program *program;
+    sdx_session *session;
+    char *folder;        /* of the tokenizer: where modules.json and its like lie */
+    size_t max_length;   /* tokens of a text; 0: no limit */
+    size_t batch_tokens; /* padded tokens of a batch */
+    int64_t pad_id;
+} sdx_text_model;
+
+/* Rows of one run: row r is texts[index[r]], its first length[r] tokens real. */
+typedef struct sdx_text_batch {
+    size_t count, width; /* rows, tokens in a padded row */
+    const size_t *index, *length;
+    const sdx_tensor *output; /* of the model, in its order */
+} sdx_text_batch;
+
+typedef sdx_status (*sdx_text_batch_fn)(void *context, const sdx_text_batch *batch, sdx_error *err);
+
+/* The model may be an .onnx file, a folder with one, or a checkpoint folder, which is converted in memory. */
+sdx_status sdx_text_model_open(const sdx_task_options *options, sdx_text_model *out, sdx_error *err);
+void sdx_text_model_close(sdx_text_model *model);
+/* Runs all texts, in batches of at most max_rows rows (0: as batch_tokens allows), and hands each batch to fn. */
+sdx_status sdx_text_model_run(sdx_text_model *model, const sdx_text *texts, size_t count, size_t max_rows,
+                              sdx_text_batch_fn fn, void *context, sdx_error *err);
+/* Index of the output of that name, or -1. */
+int sdx_text_model_output(const sdx_text_model *model, const char *name);
+
+#endif
