@@ -170,7 +170,7 @@ sdx_status sdx_graph_add_output(sdx_graph *g, sdx_id value, sdx_error *err)
 }
 
 /* Contents of a small integer tensor, so that inference need not look at bytes. */
-static sdx_status set_contents(sdx_arena *arena, sdx_type *type, sdx_error *err)
+sdx_status sdx_type_set_contents(sdx_arena *arena, sdx_type *type, sdx_error *err)
 {
     const sdx_tensor *t = type->constant;
     int64_t n = sdx_tensor_count(t);
@@ -200,7 +200,7 @@ sdx_status sdx_graph_set_constant(sdx_graph *g, sdx_id value, const sdx_tensor *
     type->shape = sdx_tensor_shape(tensor);
     type->constant = own;
     g->value[value].producer = SDX_NONE;
-    return set_contents(&g->model->arena, type, err);
+    return sdx_type_set_contents(&g->model->arena, type, err);
 }
 
 sdx_status sdx_graph_add_constant(sdx_graph *g, const char *name, const sdx_tensor *tensor, sdx_id *out, sdx_error *err)

@@ -98,7 +98,7 @@ typedef struct sdx_op_table {
 } sdx_op_table;
 
 typedef struct sdx_op_registry {
-    const sdx_op_table *table;
+    const sdx_op_table *const *table; /* [count] */
     size_t count;
 } sdx_op_registry;
 

@@ -12,7 +12,7 @@ const sdx_op_def *sdx_op_find(const sdx_op_registry *registry, const char *domai
 {
     if (version <= 0) version = 1;
     for (size_t t = 0; t < registry->count; t++) {
-        const sdx_op_table *table = &registry->table[t];
+        const sdx_op_table *table = registry->table[t];
         for (size_t i = 0; i < table->count; i++) {
             const sdx_op_def *d = &table->row[i];
             if (d->since <= version && (!d->until || version <= d->until) && !strcmp(d->name, name) &&
