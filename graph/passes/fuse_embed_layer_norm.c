@@ -1,0 +1,186 @@
+/* fuse_embed_layer_norm.c: the embeddings of BERT (Devlin et al., 2018) and their normalization.
+ *
+ *     Gather(words[v,h], input_ids[b,s]) -----------+
+ *     Gather(segments[2,h], token_type_ids[b,s]) -- Add --+
+ *     Gather(positions[p,h], row 0, 1, 2, ...) ---------- Add -- LayerNormalization
+ *
+ * becomes com.microsoft EmbedLayerNormalization with int32 ids. The operator counts positions by itself; they are
+ * given as position_ids only where the model computes them otherwise (RoBERTa skips padding). Segments are optional.
+ * A sum of look-ups does not depend on the roles of its tables, so any two or three with full ids will do. */
+#include <string.h>
+
+#include "passes.h"
+
+typedef struct lookup {
+    sdx_id table, ids;
+    int64_t rows;
+    bool counts; /* the ids are 0, 1, 2, ... in every row */
+} lookup;
+
+typedef struct embedding {
+    lookup word, segment, position; /* table SDX_NONE: absent */
+    sdx_id gamma, beta, sum;
+    float epsilon;
+} embedding;
+
+/* ---- positions ------------------------------------------------------------------------------------------ */
+
+static bool counts_up(const sdx_tensor *t)
+{
+    if (t->dtype != SDX_I64 && t->dtype != SDX_I32) return false;
+    size_t each = sdx_dtype_size(t->dtype);
+    int64_t n = sdx_tensor_count(t);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t wide = 0;
+        int32_t narrow = 0;
+        memcpy(each == 8 ? (void *)&wide : (void *)&narrow, (const char *)t->data + (size_t)i * each, each);
+        if ((each == 8 ? wide : narrow) != i) return false;
+    }
+    return true;
+}
+
+static bool is_one_int(const sdx_graph *g, sdx_id v, int64_t wanted)
+{
+    int64_t number;
+    int count = 0;
+    return v != SDX_NONE && sdx_type_ints(sdx_match_type(g, v), 1, &number, &count) && count == 1 && number == wanted;
+}
+
+/* The single element of a small tensor is the size `length`. */
+static bool is_size(const sdx_graph *g, sdx_id v, sdx_dim length)
+{
+    int count = 0;
+    const sdx_element *e = sdx_type_contents(sdx_match_type(g, v), &count);
+    return e && count == 1 && sdx_dim_same(sdx_element_to_dim(e[0]), length);
+}
+
+/* Slice of a constant row [1, p], keeping columns 0 to length. */
+static bool is_counted_slice(const sdx_graph *g, const sdx_node *slice, sdx_dim length)
+{
+    const sdx_tensor *row = sdx_graph_constant(g, slice->in[0]);
+    if (!row || slice->n_in < 3 || row->rank < 1 || sdx_tensor_count(row) != row->dim[row->rank - 1]) return false;
+    sdx_id axes = sdx_node_in(slice, 3), steps = sdx_node_in(slice, 4);
+    bool last = axes == SDX_NONE ? row->rank == 1 : is_one_int(g, axes, row->rank - 1) || is_one_int(g, axes, -1);
+    return last && is_one_int(g, slice->in[1], 0) && is_size(g, slice->in[2], length) &&
+           (steps == SDX_NONE || is_one_int(g, steps, 1)) && counts_up(row);
+}
+
+static bool is_counted_range(const sdx_graph *g, const sdx_node *range, sdx_dim length)
+{
+    return is_one_int(g, range->in[0], 0) && is_size(g, range->in[1], length) && is_one_int(g, range->in[2], 1);
+}
+
+/* ids is the row 0, 1, ... length-1, perhaps repeated for every text. */
+static bool counts(const sdx_graph *g, sdx_id ids, sdx_dim length)
+{
+    for (const sdx_node *n; (n = sdx_match_op(g, ids, "Expand")) || (n = sdx_match_op(g, ids, "Unsqueeze"));)
+        ids = n->in[0];
+    ids = sdx_match_through(g, ids);
+    const sdx_node *slice = sdx_match_op(g, ids, "Slice"), *range = sdx_match_op(g, ids, "Range");
+    const sdx_tensor *row = sdx_graph_constant(g, ids);
+    if (slice) return is_counted_slice(g, slice, length);
+    if (range) return is_counted_range(g, range, length);
+    return row && row->rank >= 1 && row->dim[row->rank - 1] == length && sdx_tensor_count(row) == length && counts_up(row);
+}
+
+/* ---- look-ups ------------------------------------------------------------------------------------------- */
+
+static bool match_lookup(const sdx_graph *g, sdx_id v, const sdx_shape *sum, lookup *out)
+{
+    const sdx_node *gather = sdx_match_op(g, v, "Gather");
+    if (!gather || sdx_node_int(gather, "axis", 0) != 0) return false;
+    const sdx_tensor *table = sdx_graph_constant(g, gather->in[0]);
+    if (!table || table->dtype != SDX_F32 || table->rank != 2 || table->dim[1] != sum->dim[2]) return false;
+    *out = (lookup){gather->in[0], gather->in[1], table->dim[0], counts(g, gather->in[1], sum->dim[1])};
+    const sdx_shape *ids = &sdx_match_type(g, out->ids)->shape;
+    bool full = ids->rank == 2 && sdx_dim_same(ids->dim[0], sum->dim[0]) && sdx_dim_same(ids->dim[1], sum->dim[1]);
+    return full || out->counts;
+}
+
+/* The look-ups in a tree of Adds; more than three are counted but not kept. */
+static bool read_sum(const sdx_graph *g, sdx_id v, int depth, const sdx_shape *sum, lookup list[3], int *count)
+{
+    lookup one;
+    if (match_lookup(g, v, sum, &one)) {
+        if (*count == 3) return false;
+        list[(*count)++] = one;
+        return true;
+    }
+    const sdx_node *add = sdx_match_op(g, v, "Add");
+    return add && depth > 0 && read_sum(g, add->in[0], depth - 1, sum, list, count) &&
+           read_sum(g, add->in[1], depth - 1, sum, list, count);
+}
+
+static lookup take(lookup *list, int *count, int i)
+{
+    lookup taken = list[i];
+    list[i] = list[--*count];
+    return taken;
+}
+
+static int largest(const lookup *list, int count)
+{
+    int best = 0;
+    for (int i = 1; i < count; i++)
+        if (list[i].rows > list[best].rows) best = i;
+    return best;
+}
+
+/* Positions are the counted ones; else, as for words, the larger table that is left. */
+static bool assign(lookup *list, int count, embedding *m)
+{
+    int counted = -1;
+    for (int i = 0; i < count; i++)
+        if (list[i].counts) counted = i;
+    m->segment.table = m->segment.ids = SDX_NONE;
+    if (counted >= 0) m->position = take(list, &count, counted);
+    if (count == 0) return false;
+    m->word = take(list, &count, largest(list, count));
+    if (counted < 0 && count == 0) return false;
+    if (counted < 0) m->position = take(list, &count, largest(list, count));
+    if (count > 0) m->segment = take(list, &count, 0);
+    return !m->word.counts && !m->segment.counts;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------ */
+
+static const char *match(const sdx_graph *g, const sdx_node *norm, embedding *m)
+{
+    lookup list[3];
+    int count = 0;
+    if (!sdx_node_is(norm, "LayerNormalization") || !sdx_match_axis_is_last(g, norm, -1, norm->in[0]))
+        return "not a LayerNormalization over the last axis";
+    const sdx_node *add = sdx_match_op(g, norm->in[0], "Add");
+    const sdx_shape *sum = &sdx_match_type(g, norm->in[0])->shape;
+    if (!add || sum->rank != 3) return "no sum of rank 3 before it";
+    if (!read_sum(g, add->out[0], 3, sum, list, &count)) return "not a sum of look-ups in constant tables";
+    *m = (embedding){.gamma = norm->in[1], .beta = sdx_node_in(norm, 2)};
+    if (count < 2 || !assign(list, count, m)) return "words and positions cannot be told apart";
+    if (!sdx_match_vector(g, m->gamma, sum->dim[2]) || !sdx_match_vector(g, m->beta, sum->dim[2]))
+        return "gamma or beta is not a constant of the last axis";
+    m->epsilon = sdx_node_float(norm, "epsilon", 1e-5f);
+    m->sum = g->value[add->out[0]].uses > 1 ? add->out[0] : SDX_NONE;
+    return NULL;
+}
+
+static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id norm, const embedding *m)
+{
+    sdx_id in[9] = {SDX_NONE, SDX_NONE, m->word.table, m->position.table, m->segment.table, m->gamma, m->beta,
+                    SDX_NONE, SDX_NONE};
+    sdx_id out[3] = {g->node[norm].out[0], SDX_NONE, m->sum}, node;
+    TRY(sdx_pass_int32(context, g, m->word.ids, &in[0]));
+    if (m->segment.ids != SDX_NONE) TRY(sdx_pass_int32(context, g, m->segment.ids, &in[1]));
+    if (!m->position.counts) TRY(sdx_pass_int32(context, g, m->position.ids, &in[8]));
+    int n_in = m->position.counts ? 7 : 9, n_out = m->sum == SDX_NONE ? 1 : 3;
+    TRY(sdx_pass_replace(context, g, norm, SDX_MS, "EmbedLayerNormalization", n_in, in, n_out, out, &node));
+    return sdx_node_set_float(g, node, "epsilon", m->epsilon, context->err);
+}
+
+sdx_status sdx_pass_fuse_embed_layer_norm(sdx_pass_context *context, sdx_graph *graph)
+{
+    embedding m;
+    sdx_id count = graph->n_node;
+    for (sdx_id i = 0; i < count; i++)
+        if (!match(graph, &graph->node[i], &m)) TRY(fuse(context, graph, i, &m));
+    return sdx_pass_finish(context, graph);
+}
