@@ -1,0 +1,130 @@
+/* config.c: see config.h */
+#include "config.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/file.h"
+#include "../base/memory.h"
+
+enum { MAX_CONFIG_BYTES = 16 << 20, MAX_LABELS = 1 << 20 };
+
+static const struct {
+    const char *name;
+    sdx_activation activation;
+} activations[] = {
+    {"gelu", SDX_GELU},
+    {"gelu_new", SDX_GELU_TANH},
+    {"gelu_pytorch_tanh", SDX_GELU_TANH},
+    {"relu", SDX_RELU},
+};
+
+sdx_status sdx_config_open(const char *path, sdx_config *out, sdx_error *err)
+{
+    char *text = NULL;
+    size_t size;
+    sdx_config c = {.path = sdx_is_directory(path) ? sdx_path_join(path, "config.json") : sdx_strdup(path)};
+    if (!c.path) return sdx_fail_memory(err, strlen(path));
+    sdx_status status = sdx_file_read(c.path, MAX_CONFIG_BYTES, &text, &size, err);
+    if (status == SDX_OK) {
+        json_error_t why;
+        c.json = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
+        if (!c.json) status = sdx_fail(err, SDX_ERR_FILE, "%s: line %d: %s", c.path, why.line, why.text);
+        else if (!json_is_object((json_t *)c.json))
+            status = sdx_fail(err, SDX_ERR_FILE, "%s: is no JSON object", c.path);
+    }
+    free(text);
+    if (status == SDX_OK) *out = c;
+    else sdx_config_close(&c);
+    return status;
+}
+
+void sdx_config_close(sdx_config *config)
+{
+    json_decref(config->json);
+    free(config->path);
+    *config = (sdx_config){0};
+}
+
+const char *sdx_config_string(const sdx_config *c, const char *key)
+{
+    return json_string_value(json_object_get(c->json, key));
+}
+
+const char *sdx_config_architecture(const sdx_config *c, size_t i)
+{
+    return json_string_value(json_array_get(json_object_get(c->json, "architectures"), i));
+}
+
+/* null counts as absent, as in Hugging Face. */
+static json_t *find(const sdx_config *c, const char *key)
+{
+    json_t *value = json_object_get(c->json, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+static sdx_status read_field(const sdx_config *c, const sdx_config_field *f, sdx_settings *settings, sdx_error *err)
+{
+    json_t *value = find(c, f->key);
+    int64_t n = value ? json_integer_value(value) : f->missing;
+    if (!value && f->missing == SDX_REQUIRED) return sdx_fail(err, SDX_ERR_FILE, "%s: has no \"%s\"", c->path, f->key);
+    if (value && (!json_is_integer(value) || n < 1 || n > f->limit))
+        return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a whole number from 1 to %lld", c->path, f->key,
+                        (long long)f->limit);
+    memcpy((char *)settings + f->offset, &n, sizeof n);
+    return SDX_OK;
+}
+
+sdx_status sdx_config_read_fields(const sdx_config *c, const sdx_config_field *field, size_t count,
+                                  sdx_settings *settings, sdx_error *err)
+{
+    for (size_t i = 0; i < count; i++) TRY(read_field(c, &field[i], settings, err));
+    return SDX_OK;
+}
+
+sdx_status sdx_config_read_real(const sdx_config *c, const char *key, double missing, double *out, sdx_error *err)
+{
+    json_t *value = find(c, key);
+    double x = value ? json_number_value(value) : missing;
+    if (value && (!json_is_number(value) || !(x > 0 && x < 1)))
+        return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a number between 0 and 1", c->path, key);
+    *out = x;
+    return SDX_OK;
+}
+
+sdx_status sdx_config_read_activation(const sdx_config *c, const char *key, sdx_activation *out, sdx_error *err)
+{
+    json_t *value = find(c, key);
+    const char *name = value ? json_string_value(value) : "gelu";
+    for (size_t i = 0; name && i < sizeof activations / sizeof *activations; i++) {
+        if (strcmp(name, activations[i].name)) continue;
+        *out = activations[i].activation;
+        return SDX_OK;
+    }
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"%s\" is \"%.40s\"; known are gelu, gelu_new, gelu_pytorch_tanh and relu",
+                    c->path, key, name ? name : "no string");
+}
+
+bool sdx_config_read_bool(const sdx_config *c, const char *key, bool missing)
+{
+    json_t *value = find(c, key);
+    return json_is_boolean(value) ? json_is_true(value) : missing;
+}
+
+sdx_status sdx_config_read_labels(const sdx_config *c, int64_t *out, sdx_error *err)
+{
+    json_t *names = find(c, "id2label"), *number = find(c, "num_labels");
+    json_int_t n = number ? json_integer_value(number) : names ? (json_int_t)json_object_size(names) : 2;
+    if (n < 1 || n > MAX_LABELS)
+        return sdx_fail(err, SDX_ERR_FILE, "%s: the number of labels must be from 1 to %d", c->path, MAX_LABELS);
+    *out = n;
+    return SDX_OK;
+}
+
+sdx_status sdx_config_check_heads(const sdx_config *c, const sdx_settings *s, sdx_error *err)
+{
+    if (s->hidden % s->heads == 0) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_FILE, "%s: %lld attention heads do not divide the hidden size %lld", c->path,
+                    (long long)s->heads, (long long)s->hidden);
+}

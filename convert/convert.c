@@ -1,0 +1,155 @@
+/* convert.c: see convert.h */
+#include "convert.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/memory.h"
+#include "family.h"
+
+enum { DEFAULT_OPSET = 14, FIRST_OPSET = 13, LAST_OPSET = 18 };
+
+struct sdx_reference {
+    sdx_checkpoint *checkpoint;
+    sdx_settings settings;
+    const sdx_family *family;
+    const sdx_head *head;
+    unsigned parts;
+    bool splade;
+};
+
+void sdx_reference_free(sdx_reference *r)
+{
+    if (!r) return;
+    sdx_checkpoint_close(r->checkpoint);
+    free(r);
+}
+
+bool sdx_reference_is_sparse(const sdx_reference *r) { return r->splade; }
+int64_t sdx_reference_vocab_size(const sdx_reference *r) { return r->settings.vocab; }
+
+sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t *ids, const int64_t *type_ids,
+                             sdx_reference_result *out, sdx_error *err)
+{
+    sdx_arena arena;
+    sdx_arena_init(&arena);
+    sdx_forward f = {.checkpoint = r->checkpoint,
+                     .arena = &arena,
+                     .threads = sdx_default_threads(),
+                     .splade = r->splade,
+                     .count = (int64_t)count,
+                     .ids = ids,
+                     .type_ids = type_ids,
+                     .err = err};
+    const double *value = r->head->forward(&f, &r->settings, r->parts);
+    sdx_reference_result result = {.rank = f.rank};
+    size_t n = 1;
+    for (int i = 0; i < f.rank; i++) n *= (size_t)(result.dim[i] = f.dim[i]);
+    if (f.status == SDX_OK && !(result.value = sdx_malloc(n * sizeof *value)))
+        f.status = sdx_fail_memory(err, n * sizeof *value);
+    if (f.status == SDX_OK) {
+        memcpy(result.value, value, n * sizeof *value);
+        *out = result;
+    }
+    sdx_arena_fini(&arena);
+    return f.status;
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------- */
+
+static sdx_status read_config(sdx_reference *r, const sdx_convert_options *options, sdx_error *err)
+{
+    sdx_config config;
+    const char *task = options->task;
+    r->splade = options->splade || (task && !strcmp(task, "sparse"));
+    if (r->splade) task = "fill-mask";
+    TRY(sdx_config_open(options->checkpoint, &config, err));
+    sdx_status status = sdx_family_find(&config, &r->family, err);
+    if (status == SDX_OK) status = sdx_family_find_head(r->family, &config, task, &r->head, err);
+    if (status == SDX_OK) status = r->family->read(&config, &r->settings, err);
+    sdx_config_close(&config);
+    return status;
+}
+
+static sdx_status read_folder(const sdx_convert_options *options, sdx_reference **out, sdx_error *err)
+{
+    sdx_reference *r = sdx_calloc(1, sizeof *r);
+    if (!r) return sdx_fail_memory(err, sizeof *r);
+    sdx_status status = read_config(r, options, err);
+    if (status == SDX_OK) status = sdx_checkpoint_open(options->checkpoint, &r->checkpoint, err);
+    if (status == SDX_OK)
+        status = sdx_family_check(r->family, r->head, &r->settings, r->checkpoint, &r->parts, err);
+    if (status == SDX_OK) *out = r;
+    else sdx_reference_free(r);
+    return status;
+}
+
+/* ---- building -------------------------------------------------------------------------------------------------- */
+
+static sdx_status set_number(sdx_model *model, const char *key, int64_t number, sdx_error *err)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)number);
+    return sdx_model_set_metadata(model, key, text, err);
+}
+
+/* The fields around the graph. IR 7 came with opset 14, IR 8 with 15; older readers take no newer one. */
+static sdx_status describe(sdx_model *model, const sdx_reference *r, int opset, sdx_error *err)
+{
+    model->ir_version = opset <= 14 ? 7 : 8;
+    model->producer_name = "sardonyx";
+    model->producer_version = SDX_VERSION;
+    TRY(sdx_model_set_opset(model, "", opset, err));
+    TRY(sdx_model_set_metadata(model, "model_type", r->family->model_type, err));
+    TRY(set_number(model, "num_heads", r->settings.heads, err));
+    return set_number(model, "hidden_size", r->settings.hidden, err);
+}
+
+static sdx_status build(sdx_model *model, const sdx_reference *r, int opset, sdx_error *err)
+{
+    sdx_builder b = {.graph = model->graph,
+                     .checkpoint = r->checkpoint,
+                     .opset = opset,
+                     .splade = r->splade,
+                     .err = err};
+    TRY(describe(model, r, opset, err));
+    model->graph->name = r->family->model_type;
+    r->head->build(&b, &r->settings, r->parts);
+    TRY(b.status);
+    return sdx_graph_index(model->graph, err);
+}
+
+static void fill_report(const sdx_reference *r, const sdx_model *model, sdx_convert_report *report)
+{
+    *report = (sdx_convert_report){.nodes = (size_t)model->graph->n_node,
+                                   .initializers = sdx_graph_initializer_count(model->graph),
+                                   .l1_difference = NAN,
+                                   .max_difference = NAN};
+    snprintf(report->model_type, sizeof report->model_type, "%s", r->family->model_type);
+    snprintf(report->task, sizeof report->task, "%s", r->splade ? "sparse" : r->head->task);
+}
+
+sdx_status sdx_convert_build(const sdx_convert_options *options, sdx_model **out, sdx_reference **reference,
+                             sdx_convert_report *report, sdx_error *err)
+{
+    int opset = options->opset ? options->opset : DEFAULT_OPSET;
+    if (opset < FIRST_OPSET || opset > LAST_OPSET)
+        return sdx_fail(err, SDX_ERR_USAGE, "opset %d is not offered; choose one from %d to %d", opset, FIRST_OPSET,
+                        LAST_OPSET);
+    sdx_reference *r = NULL;
+    sdx_model *model = NULL;
+    TRY(read_folder(options, &r, err));
+    sdx_status status = sdx_model_create(&model, err);
+    if (status == SDX_OK) status = build(model, r, opset, err);
+    if (status != SDX_OK) {
+        sdx_model_close(model);
+        sdx_reference_free(r);
+        return status;
+    }
+    fill_report(r, model, report);
+    *out = model;
+    *reference = r;
+    return SDX_OK;
+}

@@ -1,0 +1,140 @@
+/* family.c: see family.h */
+#include "family.h"
+
+#include <stdio.h>
+#include <string.h>
+
+extern const sdx_family sdx_family_bert;
+
+static const sdx_family *const families[] = {&sdx_family_bert};
+enum { N_FAMILIES = sizeof families / sizeof *families };
+
+/* ---- the table ------------------------------------------------------------------------------------------------ */
+
+sdx_status sdx_family_find(const sdx_config *config, const sdx_family **out, sdx_error *err)
+{
+    const char *type = sdx_config_string(config, "model_type");
+    if (!type) return sdx_fail(err, SDX_ERR_FILE, "%s: has no \"model_type\"", config->path);
+    char known[256] = "";
+    for (size_t i = 0, n = 0; i < N_FAMILIES; i++) {
+        if (!strcmp(type, families[i]->model_type)) {
+            *out = families[i];
+            return SDX_OK;
+        }
+        if (n < sizeof known)
+            n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", families[i]->model_type);
+    }
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: models of type \"%.60s\" cannot be converted yet; known types: %s",
+                    config->path, type, known);
+}
+
+static const sdx_head *find_head(const sdx_family *family, const char *architecture, const char *task)
+{
+    for (size_t i = 0; i < family->n_head; i++) {
+        const sdx_head *h = &family->head[i];
+        if (task ? !strcmp(h->task, task) : !strcmp(h->architecture, architecture)) return h;
+    }
+    return NULL;
+}
+
+sdx_status sdx_family_find_head(const sdx_family *family, const sdx_config *config, const char *task,
+                                const sdx_head **out, sdx_error *err)
+{
+    if (task && !strcmp(task, "auto")) task = NULL;
+    const char *architecture = task ? "" : sdx_config_architecture(config, 0);
+    if (!architecture)
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: names no architecture, so the task must be given", config->path);
+    *out = find_head(family, architecture, task);
+    if (*out) return SDX_OK;
+    char known[512] = "";
+    for (size_t i = 0, n = 0; i < family->n_head && n < sizeof known; i++)
+        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s (%s)", i ? ", " : "", family->head[i].architecture,
+                              family->head[i].task);
+    if (task)
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: no task \"%.60s\" for models of type \"%s\"; there are %s", config->path,
+                        task, family->model_type, known);
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: architecture \"%.80s\" is unknown; known are %s; or give the task",
+                    config->path, architecture, known);
+}
+
+/* ---- tensors --------------------------------------------------------------------------------------------------- */
+
+static int64_t size_of(const sdx_settings *s, char letter)
+{
+    switch (letter) {
+    case 'H': return s->hidden;
+    case 'I': return s->inner;
+    case 'V': return s->vocab;
+    case 'P': return s->positions;
+    case 'T': return s->types;
+    case 'L': return s->labels;
+    default: return 0;
+    }
+}
+
+static void make_spec(const sdx_tensor_row *row, const sdx_settings *s, int64_t layer, sdx_tensor_spec *spec)
+{
+    const char *star = strchr(row->name, '*');
+    spec->row = row;
+    spec->rank = (int)strlen(row->shape);
+    for (int i = 0; i < spec->rank; i++) spec->dim[i] = size_of(s, row->shape[i]);
+    if (!star) snprintf(spec->name, sizeof spec->name, "%s", row->name);
+    else
+        snprintf(spec->name, sizeof spec->name, "%.*s%lld%s", (int)(star - row->name), row->name, (long long)layer,
+                 star + 1);
+}
+
+sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *s, unsigned parts,
+                                  sdx_tensor_visitor visit, void *context, sdx_error *err)
+{
+    for (size_t first = 0, last; first < family->n_row; first = last) {
+        /* Neighbouring rows with a '*' make up a layer: all of layer 0 comes before layer 1. */
+        bool layered = strchr(family->row[first].name, '*') != NULL;
+        for (last = first; last < family->n_row && (strchr(family->row[last].name, '*') != NULL) == layered;) last++;
+        for (int64_t layer = 0; layer < (layered ? s->layers : 1); layer++) {
+            for (size_t i = first; i < last; i++) {
+                sdx_tensor_spec spec;
+                if (!(family->row[i].part & parts)) continue;
+                make_spec(&family->row[i], s, layer, &spec);
+                TRY(visit(context, &spec, err));
+            }
+        }
+    }
+    return SDX_OK;
+}
+
+unsigned sdx_family_parts(const sdx_head *head, const sdx_settings *settings)
+{
+    return head->required | head->optional | (settings->tied ? 0 : head->untied);
+}
+
+/* ---- checking -------------------------------------------------------------------------------------------------- */
+
+typedef struct presence {
+    const sdx_checkpoint *checkpoint;
+    unsigned found;
+} presence;
+
+static sdx_status look_for(void *context, const sdx_tensor_spec *spec, sdx_error *err)
+{
+    presence *p = context;
+    (void)err;
+    if (sdx_checkpoint_find(p->checkpoint, spec->name)) p->found |= spec->row->part;
+    return SDX_OK;
+}
+
+static sdx_status check_tensor(void *context, const sdx_tensor_spec *spec, sdx_error *err)
+{
+    const sdx_tensor *tensor;
+    return sdx_checkpoint_get(context, spec->name, spec->rank, spec->dim, &tensor, err);
+}
+
+sdx_status sdx_family_check(const sdx_family *family, const sdx_head *head, const sdx_settings *settings,
+                            sdx_checkpoint *checkpoint, unsigned *parts, sdx_error *err)
+{
+    presence p = {checkpoint, 0};
+    checkpoint->prefix = family->prefix;
+    TRY(sdx_family_each_tensor(family, settings, head->optional, look_for, &p, err));
+    *parts = (sdx_family_parts(head, settings) & ~head->optional) | p.found;
+    return sdx_family_each_tensor(family, settings, *parts, check_tensor, checkpoint, err);
+}

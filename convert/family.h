@@ -1,0 +1,68 @@
+/* family.h: what a family of models is: a row in the table of family.c, filled in by arch/<family>.c.
+ *
+ * A checkpoint is a set of parts (body, pooler, a head...). The family lists every tensor with its part and its
+ * shape in letters; the list serves to check a checkpoint before anything is built, and to make random ones. */
+#ifndef SDX_CONVERT_FAMILY_H
+#define SDX_CONVERT_FAMILY_H
+
+#include "builder.h"
+#include "checkpoint.h"
+#include "config.h"
+#include "reference.h"
+
+/* How a fresh tensor is filled. */
+typedef enum sdx_fill { SDX_FILL_WEIGHT, SDX_FILL_BIAS, SDX_FILL_NORM } sdx_fill;
+
+typedef struct sdx_tensor_row {
+    const char *name;  /* without the family's prefix; '*' stands for the number of the layer */
+    const char *shape; /* a letter per dim: H I V P T L as in sdx_settings */
+    sdx_fill fill;
+    unsigned part; /* one bit of the family's own */
+} sdx_tensor_row;
+
+typedef struct sdx_head {
+    const char *architecture; /* as in config.json */
+    const char *task;
+    unsigned required, optional, untied; /* parts; untied ones are required when the embeddings are not tied */
+    void (*build)(sdx_builder *b, const sdx_settings *s, unsigned parts);
+    /* The first output of the graph, computed independently; its shape goes to f->rank and f->dim. */
+    const double *(*forward)(sdx_forward *f, const sdx_settings *s, unsigned parts);
+} sdx_head;
+
+typedef struct sdx_family {
+    const char *model_type;
+    const char *prefix;   /* of the body's tensors in a checkpoint that has a head, "bert." */
+    unsigned body;        /* the part that has the prefix */
+    const sdx_head *head; /* [n_head] */
+    size_t n_head;
+    const sdx_tensor_row *row; /* [n_row] */
+    size_t n_row;
+    sdx_status (*read)(const sdx_config *config, sdx_settings *settings, sdx_error *err);
+} sdx_family;
+
+/* By config.json's model_type; the failure lists what is known. */
+sdx_status sdx_family_find(const sdx_config *config, const sdx_family **out, sdx_error *err);
+/* By task, or (NULL or "auto") by config.json's architectures. */
+sdx_status sdx_family_find_head(const sdx_family *family, const sdx_config *config, const char *task,
+                                const sdx_head **out, sdx_error *err);
+
+/* One tensor of a model: its name without prefix, and its shape. */
+typedef struct sdx_tensor_spec {
+    char name[128];
+    const sdx_tensor_row *row;
+    int rank;
+    int64_t dim[SDX_MAX_RANK];
+} sdx_tensor_spec;
+
+typedef sdx_status (*sdx_tensor_visitor)(void *context, const sdx_tensor_spec *spec, sdx_error *err);
+
+/* Calls visit for each tensor of the parts, layer by layer. */
+sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *settings, unsigned parts,
+                                  sdx_tensor_visitor visit, void *context, sdx_error *err);
+/* Parts a complete checkpoint of this head has. */
+unsigned sdx_family_parts(const sdx_head *head, const sdx_settings *settings);
+/* Sets the checkpoint's prefix, finds out which optional parts it has, and checks every tensor's presence and shape. */
+sdx_status sdx_family_check(const sdx_family *family, const sdx_head *head, const sdx_settings *settings,
+                            sdx_checkpoint *checkpoint, unsigned *parts, sdx_error *err);
+
+#endif
