@@ -5,7 +5,7 @@
  * are applied: at 2*k multiply-adds per element that costs about 1 %, and edges need no code of their own. */
 #include "tile_f32.h"
 
-enum { BLOCK_TILES = 10 }; /* 140 rows x 768 x 4 bytes = 420 KB */
+enum { BLOCK_TILES = 144 / TILE_ROWS }; /* 140 rows x 768 x 4 bytes = 430 KB */
 
 static size_t packed_bytes(int64_t k, int64_t n)
 {
@@ -92,8 +92,8 @@ static void run(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, co
         int64_t row = row0;
         for (int64_t q = panel_begin; q < panel_end; q++) {
             const float *panel = packed + q * panel_size;
-            const char *next = (const char *)(panel + panel_size);
-            const int64_t stride = TILE_COLS * (int64_t)sizeof(float) / (t1 - t0);
+            const char *next = (const char *)(panel + (m > 1 ? panel_size : 0)); /* one row: the stream is enough */
+            const int64_t stride = m > 1 ? TILE_COLS * (int64_t)sizeof(float) / (t1 - t0) : 0;
             const int64_t first = q * TILE_COLS, cols = n - first < TILE_COLS ? n - first : TILE_COLS;
             row = row0;
             for (int64_t t = t0; t < t1; t++) {

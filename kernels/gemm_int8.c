@@ -37,7 +37,7 @@ typedef int16_t a_type;
 #define TILE_COLS 4
 #endif
 
-enum { TILE_VECS = TILE_COLS / VLEN, STEP_BYTES = TILE_COLS * GROUP, BLOCK_TILES = 10 };
+enum { TILE_VECS = TILE_COLS / VLEN, STEP_BYTES = TILE_COLS * GROUP, BLOCK_TILES = 144 / TILE_ROWS };
 
 #if GROUP == 4
 V_INLINE vi load_b(const int8_t *p) { return vi_load(p); }

@@ -16,13 +16,14 @@ V_INLINE int tile_height(int64_t m, int64_t tiles, int64_t t) { return (int)(m /
 
 V_INLINE int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 
-/* The panel `steps` ahead into L1, one line of what comes after it into L2. */
+/* The panel PREFETCH_STEPS ahead into L1, and as much of what comes after it into L2. */
 V_INLINE void tile_prefetch(const char *panel, const int step_bytes, const char *next)
 {
     V_UNROLL
-    for (int line = 0; line < step_bytes; line += CACHE_LINE)
+    for (int line = 0; line < step_bytes; line += CACHE_LINE) {
         __builtin_prefetch(panel + PREFETCH_STEPS * step_bytes + line, 0, 3);
-    __builtin_prefetch(next, 0, 2);
+        __builtin_prefetch(next + line, 0, 2);
+    }
 }
 
 /* F(1) ... F(rows), for a table of instantiations. */
