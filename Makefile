@@ -14,7 +14,7 @@ ifeq ($(origin CC),default)
 CC       := gcc
 endif
 
-BUILD   := build/$(MODE)
+BUILD   := build/$(MODE)$(if $(filter clang%,$(CC)),-clang)
 VERSION := $(shell sed -n 's/^\#define SDX_VERSION "\(.*\)"/\1/p' include/sardonyx.h)
 
 # ---- flags ---------------------------------------------------------------------------------------------------
@@ -75,6 +75,7 @@ KCHECK := $(wildcard tests/kernels/*.c)
 FUZZ   := $(wildcard tests/fuzz/fuzz_*.c)
 TOOLS  := $(basename $(notdir $(wildcard tools/*.c)))
 MODELS := $(basename $(notdir $(wildcard tests/models/*.c)))
+EXAMPLES := $(basename $(notdir $(wildcard examples/*.c)))
 
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJ := $(foreach isa,$(ISAS),$(foreach f,$(FAMILIES_$(isa)),$(BUILD)/kernels/$(f).$(isa).o))
@@ -85,7 +86,7 @@ LIB     := $(BUILD)/libsardonyx.a
 
 .PHONY: all help lib check check-full demo bench lint static install clean deps test-programs format docs
 .SECONDARY:
-all: build/sardonyx $(BUILD)/sardonyx $(addprefix $(BUILD)/,$(TOOLS))
+all: build/sardonyx $(BUILD)/sardonyx $(addprefix $(BUILD)/,$(TOOLS) $(EXAMPLES))
 
 help:
 	@echo 'make              build/sardonyx, the command line (release)'
@@ -143,6 +144,8 @@ endif
 
 $(addprefix $(BUILD)/,$(TOOLS)): $(BUILD)/%: $(BUILD)/tools/%.o $(LIB)
 	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+$(addprefix $(BUILD)/,$(EXAMPLES)): $(BUILD)/%: $(BUILD)/examples/%.o $(LIB)
+	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
 $(addprefix $(BUILD)/,$(MODELS)): $(BUILD)/%: $(BUILD)/tests/models/%.o $(LIB)
 	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
 $(BUILD)/kcheck: $(call obj,$(KCHECK)) $(LIB)
@@ -162,7 +165,7 @@ fuzz-%: $(LIB) $(BUILD)/tests/fuzz/fuzz_%.o
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer $(BUILD)/tests/fuzz/fuzz_$*.o $(LIB) -o $(BUILD)/libfuzzer_$* $(LDLIBS)
 	$(BUILD)/libfuzzer_$* -max_total_time=$(or $(SECONDS),60) tests/fuzz/corpus/$*
 
-test-programs: $(BUILD)/sardonyx $(BUILD)/unit $(BUILD)/kcheck $(addprefix $(BUILD)/,$(TOOLS) $(MODELS)) \
+test-programs: $(BUILD)/sardonyx $(BUILD)/unit $(BUILD)/kcheck $(addprefix $(BUILD)/,$(TOOLS) $(MODELS) $(EXAMPLES)) \
                $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 
 static: deps

@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# run.sh SARDONYX: what a person sees: stdout, stderr and exit code of every verb, on good input and on bad.
+set -u
+sdx=$(realpath "$1")
+cd "$(dirname "$0")/../.." || exit 3
+zoo=tests/data/zoo
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+
+# says CODE 'regexp for stdout and stderr together' COMMAND...
+says() {
+    local code=$1 pattern=$2 got
+    shift 2
+    "$@" >"$work/out" 2>"$work/err" </dev/null
+    got=$?
+    if [ "$got" = "$code" ] && cat "$work/out" "$work/err" | grep -qE -- "$pattern"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED ${*##*/}: exit $got (expected $code), expected /$pattern/, got:"
+        head -c 600 "$work/out" "$work/err"
+    fi
+}
+# refuses 'regexp' COMMAND...: exit 2, one sentence on stderr, nothing on stdout.
+refuses() {
+    says 2 "$@"
+    if [ -s "$work/out" ] || [ "$(wc -l <"$work/err")" != 1 ]; then
+        failed=$((failed + 1))
+        echo "FAILED ${*:2}: not exactly one sentence on stderr"
+    fi
+}
+
+# ---- help and usage
+says 0 'usage: sardonyx VERB' "$sdx" --help
+says 0 '^sardonyx 0' "$sdx" --version
+for verb in convert optimize quantize run test tokenize encode embed inspect ops; do
+    says 0 "^example:" "$sdx" $verb --help
+    refuses "no option --nonsense" "$sdx" $verb --nonsense
+done
+refuses 'there is no verb "fly"' "$sdx" fly
+refuses 'takes a whole number' "$sdx" embed --model_name x --threads many
+refuses 'needs a value' "$sdx" optimize --model_path
+refuses 'unknown instruction set|no instruction set|ISA' "$sdx" ops --isa z80
+
+# ---- the pipeline of the guide, on a small checkpoint
+model=$work/models/checkpoint.onnx
+says 0 'L1 difference: [0-9.e-]+' "$sdx" convert --model_name $zoo/bert-model/checkpoint --output_dir "$work/models"
+says 0 '^1999|^\[' tail -n 1 "$work/models/checkpoint-vocab.txt"
+says 1 'above the threshold' "$sdx" convert --model-name $zoo/bert-model/checkpoint --output-dir "$work/again" --threshold=0
+says 0 'Attention: 2' "$sdx" optimize --model_path "$model" --stats
+says 0 'operators in int8' "$sdx" quantize --model_path "$work/models/checkpoint-optimized.onnx" --per_channel
+says 0 'com.microsoft' "$sdx" inspect "$work/models/checkpoint-optimized-8bit.onnx"
+says 0 '"ir_version"' "$sdx" inspect "$model" --json
+says 0 'last_hidden_state' "$sdx" run --model_path "$model" --model_name $zoo/bert-model/checkpoint --text 'what is AI?'
+says 0 'float32\[1,[0-9]+,64\]' "$sdx" run "$model" --output_dir "$work/npy" --input \
+    input_ids=$zoo/bert-model/case_0/input_input_ids.npy attention_mask=$zoo/bert-model/case_0/input_attention_mask.npy \
+    token_type_ids=$zoo/bert-model/case_0/input_token_type_ids.npy
+says 0 'NUMPY' head -c 6 "$work/npy/last_hidden_state.npy"
+says 0 'MatMul' "$sdx" run "$model" --profile --input input_ids=$zoo/bert-model/case_0/input_input_ids.npy \
+    attention_mask=$zoo/bert-model/case_0/input_attention_mask.npy token_type_ids=$zoo/bert-model/case_0/input_token_type_ids.npy
+says 0 '"ids":\[' "$sdx" tokenize --model_name $zoo/bert-model/checkpoint --text 'what is AI?'
+says 0 '"embedding":\[' "$sdx" embed --model_path "$model" --tokenizer $zoo/bert-model/checkpoint --text 'what is AI?'
+says 0 '"embedding":\[' "$sdx" embed --model_name $zoo/bert-model/checkpoint --text 'straight from the checkpoint'
+says 0 'L1 difference' "$sdx" convert --model_name $zoo/bert-splade/checkpoint --output_dir "$work/splade" --splade
+says 0 '"vector":\{"' "$sdx" encode --model_path "$work/splade/checkpoint.onnx" --tokenizer $zoo/bert-splade/checkpoint --text 'what is AI?'
+printf '{"id": "a", "contents": "what is AI?"}\nb\tthe second text\n' > "$work/docs.jsonl"
+says 0 '' "$sdx" encode --model_path "$work/splade/checkpoint.onnx" --tokenizer $zoo/bert-splade/checkpoint \
+    --input "$work/docs.jsonl" --output "$work/impacts.jsonl" --format anserini
+says 0 '^\{"id":"b","contents":"the second text","vector":\{.*:[0-9]+[,}]' cat "$work/impacts.jsonl"
+says 0 '^ai.onnx +MatMul' "$sdx" ops
+
+# ---- a masked-LM graph gives the same sparse vectors as the SPLADE graph
+"$sdx" convert --model_name $zoo/bert-splade/checkpoint --output_dir "$work/mlm" >/dev/null
+for graph in splade mlm; do
+    "$sdx" encode --model_path "$work/$graph/checkpoint.onnx" --tokenizer $zoo/bert-splade/checkpoint --input "$work/docs.jsonl" \
+        --format anserini --output "$work/$graph.jsonl"
+done
+says 0 '' cmp "$work/splade.jsonl" "$work/mlm.jsonl"
+
+# ---- bad files: absent, truncated, flipped, wrong kind
+refuses 'No such file' "$sdx" inspect "$work/absent.onnx"
+refuses 'no such folder' "$sdx" convert --model_name "$work/absent"
+good=$zoo/bert-model/torchscript-op14.onnx size=$(stat -c %s $zoo/bert-model/torchscript-op14.onnx)
+for keep in 0 1 17 1000 $((size / 2)) $((size - 1)); do
+    head -c "$keep" "$good" > "$work/cut.onnx"
+    refuses 'cut.onnx' "$sdx" run "$work/cut.onnx"
+done
+echo 'not a model' > "$work/text.onnx"
+refuses 'text.onnx' "$sdx" inspect "$work/text.onnx"
+for bad in config.json model.safetensors tokenizer.json; do
+    rm -rf "$work/bad"
+    cp -r $zoo/bert-model/checkpoint "$work/bad"
+    truncate -s "$(($(stat -c %s "$work/bad/$bad") * 2 / 3))" "$work/bad/$bad"
+    if [ $bad = tokenizer.json ]; then refuses "$bad" "$sdx" tokenize --model_name "$work/bad" --text x
+    else refuses "$bad" "$sdx" convert --model_name "$work/bad" --output_dir "$work/nothing"; fi
+done
+says 0 '^0$' sh -c "find '$work/nothing' -type f 2>/dev/null | wc -l"
+
+# ---- a flipped bit anywhere: any clean outcome, never a crash, never a partial file
+flip() { # FILE OFFSET
+    local byte
+    byte=$(od -An -tu1 -j"$2" -N1 "$1")
+    printf "\\x$(printf %02x $((byte ^ (1 << ($2 % 8)))))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+outcome() { # COMMAND...: exit 0, 1 or 2
+    "$@" >"$work/out" 2>"$work/err" </dev/null
+    local got=$?
+    if [ $got -le 2 ]; then passed=$((passed + 1)); else
+        failed=$((failed + 1))
+        echo "FAILED ${*##*/}: exit $got"
+        head -c 1500 "$work/err"
+    fi
+}
+RANDOM=7
+for i in $(seq 12); do
+    cp "$good" "$work/flip.onnx"
+    flip "$work/flip.onnx" $(((RANDOM * 32768 + RANDOM) % 24000))
+    outcome "$sdx" optimize --model_path "$work/flip.onnx" --output "$work/flipped.onnx"
+    for file in config.json model.safetensors tokenizer.json; do
+        rm -rf "$work/bad"
+        cp -r $zoo/bert-model/checkpoint "$work/bad"
+        flip "$work/bad/$file" $(((RANDOM * 32768 + RANDOM) % $(stat -c %s "$work/bad/$file") % 8000))
+        [ $file != tokenizer.json ] || outcome "$sdx" tokenize --model_name "$work/bad" --text "some text"
+        [ $file = tokenizer.json ] || outcome "$sdx" convert --model_name "$work/bad" --output_dir "$work/flipped"
+    done
+done
+says 0 '^0$' sh -c "find '$work' -name '*.tmp-*' | wc -l"
+
+# ---- wrong inputs
+ids=$zoo/bert-model/case_0/input_input_ids.npy
+refuses 'no_such' "$sdx" run "$model" --input no_such=$ids
+refuses 'attention_mask' "$sdx" run "$model" --input input_ids=$ids
+refuses 'input_ids.*int64.*float32' "$sdx" run "$model" --input input_ids=$zoo/bert-model/case_0/output_pooler_output.npy
+refuses 'sequence|shape|\[' "$sdx" run "$model" --input input_ids=$ids attention_mask=$zoo/bert-model/case_1/input_attention_mask.npy \
+    token_type_ids=$ids
+refuses 'NAME=FILE' "$sdx" run "$model" --input $ids
+refuses 'config.json|model_type' "$sdx" convert --model_name tests/data --output_dir "$work/none"
+refuses 'nothing to quantize|no node' "$sdx" quantize --model_path "$model" --nodes_to_exclude nosuchnode
+printf '{"id": 1}\n' > "$work/bad.jsonl"
+refuses 'line 1' "$sdx" embed --model_path "$model" --tokenizer $zoo/bert-model/checkpoint --input "$work/bad.jsonl" --output "$work/never.npy"
+refuses 'head' "$sdx" optimize --model_path "$model" --num_heads 3 --output "$work/never.onnx"
+says 0 '^0$' sh -c "ls '$work' | grep -c never || true"
+
+# ---- what the program is linked to
+if [ "${sdx%asan/sardonyx}" = "$sdx" ]; then
+    says 0 '^$' sh -c "ldd '$sdx' | awk '{print \$1}' | grep -vE '^(linux-vdso|/lib|lib(c|m|gomp|protobuf-c|openblas|jansson|utf8proc|gfortran|quadmath|gcc_s|pthread)\.so|libpthread)' ; true"
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

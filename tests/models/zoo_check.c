@@ -1,0 +1,288 @@
+/* zoo_check.c: runs models against stored outputs. Sees only the public interface.
+ *
+ *     zoo_check DIR [--graphs PATTERN]... [--no-optimize] [--threads N] [--bound X]
+ *
+ * DIR is a zoo (folders of models) or one model's folder:
+ *
+ *     MODEL/GRAPH.onnx                   every file that matches a PATTERN ("MODEL/GRAPH.onnx"; default: every graph)
+ *     MODEL/case_K/input_NAME.npy        fed as input NAME
+ *     MODEL/case_K/output_NAME.npy       what the original framework computed
+ *     MODEL/case_K/GRAPH.NAME.npy        what ONNX Runtime computed for a quantized graph, which differs by more
+ *
+ * Each case runs with one thread and, for N > 1, with N: those bytes must be identical. The bound is on
+ * max |got - golden| over max(1, max |golden|). One line per failure; closes with "N passed, N failed". */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fnmatch.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "../../include/sardonyx.h"
+
+enum { MOST_PATTERNS = 32, MOST_PORTS = 32, PATH_SIZE = 1024 };
+
+static const double FLOAT_BOUND = 1e-5, INT8_BOUND = 2e-3;
+
+typedef struct options {
+    const char *dir;
+    const char *pattern[MOST_PATTERNS];
+    int n_pattern;
+    sdx_run_options run;
+    double bound; /* 0: the usual ones */
+} options;
+
+typedef struct tally {
+    int passed, failed;
+} tally;
+
+static bool is_file(const char *path)
+{
+    struct stat st;
+    return !stat(path, &st) && S_ISREG(st.st_mode);
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+static void join(char out[PATH_SIZE], const char *dir, const char *name) { snprintf(out, PATH_SIZE, "%s/%s", dir, name); }
+
+/* "bert-mlm/torchscript-op14.onnx" of a path: what patterns are matched against and failures are told by. */
+static const char *short_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    while (slash && slash > path && slash[-1] != '/') slash--;
+    return slash ? slash : path;
+}
+
+/* ---- one case ---------------------------------------------------------------------------------------------------- */
+
+typedef struct case_inputs {
+    const char *name[MOST_PORTS];
+    sdx_tensor tensor[MOST_PORTS];
+    size_t count;
+} case_inputs;
+
+static void free_inputs(case_inputs *in)
+{
+    for (size_t i = 0; i < in->count; i++) sdx_tensor_free(&in->tensor[i]);
+}
+
+static sdx_status read_inputs(const sdx_model *model, const char *dir, case_inputs *in, sdx_error *err)
+{
+    in->count = 0;
+    for (size_t i = 0; i < sdx_model_input_count(model) && in->count < MOST_PORTS; i++) {
+        char path[PATH_SIZE];
+        const char *name = sdx_model_input(model, i).name;
+        snprintf(path, sizeof path, "%s/input_%s.npy", dir, name);
+        if (!is_file(path)) continue; /* the run will say that it is missing, if it is */
+        sdx_status status = sdx_tensor_read_npy(path, &in->tensor[in->count], err);
+        if (status != SDX_OK) return status;
+        in->name[in->count++] = name;
+    }
+    return SDX_OK;
+}
+
+static bool same_shape(const sdx_tensor *a, const sdx_tensor *b)
+{
+    return a->dtype == b->dtype && a->rank == b->rank && !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
+}
+
+/* max |got - golden| / max(1, max |golden|); infinite when types or shapes differ, or a NaN is on one side only. */
+static double difference(const sdx_tensor *got, const sdx_tensor *golden)
+{
+    if (!same_shape(got, golden)) return INFINITY;
+    if (got->dtype != SDX_F32) return memcmp(got->data, golden->data, sdx_tensor_bytes(got)) ? INFINITY : 0;
+    const float *x = got->data, *y = golden->data;
+    double worst = 0, norm = 1;
+    for (int64_t i = 0; i < sdx_tensor_count(got); i++) {
+        double d = fabs((double)x[i] - (double)y[i]);
+        if (isnan(x[i]) != isnan(y[i])) return INFINITY;
+        if (isnan(d)) continue; /* both NaN, or the same infinity */
+        if (d > worst) worst = d;
+        if (fabs((double)y[i]) > norm) norm = fabs((double)y[i]);
+    }
+    return worst / norm;
+}
+
+/* The stored output for this graph; its own when it is quantized. *bound: how near. */
+static bool find_golden(const char *dir, const char *graph, const char *output, char path[PATH_SIZE], double *bound)
+{
+    size_t stem = strlen(graph) - strlen(".onnx");
+    snprintf(path, PATH_SIZE, "%s/%.*s.%s.npy", dir, (int)stem, graph, output);
+    *bound = INT8_BOUND;
+    if ((strstr(graph, "8bit") || strstr(graph, "qdq")) && is_file(path)) return true;
+    snprintf(path, PATH_SIZE, "%s/output_%s.npy", dir, output);
+    *bound = FLOAT_BOUND;
+    return is_file(path);
+}
+
+static bool compare_output(const options *o, const char *label, const char *dir, const char *graph, const char *name,
+                           const sdx_tensor *got)
+{
+    char path[PATH_SIZE];
+    double bound;
+    sdx_tensor golden;
+    sdx_error err;
+    if (!find_golden(dir, graph, name, path, &bound)) return true; /* e.g. a pooler that nobody stored */
+    if (o->bound > 0) bound = o->bound;
+    if (sdx_tensor_read_npy(path, &golden, &err) != SDX_OK) {
+        printf("FAIL %s: %s\n", label, err.message);
+        return false;
+    }
+    double d = difference(got, &golden);
+    sdx_tensor_free(&golden);
+    if (!(d <= bound)) printf("FAIL %s: output \"%s\" is off by %.3g, allowed is %.3g\n", label, name, d, bound);
+    return d <= bound;
+}
+
+static bool compare_outputs(const options *o, const sdx_model *model, const char *label, const char *dir,
+                            const char *graph, const sdx_tensor *outputs)
+{
+    bool ok = true;
+    for (size_t i = 0; i < sdx_model_output_count(model); i++)
+        ok &= compare_output(o, label, dir, graph, sdx_model_output(model, i).name, &outputs[i]);
+    return ok;
+}
+
+static bool same_bytes(const sdx_model *model, const char *label, const sdx_tensor *a, const sdx_tensor *b)
+{
+    for (size_t i = 0; i < sdx_model_output_count(model); i++) {
+        if (same_shape(&a[i], &b[i]) && !memcmp(a[i].data, b[i].data, sdx_tensor_bytes(&a[i]))) continue;
+        printf("FAIL %s: output \"%s\" depends on the number of threads\n", label, sdx_model_output(model, i).name);
+        return false;
+    }
+    return true;
+}
+
+/* Sessions of one graph: [0] with one thread, [1] with more or NULL. */
+typedef struct pair {
+    sdx_program *program[2];
+    sdx_session *session[2];
+} pair;
+
+static bool run_case(const options *o, const pair *p, const char *label, const char *dir, const char *graph)
+{
+    const sdx_model *model = sdx_program_model(p->program[0]);
+    sdx_tensor outputs[2][MOST_PORTS];
+    case_inputs in;
+    sdx_error err;
+    size_t n_out = sdx_model_output_count(model);
+    bool ok = read_inputs(model, dir, &in, &err) == SDX_OK;
+    for (int k = 0; k < 2 && ok; k++)
+        if (p->session[k])
+            ok = sdx_session_run(p->session[k], in.count, in.name, in.tensor, n_out, outputs[k], &err) == SDX_OK;
+    if (!ok) printf("FAIL %s: %s\n", label, err.message);
+    if (ok) ok = compare_outputs(o, model, label, dir, graph, outputs[0]);
+    if (ok && p->session[1]) ok = same_bytes(model, label, outputs[0], outputs[1]);
+    free_inputs(&in);
+    return ok;
+}
+
+/* ---- graphs and folders ------------------------------------------------------------------------------------------ */
+
+static bool open_pair(const options *o, const char *path, pair *p, sdx_error *err)
+{
+    for (int k = 0; k < (o->run.threads > 1 ? 2 : 1); k++) {
+        sdx_run_options run = o->run;
+        run.threads = k ? o->run.threads : 1;
+        if (sdx_program_open(path, &run, &p->program[k], err) != SDX_OK) return false;
+        if (sdx_session_create(p->program[k], &p->session[k], err) != SDX_OK) return false;
+    }
+    return sdx_model_output_count(sdx_program_model(p->program[0])) <= MOST_PORTS;
+}
+
+static void close_pair(pair *p)
+{
+    for (int k = 0; k < 2; k++) {
+        sdx_session_free(p->session[k]);
+        sdx_program_free(p->program[k]);
+    }
+}
+
+static void run_graph(const options *o, const char *dir, const char *graph, tally *t)
+{
+    char path[PATH_SIZE], label[PATH_SIZE];
+    join(path, dir, graph);
+    pair p = {0};
+    sdx_error err = {.message = "too many outputs"};
+    if (!open_pair(o, path, &p, &err)) {
+        printf("FAIL %s: %s\n", short_name(path), err.message);
+        t->failed++;
+    } else {
+        for (int k = 0;; k++) {
+            char folder[PATH_SIZE];
+            snprintf(folder, sizeof folder, "%s/case_%d", dir, k);
+            if (!is_folder(folder)) break;
+            snprintf(label, sizeof label, "%s case_%d", short_name(path), k);
+            if (run_case(o, &p, label, folder, graph)) t->passed++;
+            else t->failed++;
+        }
+    }
+    close_pair(&p);
+}
+
+static bool is_wanted(const options *o, const char *path)
+{
+    for (int i = 0; i < o->n_pattern; i++)
+        if (!fnmatch(o->pattern[i], short_name(path), 0)) return true;
+    return o->n_pattern == 0;
+}
+
+static bool has_suffix(const char *s, const char *suffix)
+{
+    size_t n = strlen(s), m = strlen(suffix);
+    return n > m && !strcmp(s + n - m, suffix);
+}
+
+/* The folder's graphs, then the folders in it that are not cases. */
+static void walk(const options *o, const char *dir, int depth, tally *t)
+{
+    struct dirent **entry;
+    int n = scandir(dir, &entry, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        char path[PATH_SIZE];
+        const char *name = entry[i]->d_name;
+        join(path, dir, name);
+        if (name[0] != '.' && has_suffix(name, ".onnx") && is_file(path) && is_wanted(o, path)) run_graph(o, dir, name, t);
+        if (name[0] != '.' && depth > 0 && is_folder(path)) walk(o, path, depth - 1, t);
+        free(entry[i]);
+    }
+    if (n >= 0) free(entry);
+}
+
+static bool parse(int argc, char **argv, options *o)
+{
+    for (int i = 1; i < argc; i++) {
+        bool more = i + 1 < argc;
+        if (!strcmp(argv[i], "--no-optimize")) o->run.no_optimize = true;
+        else if (!strcmp(argv[i], "--threads") && more) o->run.threads = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--bound") && more) o->bound = atof(argv[++i]);
+        else if (!strcmp(argv[i], "--graphs") && more && o->n_pattern < MOST_PATTERNS) o->pattern[o->n_pattern++] = argv[++i];
+        else if (argv[i][0] != '-' && !o->dir) o->dir = argv[i];
+        else return false;
+    }
+    return o->dir != NULL;
+}
+
+int main(int argc, char **argv)
+{
+    options o = {0};
+    tally t = {0};
+    if (!parse(argc, argv, &o)) {
+        fprintf(stderr, "usage: zoo_check DIR [--graphs PATTERN]... [--no-optimize] [--threads N] [--bound X]\n");
+        return 2;
+    }
+    char dir[PATH_SIZE]; /* with the model's own name in it, whatever the caller's spelling */
+    char *real = realpath(o.dir, NULL);
+    snprintf(dir, sizeof dir, "%s", real ? real : o.dir);
+    free(real);
+    walk(&o, dir, 1, &t);
+    printf("%d passed, %d failed\n", t.passed, t.failed);
+    return t.failed || !t.passed;
+}

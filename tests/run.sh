@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# run.sh check | full: every test, each part with a log of its own under build/test-logs, a table at the end and one
+# closing line `N passed, N failed`. `check` needs nothing but the repository (and PyPI for ONNX Runtime); `full` adds
+# what lies in $SDX_SHARED (default ../shared); SDX_ONLY_SHARED=1 leaves out the parts that `check` has just run.
+set -u
+cd "$(dirname "$0")/.." || exit 3
+level=${1:-check}
+shared=${SDX_SHARED:-../shared}
+data=tests/data
+logs=build/test-logs
+jobs=$(nproc)
+mkdir -p "$logs"
+rows=() passed=0 failed=0
+export SDX_TEST_DATA=$data
+
+# part NAME COMMAND...: counts what its last `N passed, N failed` says; a part that prints none has failed.
+part() {
+    local name=$1 log=$logs/$1.log start=$SECONDS code line p f
+    shift
+    printf '%-28s' "$name" >&2
+    "$@" >"$log" 2>&1 </dev/null
+    code=$?
+    line=$(grep -aoE '[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1)
+    p=${line%% *} f=${line#*, } f=${f%% *}
+    if [ -z "$line" ] || { [ "$code" != 0 ] && [ "$f" = 0 ]; }; then
+        p=${p:-0} f=$((${f:-0} + 1))
+        line="exit code $code"
+    fi
+    passed=$((passed + p)) failed=$((failed + f))
+    rows+=("$(printf '%-28s %6d passed %4d failed %5d s' "$name" "$p" "$f" $((SECONDS - start)))")
+    echo "$line" >&2
+    if [ "$f" != 0 ]; then
+        echo "  see $log:" >&2
+        { grep -aE 'FAIL|rror|MISS|:[EF]:' "$log" || tail -n 12 "$log"; } | head -n 12 | sed 's/^/  | /' >&2
+    fi
+}
+# must NAME COMMAND...: one thing that has to work, counted as one test.
+must() {
+    part "$1" bash -c '"$@" && echo "1 passed, 0 failed" || { echo "0 passed, 1 failed"; exit 1; }' _ "${@:2}"
+}
+build() { must "build-$1${2:+-$2}" make --no-print-directory -j"$jobs" MODE="$1" ${2:+CC="$2"} test-programs ${3:-}; }
+sdx=build/release/sardonyx
+
+common() {
+    part lint sh tools/lint.sh build/release
+    part unit build/release/unit
+    part kcheck build/release/kcheck
+    for isa in scalar avx2; do part "unit-$isa" env SARDONYX_ISA=$isa build/release/unit; done
+    part zoo build/release/zoo_check $data/zoo
+    part zoo-as-spelled build/release/zoo_check $data/zoo --no-optimize
+    part zoo-1-thread-openblas env SARDONYX_GEMM=openblas build/release/zoo_check $data/zoo --threads 1
+    part cli bash tests/cli/run.sh $sdx
+    must ort-environment bash tools/venv.sh
+    part ort build/venv/bin/python tests/models/ort_check.py $sdx $data/zoo
+    for target in $(ls tests/fuzz/fuzz_*.c); do
+        name=$(basename "$target" .c)
+        part "$name" build/release/"$name" tests/fuzz/corpus/"${name#fuzz_}"
+    done
+    must static make --no-print-directory static
+    must install bash tests/cli/install.sh
+
+    build asan
+    export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
+    part asan-unit build/asan/unit
+    part asan-kcheck build/asan/kcheck
+    part asan-zoo build/asan/zoo_check $data/zoo
+    part asan-cli bash tests/cli/run.sh build/asan/sardonyx
+    for target in $(ls tests/fuzz/fuzz_*.c); do
+        name=$(basename "$target" .c)
+        part "asan-$name" build/asan/"$name" tests/fuzz/corpus/"${name#fuzz_}"
+    done
+
+}
+
+build release '' lib
+[ "${SDX_ONLY_SHARED:-}" ] || common
+if [ "$level" = full ]; then
+    if [ ! -d "$shared/zoo" ]; then
+        echo "run.sh: $shared/zoo is missing; SDX_SHARED names another place" >&2
+        rows+=("shared data missing") failed=$((failed + 1))
+    else
+        must ort-environment bash tools/venv.sh
+        part full-zoo build/release/zoo_check "$shared/zoo" --graphs 'bert-*' 'distilbert-*' 'electra-*' 'roberta-*'
+        part full-zoo-as-spelled build/release/zoo_check "$shared/zoo" --no-optimize --graphs 'bert-*' 'distilbert-*' \
+            'electra-*' 'roberta-*'
+        part full-guide bash tests/models/guide.sh $sdx "$shared/guide"
+        part full-tokens bash tests/models/tokens.sh $sdx "$shared"
+        part full-ort build/venv/bin/python tests/models/ort_check.py $sdx "$shared/zoo"
+        part full-minilm bash tests/models/minilm.sh $sdx "$shared/minilm"
+        build tsan
+        part tsan-unit build/tsan/unit
+        build release clang
+        part clang-unit build/release-clang/unit
+    fi
+fi
+
+printf '\n%s\n' "${rows[@]}"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
