@@ -29,6 +29,7 @@ void sdx_reference_free(sdx_reference *r)
 
 bool sdx_reference_is_sparse(const sdx_reference *r) { return r->splade; }
 int64_t sdx_reference_vocab_size(const sdx_reference *r) { return r->settings.vocab; }
+int64_t sdx_reference_positions(const sdx_reference *r) { return r->settings.positions; }
 
 sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t *ids, const int64_t *type_ids,
                              sdx_reference_result *out, sdx_error *err)

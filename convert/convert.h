@@ -30,5 +30,6 @@ sdx_status sdx_reference_run(const sdx_reference *reference, size_t count, const
                              sdx_reference_result *out, sdx_error *err);
 bool sdx_reference_is_sparse(const sdx_reference *reference);
 int64_t sdx_reference_vocab_size(const sdx_reference *reference);
+int64_t sdx_reference_positions(const sdx_reference *reference); /* longest sequence */
 
 #endif
