@@ -22,7 +22,8 @@ static sdx_status infer_gelu(sdx_infer *infer)
     if (sdx_infer_has(infer, 1) && infer->in[1].shape.rank >= 0) {
         TRY(sdx_want_rank(infer, 1, "the bias", 1, 1));
         TRY(sdx_want_dim(infer, 1, "the bias", 0, sdx_type_dim(&infer->in[0], -1)));
-        if (infer->in[0].shape.rank == 0) return sdx_fail(infer->err, SDX_ERR_USAGE, "a bias needs an input with a row");
+        if (infer->in[0].shape.rank == 0)
+            return sdx_fail(infer->err, SDX_ERR_USAGE, "a bias needs an input with a row");
     }
     const char *form = sdx_node_string(infer->node, "approximate", "none");
     if (strcmp(form, "none") && strcmp(form, "tanh"))
@@ -34,7 +35,8 @@ static sdx_status prepare_gelu(sdx_prepare *p)
 {
     gelu *state;
     PREPARE_STATE(p, state);
-    bool tanh_form = !strcmp(p->node->op_type, "FastGelu") || !strcmp(sdx_node_string(p->node, "approximate", ""), "tanh");
+    bool tanh_form =
+        !strcmp(p->node->op_type, "FastGelu") || !strcmp(sdx_node_string(p->node, "approximate", ""), "tanh");
     state->form = !strcmp(p->node->op_type, "QuickGelu") ? QUICK : tanh_form ? TANH : EXACT;
     state->alpha = sdx_node_float(p->node, "alpha", 1.702f);
     return SDX_OK;
@@ -57,9 +59,7 @@ static void gelu_f32(const task *t, int64_t n, const float *x, const float *bias
     const sdx_element_kernels *k = &t->kernels->element;
     float product[CHUNK];
     switch (t->state->form) {
-    case EXACT:
-        k->bias_act_f32(n, x, bias, SDX_ACT_GELU, y);
-        break;
+    case EXACT: k->bias_act_f32(n, x, bias, SDX_ACT_GELU, y); break;
     case TANH:
         if (bias) k->binary_f32[SDX_BINARY_ADD](n, x, 1, bias, 1, y);
         k->unary_f32[SDX_UNARY_GELU_TANH](n, bias ? y : x, y);
@@ -86,7 +86,8 @@ static void chunk(const task *t, int64_t at, int64_t n, int64_t b)
 {
     float x[CHUNK], bias[CHUNK];
     if (t->dtype == SDX_F32) {
-        gelu_f32(t, n, (const float *)t->x + at, t->bias ? (const float *)t->bias + b : NULL, (float *)t->y + at);
+        gelu_f32(t, n, (const float *)t->x + at, t->bias ? (const float *)t->bias + b : NULL,
+                 (float *)t->y + at);
     } else if (t->dtype == SDX_F64) {
         for (int64_t i = 0; i < n; i++) {
             double v = ((const double *)t->x)[at + i] + (t->bias ? ((const double *)t->bias)[b + i] : 0);

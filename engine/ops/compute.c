@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* ---- infer ------------------------------------------------------------------------------------------------ */
+/* ---- infer ------------------------------------------------------------------------------------------------
+ */
 
 const sdx_type *sdx_infer_in(const sdx_infer *infer, int i)
 {
@@ -30,7 +31,8 @@ sdx_status sdx_want_dtype(const sdx_infer *infer, int i, const char *name, unsig
     if (t == SDX_UNDEFINED || set & SDX_SET(t)) return SDX_OK;
     char known[160];
     format_set(set, known, sizeof known);
-    return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "%s is %s, but must be %s", name, sdx_dtype_name(t), known);
+    return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "%s is %s, but must be %s", name, sdx_dtype_name(t),
+                    known);
 }
 
 sdx_status sdx_want_same_dtype(const sdx_infer *infer, int i, const char *name, int as, const char *as_name)
@@ -48,9 +50,10 @@ sdx_status sdx_want_rank(const sdx_infer *infer, int i, const char *name, int le
     char text[SDX_SHAPE_TEXT];
     sdx_shape_format(s, text, sizeof text);
     if (least == most)
-        return sdx_fail(infer->err, SDX_ERR_USAGE, "%s has shape %s, but must have %d dimensions", name, text, least);
-    return sdx_fail(infer->err, SDX_ERR_USAGE, "%s has shape %s, but must have %d to %d dimensions", name, text, least,
-                    most);
+        return sdx_fail(infer->err, SDX_ERR_USAGE, "%s has shape %s, but must have %d dimensions", name, text,
+                        least);
+    return sdx_fail(infer->err, SDX_ERR_USAGE, "%s has shape %s, but must have %d to %d dimensions", name, text,
+                    least, most);
 }
 
 sdx_dim sdx_type_dim(const sdx_type *type, int axis)
@@ -82,7 +85,8 @@ sdx_dim sdx_dim_merge(sdx_dim a, sdx_dim b)
     return a != SDX_DIM_UNKNOWN ? a : b;
 }
 
-/* ---- prepare ------------------------------------------------------------------------------------------------ */
+/* ---- prepare ------------------------------------------------------------------------------------------------
+ */
 
 sdx_status sdx_prepare_keep(sdx_prepare *p, int i, const void **out)
 {
@@ -97,6 +101,13 @@ sdx_status sdx_prepare_keep(sdx_prepare *p, int i, const void **out)
     return SDX_OK;
 }
 
+sdx_status sdx_prepare_keep_all(sdx_prepare *p, const void **kept)
+{
+    for (int i = 0; i < p->n_in; i++)
+        if (!(p->packed & 1u << i)) TRY(sdx_prepare_keep(p, i, &kept[i]));
+    return SDX_OK;
+}
+
 sdx_status sdx_prepare_state(sdx_prepare *p, size_t bytes, void *state_pointer)
 {
     p->state = sdx_arena_alloc(p->arena, bytes);
@@ -105,7 +116,8 @@ sdx_status sdx_prepare_state(sdx_prepare *p, size_t bytes, void *state_pointer)
     return SDX_OK;
 }
 
-/* ---- plan and run --------------------------------------------------------------------------------------------- */
+/* ---- plan and run
+ * --------------------------------------------------------------------------------------------- */
 
 bool sdx_workspace_add(size_t *total, size_t count, size_t size)
 {
@@ -126,11 +138,13 @@ void *sdx_workspace_take(char **workspace, size_t bytes)
     return part;
 }
 
-void sdx_floats_load(const sdx_kernels *kernels, sdx_dtype dtype, const void *data, int64_t begin, int64_t n, float *out)
+void sdx_floats_load(const sdx_kernels *kernels, sdx_dtype dtype, const void *data, int64_t begin, int64_t n,
+                     float *out)
 {
     const char *from = (const char *)data + begin * (int64_t)sdx_dtype_size(dtype);
     if (n <= 0) return;
-    if (dtype == SDX_F32) memcpy(out, from, (size_t)n * sizeof *out);
+    if (dtype == SDX_F32)
+        memcpy(out, from, (size_t)n * sizeof *out);
     else if (dtype == SDX_F16 && (uintptr_t)from % sizeof(uint16_t) == 0)
         kernels->element.f16_to_f32(n, (const uint16_t *)(const void *)from, out);
     else
@@ -150,7 +164,8 @@ void sdx_floats_load(const sdx_kernels *kernels, sdx_dtype dtype, const void *da
 void sdx_floats_store(sdx_dtype dtype, const float *x, int64_t n, void *data, int64_t begin)
 {
     if (n <= 0) return;
-    if (dtype == SDX_F32) memcpy((float *)data + begin, x, (size_t)n * sizeof *x);
+    if (dtype == SDX_F32)
+        memcpy((float *)data + begin, x, (size_t)n * sizeof *x);
     else if (dtype == SDX_F64)
         for (int64_t i = 0; i < n; i++) ((double *)data)[begin + i] = (double)x[i];
     else

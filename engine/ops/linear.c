@@ -4,10 +4,11 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- cutting ----------------------------------------------------------------------------------------------------- */
+/* ---- cutting
+ * ----------------------------------------------------------------------------------------------------- */
 
-/* Rows per block: at most ~10 register tiles, so that a block of A stays in the second-level cache while the panels
- * pass, and blocks of even size, so that none is a short remainder. */
+/* Rows per block: at most ~10 register tiles, so that a block of A stays in the second-level cache while the
+ * panels pass, and blocks of even size, so that none is a short remainder. */
 static int64_t block_rows(int64_t m, int64_t mr)
 {
     int64_t most = 10 * mr, blocks = (m + most - 1) / most;
@@ -45,7 +46,8 @@ static piece next_piece(const cut *c, int64_t m, int64_t *tile, int64_t end)
     return (piece){row, m - row < c->rows ? m - row : c->rows, from, from + count};
 }
 
-/* ---- float32 ------------------------------------------------------------------------------------------------------- */
+/* ---- float32
+ * ------------------------------------------------------------------------------------------------------- */
 
 typedef struct f32_task {
     const sdx_gemm_f32_job *job;
@@ -99,7 +101,9 @@ void sdx_gemm_f32_pack(const sdx_kernels *kernels, int threads, int64_t k, int64
     sdx_parallel_for(threads, panels, sdx_row_grain(k * gemm->nr), pack_panels, &task);
 }
 
-/* ---- int8 ------------------------------------------------------------------------------------------------------------ */
+/* ---- int8
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct int8_task {
     const sdx_gemm_int8_job *job;
@@ -164,7 +168,8 @@ static void range_part(void *context, int64_t begin, int64_t end, int worker)
     t->kernels->reduce.min_max_f32(end - begin, t->x + begin, &t->min[worker], &t->max[worker]);
 }
 
-void sdx_dynamic_range(const sdx_kernels *kernels, int threads, int64_t n, const float *x, float *scale, uint8_t *zero)
+void sdx_dynamic_range(const sdx_kernels *kernels, int threads, int64_t n, const float *x, float *scale,
+                       uint8_t *zero)
 {
     range_task t = {.kernels = kernels, .x = x};
     sdx_parallel_for(threads, n, SDX_GRAIN, range_part, &t);
@@ -192,14 +197,69 @@ static void quantize_part(void *context, int64_t begin, int64_t end, int worker)
     t->kernels->quantize.f32_u8(end - begin, t->x + begin, t->scale, t->zero, t->y + begin);
 }
 
-void sdx_quantize_u8(const sdx_kernels *kernels, int threads, int64_t n, const float *x, float scale, uint8_t zero,
-                     uint8_t *y)
+void sdx_quantize_u8(const sdx_kernels *kernels, int threads, int64_t n, const float *x, float scale,
+                     uint8_t zero, uint8_t *y)
 {
     quantize_task t = {kernels, x, scale, zero, y};
     sdx_parallel_for(threads, n, SDX_GRAIN, quantize_part, &t);
 }
 
-/* ---- which matrices meet ----------------------------------------------------------------------------------------------- */
+const int32_t *sdx_int8_zeros(const sdx_tensor *zero, int64_t count, int32_t *out)
+{
+    bool single = sdx_tensor_count(zero) == 1;
+    int32_t any = 0;
+    for (int64_t i = 0; i < count; i++) any |= out[i] = (int32_t)sdx_tensor_get_i64(zero, single ? 0 : i);
+    return any ? out : NULL;
+}
+
+int sdx_int8_scales(const sdx_tensor *a_scale, const sdx_tensor *b_scale, int64_t n, float *out)
+{
+    const float *a = a_scale->data, *b = b_scale->data;
+    bool single = sdx_tensor_count(b_scale) == 1 && sdx_tensor_count(a_scale) == 1;
+    if (sdx_tensor_count(a_scale) != 1) { /* the fusion that makes these may exchange the two */
+        const float *other = a;
+        a = b;
+        b = other;
+    }
+    for (int64_t j = 0; j < (single ? 1 : n); j++) out[j] = *a * b[j];
+    return !single;
+}
+
+sdx_status sdx_int8_pack(sdx_prepare *p, const sdx_tensor *b, int64_t k, int64_t n, const void **out)
+{
+    size_t bytes = p->kernels->gemm_int8.packed_bytes(k, n);
+    void *packed = sdx_arena_alloc(p->arena, bytes);
+    if (!packed) return sdx_fail_memory(p->err, bytes);
+    p->kernels->gemm_int8.pack_b(k, n, b->data, n, 1, b->dtype == SDX_I8, packed);
+    *out = packed;
+    return SDX_OK;
+}
+
+static sdx_status check_per_column(const sdx_infer *infer, int i, const char *name, const char *what,
+                                   sdx_dim columns)
+{
+    const sdx_shape *s = &sdx_infer_in(infer, i)->shape;
+    int64_t count = sdx_shape_count(s);
+    if (count < 0 || count == 1 || columns < 0 || count == columns) return SDX_OK;
+    char text[SDX_SHAPE_TEXT];
+    return sdx_fail(infer->err, SDX_ERR_USAGE, "the %s of %s has shape %s, but must have 1 or %lld elements",
+                    what, name, sdx_shape_format(s, text, sizeof text), (long long)columns);
+}
+
+sdx_status sdx_int8_check(const sdx_infer *infer, int value, const char *name, int scale, int zero,
+                          sdx_dim columns)
+{
+    if (scale >= 0) {
+        TRY(sdx_want_dtype(infer, scale, "a scale", SDX_SET(SDX_F32)));
+        TRY(check_per_column(infer, scale, name, "scale", columns));
+    }
+    if (zero < 0) return SDX_OK;
+    TRY(sdx_want_same_dtype(infer, zero, "a zero point", value, name));
+    return check_per_column(infer, zero, name, "zero point", columns);
+}
+
+/* ---- which matrices meet
+ * ----------------------------------------------------------------------------------------------- */
 
 /* The operand as [batch dims..., rows, cols], with the strides that go with it when the shape is known. */
 typedef struct view {
@@ -290,12 +350,15 @@ static void make_operand(const view *v, int rank, const int64_t *dim, sdx_operan
     }
 }
 
-void sdx_product_make(const sdx_shape *a, sdx_transpose ta, const sdx_shape *b, sdx_transpose tb, sdx_product *out)
+void sdx_product_make(const sdx_shape *a, sdx_transpose ta, const sdx_shape *b, sdx_transpose tb,
+                      sdx_product *out)
 {
     view va = make_view(a, ta, true), vb = make_view(b, tb, false);
-    sdx_shape batch_a = sdx_shape_make(va.rank - 2, va.dim), batch_b = sdx_shape_make(vb.rank - 2, vb.dim), batch;
+    sdx_shape batch_a = sdx_shape_make(va.rank - 2, va.dim), batch_b = sdx_shape_make(vb.rank - 2, vb.dim),
+              batch;
     *out = (sdx_product){.m = va.dim[va.rank - 2], .n = vb.dim[vb.rank - 1], .k = va.dim[va.rank - 1]};
-    if (sdx_shape_broadcast(&batch_a, &batch_b, &batch, NULL) != SDX_OK) return; /* sdx_product_shape has seen it */
+    if (sdx_shape_broadcast(&batch_a, &batch_b, &batch, NULL) != SDX_OK)
+        return; /* sdx_product_shape has seen it */
     out->rank = batch.rank;
     memcpy(out->dim, batch.dim, sizeof batch.dim);
     out->batch = sdx_shape_span(&batch, 0, batch.rank);

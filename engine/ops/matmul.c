@@ -1,10 +1,11 @@
 /* matmul.c: MatMul, Gemm and ONNX Runtime's FusedMatMul and FusedGemm.
  *
- * Every product runs over packed panels of B (see kernels.h). A constant B is packed once, when the program is made;
- * another is packed into the workspace, since packing costs one pass over B and a product several. A runs from where
- * it lies unless it is transposed, then from a dense copy. alpha is multiplied into the packed B, so that the bias
- * stays exact. With one B for all batches A's batches become rows of one tall product; with many, threads share
- * out the batches. float16 and bfloat16 are widened first; float64 and integers take a plain loop.
+ * Every product runs over packed panels of B (see kernels.h). A constant B is packed once, when the program is
+ * made; another is packed into the workspace, since packing costs one pass over B and a product several. A runs
+ * from where it lies unless it is transposed, then from a dense copy. alpha is multiplied into the packed B, so
+ * that the bias stays exact. With one B for all batches A's batches become rows of one tall product; with many,
+ * threads share out the batches. float16 and bfloat16 are widened first; float64 and integers take a plain
+ * loop.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -24,9 +25,13 @@ static size_t packed_stride(const sdx_kernels *kernels, int64_t k, int64_t n)
     return sdx_align_up(kernels->gemm_f32.packed_bytes(k, n)) / sizeof(float);
 }
 
-static bool is_half(sdx_dtype t) { return t == SDX_F16 || t == SDX_BF16; }
+static bool is_half(sdx_dtype t)
+{
+    return t == SDX_F16 || t == SDX_BF16;
+}
 
-/* ---- infer and prepare ----------------------------------------------------------------------------------------- */
+/* ---- infer and prepare
+ * ----------------------------------------------------------------------------------------- */
 
 static void read_transposes(const sdx_node *node, sdx_transpose *ta, sdx_transpose *tb)
 {
@@ -45,7 +50,8 @@ static sdx_status infer_product(sdx_infer *infer, sdx_transpose ta, sdx_transpos
 
 static sdx_status infer_matmul(sdx_infer *infer)
 {
-    const unsigned types = SDX_SET_FLOAT | SDX_SET(SDX_I32) | SDX_SET(SDX_I64) | SDX_SET(SDX_U32) | SDX_SET(SDX_U64);
+    const unsigned types =
+        SDX_SET_FLOAT | SDX_SET(SDX_I32) | SDX_SET(SDX_I64) | SDX_SET(SDX_U32) | SDX_SET(SDX_U64);
     TRY(sdx_want_dtype(infer, 0, "A", types));
     return infer_product(infer, (sdx_transpose){0}, (sdx_transpose){0});
 }
@@ -59,7 +65,8 @@ static sdx_status infer_fused_matmul(sdx_infer *infer)
 }
 
 /* Packs every matrix of a constant B; a half-precision B is widened on the way. */
-static sdx_status pack_constant(sdx_prepare *p, const sdx_tensor *b, sdx_transpose tb, float alpha, const float **out)
+static sdx_status pack_constant(sdx_prepare *p, const sdx_tensor *b, sdx_transpose tb, float alpha,
+                                const float **out)
 {
     sdx_shape shape = sdx_tensor_shape(b);
     sdx_product product;
@@ -84,7 +91,10 @@ static sdx_status pack_constant(sdx_prepare *p, const sdx_tensor *b, sdx_transpo
     return SDX_OK;
 }
 
-static bool packs(sdx_dtype t) { return t == SDX_F32 || is_half(t); }
+static bool packs(sdx_dtype t)
+{
+    return t == SDX_F32 || is_half(t);
+}
 
 static sdx_status keep_operands(sdx_prepare *p, matmul *state)
 {
@@ -104,10 +114,11 @@ static sdx_status prepare_matmul(sdx_prepare *p)
     return keep_operands(p, state);
 }
 
-/* ---- the float32 product ------------------------------------------------------------------------------------------- */
+/* ---- the float32 product
+ * ------------------------------------------------------------------------------------------- */
 
 typedef struct operands { /* A and B as floats */
-    const float *a, *b;    /* b NULL when packed */
+    const float *a, *b;   /* b NULL when packed */
     const float *packed;
 } operands;
 
@@ -124,7 +135,8 @@ static int batch_workers(const sdx_product *p, int threads)
     return threads;
 }
 
-static bool plan_product(const sdx_kernels *kernels, int threads, const sdx_product *p, bool packed, size_t *total)
+static bool plan_product(const sdx_kernels *kernels, int threads, const sdx_product *p, bool packed,
+                         size_t *total)
 {
     size_t workers = (size_t)batch_workers(p, threads);
     int64_t copied = copied_floats(p);
@@ -134,7 +146,8 @@ static bool plan_product(const sdx_kernels *kernels, int threads, const sdx_prod
 }
 
 /* rows x cols of a strided matrix, dense. */
-static void copy_dense(const float *x, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride, float *y)
+static void copy_dense(const float *x, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride,
+                       float *y)
 {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < cols; j++) y[i * cols + j] = x[i * row_stride + j * col_stride];
@@ -163,8 +176,8 @@ static void run_batches(void *context, int64_t begin, int64_t end, int worker)
         int64_t offset = sdx_operand_offset(p, &p->b, i, &number);
         const float *packed = t->in.packed ? t->in.packed + (size_t)number * stride : scratch;
         if (!t->in.packed && number != in_scratch) {
-            sdx_gemm_f32_pack(t->kernels, t->threads, p->k, p->n, t->in.b + offset, p->b.row_stride, p->b.col_stride,
-                              t->alpha, scratch);
+            sdx_gemm_f32_pack(t->kernels, t->threads, p->k, p->n, t->in.b + offset, p->b.row_stride,
+                              p->b.col_stride, t->alpha, scratch);
             in_scratch = number;
         }
         const float *a = t->in.a + sdx_operand_offset(p, &p->a, i, &number);
@@ -174,9 +187,16 @@ static void run_batches(void *context, int64_t begin, int64_t end, int worker)
             a = copy;
             lda = p->k;
         }
-        sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = &t->kernels->gemm_f32, .threads = t->threads, .m = p->m,
-                                             .n = p->n, .k = p->k, .a = a, .lda = lda, .packed = packed,
-                                             .c = t->c + i * p->m * p->n, .ldc = p->n});
+        sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = &t->kernels->gemm_f32,
+                                             .threads = t->threads,
+                                             .m = p->m,
+                                             .n = p->n,
+                                             .k = p->k,
+                                             .a = a,
+                                             .lda = lda,
+                                             .packed = packed,
+                                             .c = t->c + i * p->m * p->n,
+                                             .ldc = p->n});
     }
 }
 
@@ -193,14 +213,24 @@ static void run_tall(const sdx_kernels *kernels, int threads, const sdx_product 
     if (!p->a.dense) {
         float *copy = (float *)(void *)workspace;
         for (int64_t i = 0, number; i < p->batch; i++)
-            copy_dense(in.a + sdx_operand_offset(p, &p->a, i, &number), p->m, p->k, p->a.row_stride, p->a.col_stride,
-                       copy + i * p->m * p->k);
+            copy_dense(in.a + sdx_operand_offset(p, &p->a, i, &number), p->m, p->k, p->a.row_stride,
+                       p->a.col_stride, copy + i * p->m * p->k);
         a = copy;
     }
-    sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = &kernels->gemm_f32, .threads = threads, .m = p->batch * p->m,
-                                         .n = p->n, .k = p->k, .a = a, .lda = p->k, .packed = packed, .bias = bias,
-                                         .activation = activation, .residual = add_to_c ? c : NULL, .ldr = p->n,
-                                         .c = c, .ldc = p->n});
+    sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = &kernels->gemm_f32,
+                                         .threads = threads,
+                                         .m = p->batch * p->m,
+                                         .n = p->n,
+                                         .k = p->k,
+                                         .a = a,
+                                         .lda = p->k,
+                                         .packed = packed,
+                                         .bias = bias,
+                                         .activation = activation,
+                                         .residual = add_to_c ? c : NULL,
+                                         .ldr = p->n,
+                                         .c = c,
+                                         .ldc = p->n});
 }
 
 static void run_product(const sdx_kernels *kernels, int threads, const sdx_product *p, operands in, float alpha,
@@ -218,7 +248,8 @@ static void run_product(const sdx_kernels *kernels, int threads, const sdx_produ
     sdx_parallel_for(workers, p->batch, sdx_row_grain(work), run_batches, &task);
 }
 
-/* ---- the plain product: float64 by doubles, integers by uint64, which wraps as every narrower type does ---------- */
+/* ---- the plain product: float64 by doubles, integers by uint64, which wraps as every narrower type does
+ * ---------- */
 
 static void add_row_f64(int64_t n, double a, const double *b, double *c)
 {
@@ -233,14 +264,16 @@ static void add_row_u64(int64_t n, uint64_t a, const uint64_t *b, uint64_t *c)
 static void store_u64(sdx_dtype dtype, const uint64_t *x, int64_t n, void *data, int64_t begin)
 {
     for (int64_t i = 0; i < n; i++) {
-        if (sdx_dtype_size(dtype) == 8) ((uint64_t *)data)[begin + i] = x[i];
-        else ((uint32_t *)data)[begin + i] = (uint32_t)x[i];
+        if (sdx_dtype_size(dtype) == 8)
+            ((uint64_t *)data)[begin + i] = x[i];
+        else
+            ((uint32_t *)data)[begin + i] = (uint32_t)x[i];
     }
 }
 
 /* Row i of C in a workspace of n * 2 eight-byte words: a row of B, and the sums. */
-static void plain_row(const sdx_product *p, const sdx_tensor *a, int64_t a_row, const sdx_tensor *b, int64_t b_matrix,
-                      double alpha, void *workspace, sdx_tensor *c, int64_t c_row)
+static void plain_row(const sdx_product *p, const sdx_tensor *a, int64_t a_row, const sdx_tensor *b,
+                      int64_t b_matrix, double alpha, void *workspace, sdx_tensor *c, int64_t c_row)
 {
     double *row = workspace, *sum = row + p->n;
     uint64_t *urow = workspace, *usum = urow + p->n;
@@ -249,27 +282,37 @@ static void plain_row(const sdx_product *p, const sdx_tensor *a, int64_t a_row, 
     for (int64_t l = 0; l < p->k; l++) {
         int64_t at = a_row + l * p->a.col_stride, from = b_matrix + l * p->b.row_stride;
         for (int64_t j = 0; j < p->n; j++) {
-            if (is_float) row[j] = sdx_tensor_get_f64(b, from + j * p->b.col_stride);
-            else urow[j] = (uint64_t)sdx_tensor_get_i64(b, from + j * p->b.col_stride);
+            if (is_float)
+                row[j] = sdx_tensor_get_f64(b, from + j * p->b.col_stride);
+            else
+                urow[j] = (uint64_t)sdx_tensor_get_i64(b, from + j * p->b.col_stride);
         }
-        if (is_float) add_row_f64(p->n, alpha * sdx_tensor_get_f64(a, at), row, sum);
-        else add_row_u64(p->n, (uint64_t)sdx_tensor_get_i64(a, at), urow, usum);
+        if (is_float)
+            add_row_f64(p->n, alpha * sdx_tensor_get_f64(a, at), row, sum);
+        else
+            add_row_u64(p->n, (uint64_t)sdx_tensor_get_i64(a, at), urow, usum);
     }
-    if (is_float) sdx_doubles_store(c->dtype, sum, p->n, c->data, c_row);
-    else store_u64(c->dtype, usum, p->n, c->data, c_row);
+    if (is_float)
+        sdx_doubles_store(c->dtype, sum, p->n, c->data, c_row);
+    else
+        store_u64(c->dtype, usum, p->n, c->data, c_row);
 }
 
-static void run_plain(const sdx_product *p, const sdx_tensor *a, const sdx_tensor *b, double alpha, sdx_tensor *c,
-                      void *workspace)
+static void run_plain(const sdx_product *p, const sdx_tensor *a, const sdx_tensor *b, double alpha,
+                      sdx_tensor *c, void *workspace)
 {
     for (int64_t i = 0, number; i < p->batch; i++) {
-        int64_t from_a = sdx_operand_offset(p, &p->a, i, &number), from_b = sdx_operand_offset(p, &p->b, i, &number);
+        int64_t from_a = sdx_operand_offset(p, &p->a, i, &number),
+                from_b = sdx_operand_offset(p, &p->b, i, &number);
         for (int64_t r = 0; r < p->m; r++)
-            plain_row(p, a, from_a + r * p->a.row_stride, b, from_b, alpha, workspace, c, (i * p->m + r) * p->n);
+            plain_row(p, a, from_a + r * p->a.row_stride, b, from_b, alpha, workspace, c,
+                      (i * p->m + r) * p->n);
     }
 }
 
-/* ---- MatMul ------------------------------------------------------------------------------------------------------------ */
+/* ---- MatMul
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 /* Workspace: [A widened] [B widened] [C in float32] when half precision, then what plan_product asks for. */
 static bool plan_wide(const sdx_product *p, sdx_dtype dtype, int64_t a, int64_t b, bool packed, size_t *total)
@@ -331,7 +374,8 @@ static sdx_status run_matmul(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- Gemm: alpha * A * B + beta * C, and an activation in FusedGemm ---------------------------------------------------- */
+/* ---- Gemm: alpha * A * B + beta * C, and an activation in FusedGemm
+ * ---------------------------------------------------- */
 
 typedef struct gemm_activation {
     const char *name;
@@ -387,8 +431,10 @@ static sdx_status infer_fused_gemm(sdx_infer *infer)
 {
     TRY(infer_gemm(infer));
     if (find_activation(infer->node)) return SDX_OK;
-    return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "activation \"%s\" is not known; known are Relu, Tanh, Sigmoid and "
-                    "LeakyRelu", sdx_node_string(infer->node, "activation", ""));
+    return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED,
+                    "activation \"%s\" is not known; known are Relu, Tanh, Sigmoid and "
+                    "LeakyRelu",
+                    sdx_node_string(infer->node, "activation", ""));
 }
 
 static sdx_status prepare_gemm(sdx_prepare *p)
@@ -498,7 +544,7 @@ static sdx_status run_gemm(sdx_run *run)
     return SDX_OK;
 }
 
-#define MS "com.microsoft"
+#define MS  "com.microsoft"
 #define ANY SDX_OP_ANY_ALIGNMENT
 static const sdx_op_def rows[] = {
     {"", "MatMul", 1, 0, 2, 2, 1, 1, ANY, infer_matmul, prepare_matmul, plan_matmul, run_matmul},

@@ -1,8 +1,10 @@
-/* norm.c: normalization of rows: LayerNormalization, RMSNormalization and SimplifiedLayerNormalization (the same under
- * the name ONNX Runtime gives it), and com.microsoft's forms that add a skip tensor and a bias before.
+/* norm.c: normalization of rows: LayerNormalization, RMSNormalization and SimplifiedLayerNormalization (the
+ * same under the name ONNX Runtime gives it), and com.microsoft's forms that add a skip tensor and a bias
+ * before.
  *
- * One row kernel does the addition and the normalization in one visit. Half-precision rows are widened into a buffer
- * of the worker's own; so is float64, whose statistics are float32 by the operator's definition (stash_type 1).
+ * One row kernel does the addition and the normalization in one visit. Half-precision rows are widened into a
+ * buffer of the worker's own; so is float64, whose statistics are float32 by the operator's definition
+ * (stash_type 1).
  */
 #include "compute.h"
 
@@ -13,7 +15,8 @@ typedef struct norm {
     int gamma, beta, bias; /* input numbers; -1: the operator has none */
 } norm;
 
-/* ---- infer --------------------------------------------------------------------------------------------------------- */
+/* ---- infer
+ * --------------------------------------------------------------------------------------------------------- */
 
 static sdx_status check_row(const sdx_infer *infer, int i, const char *name)
 {
@@ -41,8 +44,10 @@ static sdx_status infer_norm(sdx_infer *infer)
         sdx_shape row = sdx_shape_make(rank - axis, rows.dim + axis), joint;
         TRY(sdx_shape_broadcast(s, &row, &joint, infer->err));
         if (joint.rank > row.rank)
-            return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "the scale or bias has more dimensions than the %d that "
-                            "are normalized", row.rank);
+            return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED,
+                            "the scale or bias has more dimensions than the %d that "
+                            "are normalized",
+                            row.rank);
         for (int d = 0; d < joint.rank; d++)
             if (joint.dim[d] > 1 && row.dim[d] == 1)
                 return sdx_fail(infer->err, SDX_ERR_USAGE, "the scale or bias does not broadcast to the input");
@@ -69,8 +74,8 @@ static sdx_status check_skip(const sdx_infer *infer)
     }
     if (ok) return SDX_OK;
     char tx[SDX_SHAPE_TEXT], ts[SDX_SHAPE_TEXT];
-    return sdx_fail(infer->err, SDX_ERR_USAGE, "skip %s does not fit the input %s", sdx_shape_format(skip, ts, sizeof ts),
-                    sdx_shape_format(x, tx, sizeof tx));
+    return sdx_fail(infer->err, SDX_ERR_USAGE, "skip %s does not fit the input %s",
+                    sdx_shape_format(skip, ts, sizeof ts), sdx_shape_format(x, tx, sizeof tx));
 }
 
 static sdx_status infer_skip(sdx_infer *infer)
@@ -89,7 +94,8 @@ static sdx_status infer_skip(sdx_infer *infer)
     return SDX_OK;
 }
 
-/* ---- prepare and plan ------------------------------------------------------------------------------------------------ */
+/* ---- prepare and plan
+ * ------------------------------------------------------------------------------------------------ */
 
 static sdx_status prepare(sdx_prepare *p, norm form)
 {
@@ -101,10 +107,22 @@ static sdx_status prepare(sdx_prepare *p, norm form)
     return SDX_OK;
 }
 
-static sdx_status prepare_layer(sdx_prepare *p) { return prepare(p, (norm){false, false, 1e-5f, -1, 1, 2, -1}); }
-static sdx_status prepare_rms(sdx_prepare *p) { return prepare(p, (norm){true, false, 1e-5f, -1, 1, -1, -1}); }
-static sdx_status prepare_skip(sdx_prepare *p) { return prepare(p, (norm){false, true, 1e-12f, -1, 2, 3, 4}); }
-static sdx_status prepare_skip_rms(sdx_prepare *p) { return prepare(p, (norm){true, true, 1e-12f, -1, 2, -1, 3}); }
+static sdx_status prepare_layer(sdx_prepare *p)
+{
+    return prepare(p, (norm){false, false, 1e-5f, -1, 1, 2, -1});
+}
+static sdx_status prepare_rms(sdx_prepare *p)
+{
+    return prepare(p, (norm){true, false, 1e-5f, -1, 1, -1, -1});
+}
+static sdx_status prepare_skip(sdx_prepare *p)
+{
+    return prepare(p, (norm){false, true, 1e-12f, -1, 2, 3, 4});
+}
+static sdx_status prepare_skip_rms(sdx_prepare *p)
+{
+    return prepare(p, (norm){true, true, 1e-12f, -1, 2, -1, 3});
+}
 
 /* The dims that are normalized together. */
 static sdx_shape row_shape(const norm *state, const sdx_shape *x)
@@ -113,7 +131,8 @@ static sdx_shape row_shape(const norm *state, const sdx_shape *x)
     return sdx_shape_make(x->rank - axis, x->dim + axis);
 }
 
-/* Workspace: gamma, beta and bias as full float32 rows where they are not, then per worker x, skip, y and sum. */
+/* Workspace: gamma, beta and bias as full float32 rows where they are not, then per worker x, skip, y and sum.
+ */
 static sdx_status plan_norm(sdx_plan_step *step)
 {
     sdx_shape shape = row_shape(step->state, &step->in[0].shape);
@@ -122,7 +141,9 @@ static sdx_status plan_norm(sdx_plan_step *step)
     return sdx_workspace_add(&step->workspace, rows + 3, row) ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
-/* ---- run ------------------------------------------------------------------------------------------------------------- */
+/* ---- run
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct task {
     const sdx_kernels *kernels;
@@ -164,8 +185,9 @@ static void norm_rows(void *context, int64_t begin, int64_t end, int worker)
     int64_t n = t->n;
     if (t->dtype == SDX_F32) {
         for (int64_t i = begin; i < end; i++)
-            norm_row(t, i, (const float *)t->x + i * n, t->skip ? (const float *)t->skip + i % t->skip_rows * n : NULL,
-                     (float *)t->y + i * n, t->sum ? (float *)t->sum + i * n : NULL);
+            norm_row(t, i, (const float *)t->x + i * n,
+                     t->skip ? (const float *)t->skip + i % t->skip_rows * n : NULL, (float *)t->y + i * n,
+                     t->sum ? (float *)t->sum + i * n : NULL);
         return;
     }
     size_t row = sdx_align_up((size_t)n * sizeof(float));
@@ -203,8 +225,13 @@ static sdx_status run_norm(sdx_run *run)
     int64_t n = sdx_shape_count(&row), count = sdx_shape_count(&x);
     if (count == 0) return SDX_OK;
     char *workspace = run->workspace;
-    task t = {.kernels = run->kernels, .state = state, .n = n, .skip_rows = 1, .dtype = run->in[0].dtype,
-              .x = run->in[0].data, .y = run->out[0].data};
+    task t = {.kernels = run->kernels,
+              .state = state,
+              .n = n,
+              .skip_rows = 1,
+              .dtype = run->in[0].dtype,
+              .x = run->in[0].data,
+              .y = run->out[0].data};
     t.gamma = find_row(run, state->gamma, n, &row, &workspace);
     t.beta = find_row(run, state->beta, n, &row, &workspace);
     t.bias = find_row(run, state->bias, n, &row, &workspace);
@@ -223,11 +250,14 @@ static sdx_status run_norm(sdx_run *run)
 
 #define MS "com.microsoft"
 static const sdx_op_def rows[] = {
-    {"", "LayerNormalization", 1, 0, 2, 3, 1, 3, SDX_OP_INPLACE, infer_norm, prepare_layer, plan_norm, run_norm},
+    {"", "LayerNormalization", 1, 0, 2, 3, 1, 3, SDX_OP_INPLACE, infer_norm, prepare_layer, plan_norm,
+     run_norm},
     {"", "RMSNormalization", 23, 0, 2, 2, 1, 1, SDX_OP_INPLACE, infer_norm, prepare_rms, plan_norm, run_norm},
-    {"", "SimplifiedLayerNormalization", 1, 0, 2, 2, 1, 2, SDX_OP_INPLACE, infer_norm, prepare_rms, plan_norm, run_norm},
+    {"", "SimplifiedLayerNormalization", 1, 0, 2, 2, 1, 2, SDX_OP_INPLACE, infer_norm, prepare_rms, plan_norm,
+     run_norm},
     {MS, "SkipLayerNormalization", 1, 0, 3, 5, 1, 4, 0, infer_skip, prepare_skip, plan_norm, run_norm},
-    {MS, "SkipSimplifiedLayerNormalization", 1, 0, 3, 4, 1, 4, 0, infer_skip, prepare_skip_rms, plan_norm, run_norm},
+    {MS, "SkipSimplifiedLayerNormalization", 1, 0, 3, 4, 1, 4, 0, infer_skip, prepare_skip_rms, plan_norm,
+     run_norm},
 };
 
 SDX_OP_TABLE(norm);

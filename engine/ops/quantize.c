@@ -1,9 +1,10 @@
-/* quantize.c: QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear, and com.microsoft's names for the first two.
+/* quantize.c: QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear, and com.microsoft's names for the
+ * first two.
  *
  *     q = saturate(round_half_even(x / scale) + zero)      x = (q - zero) * scale
- * with one scale for the tensor, one per index of an axis, or (opset 21) one per block of an axis. All three are seen
- * as [outer, axis, inner], with scale index (o*scales + i/block)*inner + r in the blocked case: runs of equal
- * scale go to the kernels, the rest element by element.
+ * with one scale for the tensor, one per index of an axis, or (opset 21) one per block of an axis. All three
+ * are seen as [outer, axis, inner], with scale index (o*scales + i/block)*inner + r in the blocked case: runs
+ * of equal scale go to the kernels, the rest element by element.
  */
 #include <math.h>
 #include <string.h>
@@ -16,7 +17,9 @@ typedef struct linear {
     int64_t axis, block;
 } linear;
 
-/* ---- infer ------------------------------------------------------------------------------------------------------------- */
+/* ---- infer
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 /* The scale is one number, a row along the axis, or has the input's rank with the axis in blocks. */
 static sdx_status check_scale(const sdx_infer *infer)
@@ -25,8 +28,10 @@ static sdx_status check_scale(const sdx_infer *infer)
     int64_t block = sdx_node_int(infer->node, "block_size", 0);
     int axis;
     if (x->rank < 0 || s->rank <= 0 || (s->rank == 1 && s->dim[0] == 1)) return SDX_OK;
-    if (x->rank == 1 && sdx_node_int(infer->node, "axis", 1) == 1) axis = 0; /* the default, which must not fail */
-    else TRY(sdx_axis_normalize(sdx_node_int(infer->node, "axis", 1), x->rank, &axis, infer->err));
+    if (x->rank == 1 && sdx_node_int(infer->node, "axis", 1) == 1)
+        axis = 0; /* the default, which must not fail */
+    else
+        TRY(sdx_axis_normalize(sdx_node_int(infer->node, "axis", 1), x->rank, &axis, infer->err));
     if (block < 0) return sdx_fail(infer->err, SDX_ERR_FILE, "block_size is %lld", (long long)block);
     if (!block) {
         TRY(sdx_want_rank(infer, 1, "the scale", 1, 1));
@@ -57,11 +62,15 @@ static sdx_status infer_quantize(sdx_infer *infer)
     TRY(sdx_want_dtype(infer, 0, "the input", from));
     TRY(sdx_want_dtype(infer, 1, "the scale", from));
     sdx_dtype to = (sdx_dtype)sdx_node_int(infer->node, "output_dtype", 0);
-    if (sdx_infer_has(infer, 2)) to = infer->in[2].dtype;
-    else if (to == SDX_UNDEFINED) to = SDX_U8;
+    if (sdx_infer_has(infer, 2))
+        to = infer->in[2].dtype;
+    else if (to == SDX_UNDEFINED)
+        to = SDX_U8;
     if (to != SDX_UNDEFINED && !(to < 32 && SET_INTEGER & SDX_SET(to)))
-        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "quantization to type %s is not known; known are uint8, int8, "
-                        "uint16 and int16", sdx_dtype_name(to));
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED,
+                        "quantization to type %s is not known; known are uint8, int8, "
+                        "uint16 and int16",
+                        sdx_dtype_name(to));
     TRY(check_scale(infer));
     TRY(check_zero(infer));
     sdx_infer_set(infer, 0, to, &infer->in[0].shape);
@@ -91,13 +100,16 @@ static sdx_status prepare_linear(sdx_prepare *p)
     return SDX_OK;
 }
 
-/* ---- geometry ------------------------------------------------------------------------------------------------------------ */
+/* ---- geometry
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct geometry {
     int64_t count;
-    int64_t inner, n;      /* element e has axis index e / inner % n */
-    int64_t block, blocks; /* 0: one scale per axis index; else blocks of the axis, and one scale per inner index too */
-    int64_t run;           /* elements side by side with one scale */
+    int64_t inner, n; /* element e has axis index e / inner % n */
+    int64_t block,
+        blocks;  /* 0: one scale per axis index; else blocks of the axis, and one scale per inner index too */
+    int64_t run; /* elements side by side with one scale */
 } geometry;
 
 static geometry make_geometry(const linear *state, const sdx_tensor *x, const sdx_tensor *scale)
@@ -135,7 +147,9 @@ static int64_t run_length(const geometry *g, int64_t e, int64_t end)
     return left < end - e ? left : end - e;
 }
 
-/* ---- run ----------------------------------------------------------------------------------------------------------------- */
+/* ---- run
+ * -----------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct task {
     const sdx_kernels *kernels;
@@ -146,8 +160,10 @@ typedef struct task {
 
 static void saturate_16(const sdx_tensor *y, int64_t at, double q)
 {
-    if (y->dtype == SDX_U16) ((uint16_t *)y->data)[at] = (uint16_t)fmin(fmax(q, 0), 65535);
-    else ((int16_t *)y->data)[at] = (int16_t)fmin(fmax(q, -32768), 32767);
+    if (y->dtype == SDX_U16)
+        ((uint16_t *)y->data)[at] = (uint16_t)fmin(fmax(q, 0), 65535);
+    else
+        ((int16_t *)y->data)[at] = (int16_t)fmin(fmax(q, -32768), 32767);
 }
 
 enum { CHUNK = 512 };
@@ -173,8 +189,10 @@ static void quantize_run(const task *t, int64_t at, int64_t n, double scale, int
         } else {
             for (int64_t j = 0; j < part; j++) wide[j] = (float)sdx_tensor_get_f64(t->x, at + i + j);
         }
-        if (t->y->dtype == SDX_U8) k->f32_u8(part, x, (float)scale, zero, (uint8_t *)t->y->data + at + i);
-        else k->f32_s8(part, x, (float)scale, zero, (int8_t *)t->y->data + at + i);
+        if (t->y->dtype == SDX_U8)
+            k->f32_u8(part, x, (float)scale, zero, (uint8_t *)t->y->data + at + i);
+        else
+            k->f32_s8(part, x, (float)scale, zero, (int8_t *)t->y->data + at + i);
     }
 }
 
@@ -217,16 +235,24 @@ static void dequantize_part(void *context, int64_t begin, int64_t end, int worke
 
 static sdx_status run_linear(sdx_run *run, sdx_parallel_fn fn)
 {
-    task t = {run->kernels, {0}, &run->in[0], &run->in[1], sdx_run_has_in(run, 2) ? &run->in[2] : NULL, &run->out[0]};
+    task t = {run->kernels, {0}, &run->in[0], &run->in[1], sdx_run_has_in(run, 2) ? &run->in[2] : NULL,
+              &run->out[0]};
     t.g = make_geometry(run->state, t.x, t.scale);
     sdx_parallel_for(run->threads, t.g.count, SDX_GRAIN, fn, &t);
     return SDX_OK;
 }
 
-static sdx_status run_quantize(sdx_run *run) { return run_linear(run, quantize_part); }
-static sdx_status run_dequantize(sdx_run *run) { return run_linear(run, dequantize_part); }
+static sdx_status run_quantize(sdx_run *run)
+{
+    return run_linear(run, quantize_part);
+}
+static sdx_status run_dequantize(sdx_run *run)
+{
+    return run_linear(run, dequantize_part);
+}
 
-/* ---- DynamicQuantizeLinear ----------------------------------------------------------------------------------------------- */
+/* ---- DynamicQuantizeLinear
+ * ----------------------------------------------------------------------------------------------- */
 
 static sdx_status infer_dynamic(sdx_infer *infer)
 {

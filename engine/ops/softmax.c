@@ -1,6 +1,6 @@
-/* softmax.c: Softmax and LogSoftmax. Before opset 13 the tensor is seen as a matrix cut at `axis`, so that a row is
- * everything behind it; since 13 a row is one axis. Rows that lie apart in memory, and half-precision ones, are
- * gathered into a float32 buffer of the worker's own; float64 stays float64.
+/* softmax.c: Softmax and LogSoftmax. Before opset 13 the tensor is seen as a matrix cut at `axis`, so that a
+ * row is everything behind it; since 13 a row is one axis. Rows that lie apart in memory, and half-precision
+ * ones, are gathered into a float32 buffer of the worker's own; float64 stays float64.
  */
 #include <math.h>
 
@@ -35,8 +35,14 @@ static sdx_status prepare(sdx_prepare *p, bool matrix)
     return SDX_OK;
 }
 
-static sdx_status prepare_matrix(sdx_prepare *p) { return prepare(p, true); }
-static sdx_status prepare_axis(sdx_prepare *p) { return prepare(p, false); }
+static sdx_status prepare_matrix(sdx_prepare *p)
+{
+    return prepare(p, true);
+}
+static sdx_status prepare_axis(sdx_prepare *p)
+{
+    return prepare(p, false);
+}
 
 static geometry find_rows(const softmax *state, const sdx_shape *s)
 {
@@ -52,7 +58,8 @@ static sdx_status plan_softmax(sdx_plan_step *step)
 {
     geometry g = find_rows(step->state, &step->in[0].shape);
     size_t row = sdx_align_up((size_t)g.n * 2 * sizeof(float));
-    return sdx_workspace_add(&step->workspace, (size_t)step->threads, row) ? SDX_OK : sdx_workspace_fail(step->err);
+    return sdx_workspace_add(&step->workspace, (size_t)step->threads, row) ? SDX_OK
+                                                                           : sdx_workspace_fail(step->err);
 }
 
 typedef struct task {
@@ -87,8 +94,10 @@ static void row_buffered(const task *t, int64_t first, float *row, float *scratc
 {
     for (int64_t i = 0; i < t->g.n; i++)
         sdx_floats_load(t->kernels, t->dtype, t->x, first + i * t->g.inner, 1, row + i);
-    if (t->log) log_softmax(t->kernels, t->g.n, row, row, scratch);
-    else t->kernels->row.softmax_f32(t->g.n, row, row);
+    if (t->log)
+        log_softmax(t->kernels, t->g.n, row, row, scratch);
+    else
+        t->kernels->row.softmax_f32(t->g.n, row, row);
     for (int64_t i = 0; i < t->g.n; i++) sdx_floats_store(t->dtype, row + i, 1, t->y, first + i * t->g.inner);
 }
 
@@ -103,10 +112,14 @@ static void rows_softmax(void *context, int64_t begin, int64_t end, int worker)
         const float *x = (const float *)t->x + first;
         float *y = (float *)t->y + first;
         if (t->dtype == SDX_F64)
-            row_f64(n, (const double *)t->x + first, t->g.inner, t->log, (double *)t->y + first, (double *)(void *)own);
-        else if (t->dtype != SDX_F32 || t->g.inner != 1) row_buffered(t, first, row, row + n);
-        else if (t->log) log_softmax(t->kernels, n, x, y, row);
-        else t->kernels->row.softmax_f32(n, x, y);
+            row_f64(n, (const double *)t->x + first, t->g.inner, t->log, (double *)t->y + first,
+                    (double *)(void *)own);
+        else if (t->dtype != SDX_F32 || t->g.inner != 1)
+            row_buffered(t, first, row, row + n);
+        else if (t->log)
+            log_softmax(t->kernels, n, x, y, row);
+        else
+            t->kernels->row.softmax_f32(n, x, y);
     }
 }
 
@@ -114,8 +127,8 @@ static sdx_status run_softmax(sdx_run *run)
 {
     const softmax *state = run->state;
     sdx_shape shape = sdx_tensor_shape(&run->in[0]);
-    task t = {run->kernels, find_rows(state, &shape), state->log, run->in[0].dtype, run->in[0].data,
-              run->out[0].data, run->workspace};
+    task t = {run->kernels,    find_rows(state, &shape), state->log,    run->in[0].dtype,
+              run->in[0].data, run->out[0].data,         run->workspace};
     sdx_parallel_for(run->threads, t.g.outer * t.g.inner, sdx_row_grain(t.g.n), rows_softmax, &t);
     return SDX_OK;
 }

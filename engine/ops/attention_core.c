@@ -1,0 +1,185 @@
+/* attention_core.c: see attention.h */
+#include "attention.h"
+
+#include <string.h>
+
+/* ---- one call per (batch, head, part of the queries)
+ * ----------------------------------------------------------------- */
+
+size_t sdx_attention_workspace(const sdx_kernels *kernels, int threads, int64_t queries, int64_t keys,
+                               int64_t head_dim, int64_t value_dim)
+{
+    return sdx_align_up(kernels->attention.workspace_bytes(queries, keys, head_dim, value_dim)) *
+           (size_t)threads;
+}
+
+typedef struct task {
+    const sdx_attention_job *job;
+    int64_t parts; /* that the queries of a head are cut into: more than 1 only when there are too few heads */
+    size_t slice;
+} task;
+
+static void run_part(const task *t, int64_t b, int64_t h, int64_t begin, int64_t end, void *workspace)
+{
+    const sdx_attention_job *j = t->job;
+    sdx_attention_args args = {.queries = end - begin,
+                               .keys = j->keys,
+                               .head_dim = j->head_dim,
+                               .value_dim = j->value_dim,
+                               .q = j->q.data + b * j->q.batch + h * j->q.head + begin * j->q.row,
+                               .ldq = j->q.row,
+                               .k = j->k.data + b * j->k.batch + h * j->k.head,
+                               .ldk = j->k.row,
+                               .v = j->v.data + b * j->v.batch + h * j->v.head,
+                               .ldv = j->v.row,
+                               .scale = j->scale,
+                               .causal = j->causal,
+                               .workspace = workspace};
+    /* Query i sees keys up to i + keys - queries: a part that ends early leaves the keys behind its last query
+     * out. */
+    if (j->causal) args.keys = j->keys - (j->queries - end) > 0 ? j->keys - (j->queries - end) : 0;
+    args.ldout = j->heads * j->value_dim;
+    args.out = j->out + (b * j->queries + begin) * args.ldout + h * j->value_dim;
+    if (j->mask) {
+        args.ldmask = j->mask_rows == 1 ? 0 : j->keys;
+        args.mask = j->mask + b * j->mask_rows * j->keys + begin * args.ldmask;
+    }
+    if (j->bias) {
+        args.ldbias = j->keys;
+        args.bias = j->bias + b * j->bias_batch + h * j->bias_head + begin * j->keys;
+    }
+    j->kernels->attention.run_f32(&args);
+}
+
+static void run_items(void *context, int64_t begin, int64_t end, int worker)
+{
+    const task *t = context;
+    const sdx_attention_job *j = t->job;
+    void *workspace = (char *)j->workspace + (size_t)worker * t->slice;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t part = i % t->parts, head = i / t->parts;
+        run_part(t, head / j->heads, head % j->heads, j->queries * part / t->parts,
+                 j->queries * (part + 1) / t->parts, workspace);
+    }
+}
+
+void sdx_attention_run(const sdx_attention_job *job)
+{
+    int64_t items = job->batch * job->heads, parts = 1;
+    if (items && items < job->threads) parts = (job->threads + items - 1) / items;
+    if (parts > (job->queries + 15) / 16) parts = (job->queries + 15) / 16;
+    if (parts < 1) parts = 1;
+    task t = {job, parts,
+              sdx_attention_workspace(job->kernels, 1, job->queries, job->keys, job->head_dim, job->value_dim)};
+    int64_t work = job->queries / parts * job->keys * (job->head_dim + job->value_dim) / 32;
+    sdx_parallel_for(job->threads, items * parts, sdx_row_grain(work), run_items, &t);
+}
+
+/* ---- masks
+ * -------------------------------------------------------------------------------------------------------------
+ */
+
+static bool agree(sdx_dim a, sdx_dim b)
+{
+    return a < 0 || b < 0 || a == b;
+}
+
+static bool mask_fits(const sdx_shape *m, sdx_dim batch, sdx_dim queries, sdx_dim keys)
+{
+    if (m->rank == 1)
+        return batch < 0 || agree(m->dim[0], batch) || m->dim[0] == 2 * batch || m->dim[0] == 3 * batch + 2;
+    if (m->rank == 2)
+        return (agree(m->dim[0], batch) && agree(m->dim[1], keys)) ||
+               ((agree(m->dim[0], batch) || m->dim[0] == 1) && m->dim[1] == 1);
+    return m->rank == 3 && agree(m->dim[0], batch) && agree(m->dim[1], queries) && agree(m->dim[2], keys);
+}
+
+sdx_status sdx_mask_check(const sdx_shape *mask, sdx_dim batch, sdx_dim queries, sdx_dim keys, sdx_error *err)
+{
+    if (mask->rank < 0 || mask_fits(mask, batch, queries, keys)) return SDX_OK;
+    sdx_shape want = {.rank = 3, .dim = {batch, queries, keys}};
+    char tm[SDX_SHAPE_TEXT], tw[SDX_SHAPE_TEXT];
+    return sdx_fail(err, SDX_ERR_USAGE,
+                    "the mask's shape %s fits no form for [batch,queries,keys] = %s: [B], [2B], "
+                    "[3B+2], [B,T] or [B,S,T]",
+                    sdx_shape_format(mask, tm, sizeof tm), sdx_shape_format(&want, tw, sizeof tw));
+}
+
+int64_t sdx_mask_rows(const sdx_tensor *mask, int64_t batch, int64_t queries, int64_t keys)
+{
+    if (mask->rank == 3) return queries;
+    if (mask->rank == 2 && (mask->dim[0] != batch || mask->dim[1] != keys)) return 0; /* [B,1] and [1,1] */
+    return 1;
+}
+
+void sdx_mask_fill(const sdx_tensor *mask, int64_t batch, int64_t rows, int64_t keys, float filter,
+                   float *addend)
+{
+    const int32_t *m = mask->data;
+    if (mask->rank > 1) {
+        for (int64_t i = 0; i < batch * rows * keys; i++) addend[i] = m[i] > 0 ? 0.0f : filter;
+        return;
+    }
+    bool has_starts = mask->dim[0] == 2 * batch;
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t j = 0; j < keys; j++)
+            addend[b * keys + j] = j < m[b] && (!has_starts || j >= m[batch + b]) ? 0.0f : filter;
+}
+
+sdx_status sdx_attention_check_bias(const sdx_infer *infer, int input, sdx_dim batch, sdx_dim heads,
+                                    sdx_dim queries, sdx_dim keys)
+{
+    const char *name = "attention_bias";
+    const sdx_type *t = sdx_infer_in(infer, input);
+    if (!sdx_infer_has(infer, input)) return SDX_OK;
+    TRY(sdx_want_dtype(infer, input, name, SDX_SET(SDX_F32)));
+    TRY(sdx_want_rank(infer, input, name, 4, 4));
+    if (sdx_type_dim(t, 0) != 1) TRY(sdx_want_dim(infer, input, name, 0, batch));
+    if (sdx_type_dim(t, 1) != 1) TRY(sdx_want_dim(infer, input, name, 1, heads));
+    TRY(sdx_want_dim(infer, input, name, 2, queries));
+    return sdx_want_dim(infer, input, name, 3, keys);
+}
+
+void sdx_attention_set_bias(sdx_attention_job *job, const sdx_tensor *bias)
+{
+    int64_t one = job->queries * job->keys;
+    job->bias = bias->data;
+    job->bias_head = bias->dim[1] == 1 ? 0 : one;
+    job->bias_batch = bias->dim[0] == 1 ? 0 : one * bias->dim[1];
+}
+
+/* ---- keys and values of earlier tokens
+ * ------------------------------------------------------------------------------------- */
+
+sdx_heads sdx_heads_of(const float *data, int64_t heads, int64_t length, int64_t dim)
+{
+    return (sdx_heads){data, heads * length * dim, length * dim, dim};
+}
+
+typedef struct append_task {
+    int64_t heads, past_length, length, dim;
+    const float *past;
+    sdx_heads fresh;
+    float *present;
+} append_task;
+
+static void append_heads(void *context, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const append_task *t = context;
+    for (int64_t i = begin; i < end; i++) {
+        float *to = t->present + i * (t->past_length + t->length) * t->dim;
+        size_t old = (size_t)(t->past_length * t->dim);
+        if (old) memcpy(to, t->past + (size_t)i * old, old * sizeof *to);
+        const float *from = t->fresh.data + i / t->heads * t->fresh.batch + i % t->heads * t->fresh.head;
+        for (int64_t r = 0; r < t->length && t->dim; r++)
+            memcpy(to + old + r * t->dim, from + r * t->fresh.row, (size_t)t->dim * sizeof *to);
+    }
+}
+
+void sdx_attention_append(int threads, int64_t batch, int64_t heads, int64_t past_length, int64_t length,
+                          int64_t dim, const float *past, sdx_heads fresh, float *present)
+{
+    append_task t = {heads, past_length, length, dim, past, fresh, present};
+    sdx_parallel_for(threads, batch * heads, sdx_row_grain((past_length + length) * dim / 4), append_heads, &t);
+}
