@@ -248,6 +248,8 @@ char *sdx_node_format(const sdx_node *node, char *buf, size_t size);
 
 /* Reads one file; sdx_model_open of the public interface also looks into folders. */
 sdx_status sdx_onnx_read(const char *path, sdx_model **out, sdx_error *err);
+/* The same of bytes that are mapped already: takes the mapping over, also on failure. */
+sdx_status sdx_onnx_read_mapped(const char *path, sdx_file_map file, sdx_model **out, sdx_error *err);
 
 typedef struct sdx_onnx_write_options {
     bool external_data; /* weights of 1 KiB and more go to "<file name>.data" beside the file; forced above 2 GB */

@@ -34,7 +34,4 @@ sdx_status sdx_onnx_read_sparse(sdx_onnx_source *source, const Onnx__SparseTenso
 sdx_status sdx_onnx_find_external(sdx_onnx_source *source, const Onnx__TensorProto *proto, size_t bytes,
                                   const unsigned char **data, sdx_error *err);
 
-/* sdx_onnx_read of bytes that are mapped already; takes the mapping over, also on failure. */
-sdx_status sdx_onnx_read_mapped(const char *path, sdx_file_map file, sdx_model **out, sdx_error *err);
-
 #endif
