@@ -168,10 +168,11 @@ static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id norm, con
     sdx_id in[9] = {SDX_NONE, SDX_NONE, m->word.table, m->position.table, m->segment.table, m->gamma, m->beta,
                     SDX_NONE, SDX_NONE};
     sdx_id out[3] = {g->node[norm].out[0], SDX_NONE, m->sum}, node;
+    TRY(sdx_graph_add_value(g, "mask_index", &out[1], context->err)); /* ONNX Runtime insists that it has a name */
     TRY(sdx_pass_int32(context, g, m->word.ids, &in[0]));
     if (m->segment.ids != SDX_NONE) TRY(sdx_pass_int32(context, g, m->segment.ids, &in[1]));
     if (!m->position.counts) TRY(sdx_pass_int32(context, g, m->position.ids, &in[8]));
-    int n_in = m->position.counts ? 7 : 9, n_out = m->sum == SDX_NONE ? 1 : 3;
+    int n_in = m->position.counts ? 7 : 9, n_out = m->sum == SDX_NONE ? 2 : 3;
     TRY(sdx_pass_replace(context, g, norm, SDX_MS, "EmbedLayerNormalization", n_in, in, n_out, out, &node));
     return sdx_node_set_float(g, node, "epsilon", m->epsilon, context->err);
 }
