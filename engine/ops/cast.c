@@ -1,0 +1,94 @@
+/* cast.c: Cast and CastLike between all numeric types and bool, and from strings. C leaves the conversion of a float
+ * beyond an integer type's range undefined; here it gives the nearest value of that type, and NaN gives 0. */
+#include "contents.h"
+#include "copy.h"
+#include "lanes.h"
+
+#include <stdlib.h>
+
+static sdx_status check_types(sdx_dtype from, sdx_dtype to, sdx_error *err)
+{
+    bool from_ok = from == SDX_UNDEFINED || from == to || from == SDX_STRING || sdx_dtype_lane(from) != SDX_LANE_NONE;
+    if (from_ok && (from == to || sdx_dtype_lane(to) != SDX_LANE_NONE)) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "casts from %s to %s (type %d) are not supported", sdx_dtype_name(from),
+                    sdx_dtype_name(to), (int)to);
+}
+
+/* Numbers that the new type holds; sizes are taken to fit any type that is meant for them. */
+static sdx_element cast_element(sdx_element e, sdx_dtype to)
+{
+    bool wide = to == SDX_I64 || to == SDX_I32;
+    if (!sdx_element_is_number(e)) return wide ? e : SDX_ELEMENT_NONE;
+    if (to == SDX_BOOL) return sdx_element_number(e.number != 0);
+    return to == SDX_I64 || (wide && e.number == (int32_t)e.number) ? e : SDX_ELEMENT_NONE;
+}
+
+static sdx_status infer_to(sdx_infer *x, sdx_dtype to)
+{
+    sdx_infer_set(x, 0, to, &x->in[0].shape);
+    if (to == SDX_UNDEFINED) return SDX_OK;
+    TRY(check_types(x->in[0].dtype, to, x->err));
+    int n;
+    const sdx_element *from = sdx_infer_contents(x, 0, &n);
+    sdx_element *e = from && !sdx_dtype_is_float(to) ? sdx_infer_new_contents(x, n) : NULL;
+    for (int i = 0; e && i < n; i++) e[i] = cast_element(from[i], to);
+    sdx_infer_set_contents(x, 0, e, n);
+    return SDX_OK;
+}
+
+static sdx_status infer_cast(sdx_infer *x)
+{
+    const sdx_attr *to = sdx_node_attr(x->node, "to");
+    if (!to) return sdx_fail(x->err, SDX_ERR_FILE, "it lacks the attribute \"to\"");
+    if (to->i <= 0 || to->i > SDX_BF16)
+        return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "casts to type %lld are not supported", (long long)to->i);
+    return infer_to(x, (sdx_dtype)to->i);
+}
+
+static sdx_status infer_cast_like(sdx_infer *x) { return infer_to(x, x->in[1].dtype); }
+
+typedef struct cast_call {
+    const sdx_run *run;
+    const void *x;
+    void *y;
+    sdx_dtype from, to;
+} cast_call;
+
+static void load_strings(const char *const *x, int64_t at, int64_t n, sdx_lane *lane)
+{
+    for (int64_t i = 0; i < n; i++) lane[i].f = x[at + i] ? strtod(x[at + i], NULL) : 0;
+}
+
+static void cast_range(void *context, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const cast_call *c = context;
+    if (c->from == SDX_F16 && c->to == SDX_F32) {
+        c->run->kernels->element.f16_to_f32(end - begin, (const uint16_t *)c->x + begin, (float *)c->y + begin);
+        return;
+    }
+    sdx_lane lane[SDX_LANES];
+    for (int64_t at = begin; at < end; at += SDX_LANES) {
+        int64_t n = end - at < SDX_LANES ? end - at : SDX_LANES;
+        if (c->from == SDX_STRING) load_strings(c->x, at, n, lane);
+        else sdx_lanes_load(c->from, c->x, at, 1, n, lane);
+        sdx_lanes_convert(c->from == SDX_STRING ? SDX_LANE_F : sdx_dtype_lane(c->from), c->to, n, lane);
+        sdx_lanes_store(c->to, lane, n, c->y, at);
+    }
+}
+
+static sdx_status run_cast(sdx_run *r)
+{
+    cast_call c = {r, r->in[0].data, r->out[0].data, r->in[0].dtype, r->out[0].dtype};
+    if (c.from == c.to) return sdx_run_copy(r);
+    sdx_parallel_for(r->threads, sdx_tensor_count(&r->in[0]), SDX_WALK_GRAIN, cast_range, &c);
+    return SDX_OK;
+}
+
+/* Cast-1 spells its type as a word; nothing writes it any more. */
+static const sdx_op_def rows[] = {
+    {"", "Cast", 6, 0, 1, 1, 1, 1, 0, infer_cast, NULL, NULL, run_cast},
+    {"", "CastLike", 15, 0, 2, 2, 1, 1, 0, infer_cast_like, NULL, NULL, run_cast},
+};
+
+SDX_OP_TABLE(cast);
