@@ -3,6 +3,7 @@
  *     Constant                          -> an initializer, without copying its data
  *     f(c1, c2, ...)                    -> the operator is run here, by the engine's callback
  *     Shape(x)[-1], x of size [B,S,64]  -> 64: inference knew the contents, though x is not constant
+ *     Cast(integers) * 0                -> 0: the way exporters keep an input that a model ignores
  *
  * One sweep in topological order suffices: what was just folded is a constant to the nodes after it. Results that
  * would make the file grow stay as they are: a constant is worth at most FREE_BYTES, or the bytes of an input that
@@ -128,6 +129,28 @@ static sdx_status fold_by_running(sdx_pass_context *context, sdx_graph *g, sdx_i
     return SDX_OK;
 }
 
+/* ---- zero ----------------------------------------------------------------------------------------------- */
+
+/* A cast integer is finite, so that times 0 it is 0. Of one element: constants stay small. */
+static bool is_zero_product(const sdx_graph *g, const sdx_node *n)
+{
+    sdx_id x;
+    double number;
+    if (!sdx_node_is(n, "Mul") || !sdx_match_scalar_operand(g, n, &x, &number) || number != 0) return false;
+    const sdx_node *cast = sdx_match_op(g, x, "Cast");
+    const sdx_type *type = sdx_match_type(g, n->out[0]);
+    return cast && sdx_dtype_is_integer(sdx_match_type(g, cast->in[0])->dtype) && type->dtype == SDX_F32 &&
+           sdx_shape_count(&type->shape) == 1;
+}
+
+static sdx_status fold_zero(sdx_pass_context *context, sdx_graph *g, sdx_id node)
+{
+    static const float zero;
+    sdx_id value = g->node[node].out[0];
+    sdx_tensor t = sdx_tensor_make(SDX_F32, &g->value[value].type.shape, &zero);
+    return become_constant(context, g, node, value, &t);
+}
+
 static sdx_status fold_node(sdx_pass_context *context, sdx_graph *g, sdx_id id)
 {
     const sdx_node *n = &g->node[id];
@@ -138,6 +161,7 @@ static sdx_status fold_node(sdx_pass_context *context, sdx_graph *g, sdx_id id)
     if (is_kept(n)) return SDX_OK;
     if (n->n_out == 1 && known_integers(sdx_match_type(g, n->out[0]), ints))
         return fold_contents(context, g, id, n->out[0], ints);
+    if (is_zero_product(g, n)) return fold_zero(context, g, id);
     if (!context->eval || !reads_constants(g, n, &replaced) || !is_affordable(g, n, replaced)) return SDX_OK;
     return fold_by_running(context, g, id);
 }

@@ -6,7 +6,8 @@
  *
  * becomes com.microsoft EmbedLayerNormalization with int32 ids. The operator counts positions by itself; they are
  * given as position_ids only where the model computes them otherwise (RoBERTa skips padding). Segments are optional.
- * A sum of look-ups does not depend on the roles of its tables, so any two or three with full ids will do. */
+ * A sum of look-ups does not depend on the roles of its tables, so any two or three with full ids will do. A look-up
+ * of the same row everywhere (token_type_ids that default to 0) is added to the table of positions beforehand. */
 #include <string.h>
 
 #include "passes.h"
@@ -14,18 +15,21 @@
 typedef struct lookup {
     sdx_id table, ids;
     int64_t rows;
-    bool counts; /* the ids are 0, 1, 2, ... in every row */
+    bool counts;      /* the ids are 0, 1, 2, ... in every row */
+    bool is_constant; /* the ids are all `row` */
+    int64_t row;
 } lookup;
 
 typedef struct embedding {
-    lookup word, segment, position; /* table SDX_NONE: absent */
+    lookup word, segment, position, constant; /* table SDX_NONE: absent */
     sdx_id gamma, beta, sum;
     float epsilon;
 } embedding;
 
 /* ---- positions ------------------------------------------------------------------------------------------ */
 
-static bool counts_up(const sdx_tensor *t)
+/* Elements first, first + step, first + 2 step, ... of a constant at any alignment. */
+static bool is_progression(const sdx_tensor *t, int64_t first, int64_t step)
 {
     if (t->dtype != SDX_I64 && t->dtype != SDX_I32) return false;
     size_t each = sdx_dtype_size(t->dtype);
@@ -34,10 +38,12 @@ static bool counts_up(const sdx_tensor *t)
         int64_t wide = 0;
         int32_t narrow = 0;
         memcpy(each == 8 ? (void *)&wide : (void *)&narrow, (const char *)t->data + (size_t)i * each, each);
-        if ((each == 8 ? wide : narrow) != i) return false;
+        if ((each == 8 ? wide : narrow) != first + step * i) return false;
     }
     return true;
 }
+
+static bool counts_up(const sdx_tensor *t) { return is_progression(t, 0, 1); }
 
 static bool is_one_int(const sdx_graph *g, sdx_id v, int64_t wanted)
 {
@@ -83,6 +89,18 @@ static bool counts(const sdx_graph *g, sdx_id ids, sdx_dim length)
     return row && row->rank >= 1 && row->dim[row->rank - 1] == length && sdx_tensor_count(row) == length && counts_up(row);
 }
 
+/* ids is row 0 or 1 whatever the input: a slice of a buffer of that number, perhaps repeated. */
+static bool is_constant(const sdx_graph *g, sdx_id ids, int64_t *row)
+{
+    for (const sdx_node *n; (n = sdx_match_op(g, ids, "Expand")) || (n = sdx_match_op(g, ids, "Unsqueeze")) ||
+                            (n = sdx_match_op(g, ids, "Slice"));)
+        ids = n->in[0];
+    const sdx_tensor *t = sdx_graph_constant(g, sdx_match_through(g, ids));
+    for (*row = 0; t && *row < 2; ++*row)
+        if (is_progression(t, *row, 0)) return true;
+    return false;
+}
+
 /* ---- look-ups ------------------------------------------------------------------------------------------- */
 
 static bool match_lookup(const sdx_graph *g, sdx_id v, const sdx_shape *sum, lookup *out)
@@ -91,10 +109,12 @@ static bool match_lookup(const sdx_graph *g, sdx_id v, const sdx_shape *sum, loo
     if (!gather || sdx_node_int(gather, "axis", 0) != 0) return false;
     const sdx_tensor *table = sdx_graph_constant(g, gather->in[0]);
     if (!table || table->dtype != SDX_F32 || table->rank != 2 || table->dim[1] != sum->dim[2]) return false;
-    *out = (lookup){gather->in[0], gather->in[1], table->dim[0], counts(g, gather->in[1], sum->dim[1])};
+    *out = (lookup){.table = gather->in[0], .ids = gather->in[1], .rows = table->dim[0]};
+    out->is_constant = is_constant(g, out->ids, &out->row) && out->row < out->rows;
+    out->counts = !out->is_constant && counts(g, out->ids, sum->dim[1]);
     const sdx_shape *ids = &sdx_match_type(g, out->ids)->shape;
     bool full = ids->rank == 2 && sdx_dim_same(ids->dim[0], sum->dim[0]) && sdx_dim_same(ids->dim[1], sum->dim[1]);
-    return full || out->counts;
+    return full || out->counts || out->is_constant;
 }
 
 /* The look-ups in a tree of Adds; more than three are counted but not kept. */
@@ -130,16 +150,18 @@ static int largest(const lookup *list, int count)
 static bool assign(lookup *list, int count, embedding *m)
 {
     int counted = -1;
+    m->segment.table = m->segment.ids = m->constant.table = SDX_NONE;
+    for (int i = count; i-- > 0;)
+        if (list[i].is_constant && m->constant.table == SDX_NONE) m->constant = take(list, &count, i);
     for (int i = 0; i < count; i++)
         if (list[i].counts) counted = i;
-    m->segment.table = m->segment.ids = SDX_NONE;
     if (counted >= 0) m->position = take(list, &count, counted);
     if (count == 0) return false;
     m->word = take(list, &count, largest(list, count));
     if (counted < 0 && count == 0) return false;
     if (counted < 0) m->position = take(list, &count, largest(list, count));
     if (count > 0) m->segment = take(list, &count, 0);
-    return !m->word.counts && !m->segment.counts;
+    return !m->word.counts && !m->segment.counts && !m->word.is_constant && !m->segment.is_constant;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------ */
@@ -163,12 +185,34 @@ static const char *match(const sdx_graph *g, const sdx_node *norm, embedding *m)
     return NULL;
 }
 
+/* positions + the constant row, as a new table */
+static sdx_status add_constant_row(sdx_pass_context *context, sdx_graph *g, const lookup *constant, sdx_id *table)
+{
+    sdx_tensor t = *sdx_graph_constant(g, *table);
+    int64_t width = t.dim[1];
+    size_t row_bytes = (size_t)width * sizeof(float), bytes = sdx_tensor_bytes(&t);
+    const char *row = (const char *)sdx_graph_constant(g, constant->table)->data + (size_t)constant->row * row_bytes;
+    float *sum = sdx_arena_alloc(&g->model->arena, bytes);
+    if (!sum) return sdx_fail_memory(context->err, bytes);
+    memcpy(sum, t.data, bytes);
+    for (int64_t k = 0; k < width; k++) {
+        float addend;
+        memcpy(&addend, row + (size_t)k * sizeof addend, sizeof addend);
+        for (int64_t i = 0; i < t.dim[0]; i++) sum[i * width + k] += addend;
+    }
+    const char *name = sdx_arena_printf(&g->model->arena, "%s_and_segment", g->value[*table].name);
+    if (!name) return sdx_fail_memory(context->err, 64);
+    t.data = sum;
+    return sdx_graph_add_constant(g, name, &t, table, context->err);
+}
+
 static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id norm, const embedding *m)
 {
     sdx_id in[9] = {SDX_NONE, SDX_NONE, m->word.table, m->position.table, m->segment.table, m->gamma, m->beta,
                     SDX_NONE, SDX_NONE};
     sdx_id out[3] = {g->node[norm].out[0], SDX_NONE, m->sum}, node;
     TRY(sdx_graph_add_value(g, "mask_index", &out[1], context->err)); /* ONNX Runtime insists that it has a name */
+    if (m->constant.table != SDX_NONE) TRY(add_constant_row(context, g, &m->constant, &in[3]));
     TRY(sdx_pass_int32(context, g, m->word.ids, &in[0]));
     if (m->segment.ids != SDX_NONE) TRY(sdx_pass_int32(context, g, m->segment.ids, &in[1]));
     if (!m->position.counts) TRY(sdx_pass_int32(context, g, m->position.ids, &in[8]));

@@ -13,6 +13,7 @@ const sdx_pass sdx_passes[] = {
     {"eliminate", "drop nodes that change nothing", sdx_pass_eliminate},
     {"fold_shapes", "spell Reshape targets as constants", sdx_pass_fold_shapes},
     {"merge_duplicates", "compute equal things once", sdx_pass_merge_duplicates},
+    {"fuse_index", "look-ups at the coordinates that NonZero found", sdx_pass_fuse_index},
     {"fuse_layer_norm", "LayerNormalization from its arithmetic", sdx_pass_fuse_layer_norm},
     {"fuse_gelu", "Gelu, FastGelu and QuickGelu from their arithmetic", sdx_pass_fuse_gelu},
     {"fuse_attention", "self-attention with its projections, scale and mask", sdx_pass_fuse_attention},

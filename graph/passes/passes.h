@@ -10,6 +10,7 @@ sdx_status sdx_pass_fold_constants(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fold_shapes(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_eliminate(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_merge_duplicates(sdx_pass_context *context, sdx_graph *graph);
+sdx_status sdx_pass_fuse_index(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_layer_norm(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_gelu(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_attention(sdx_pass_context *context, sdx_graph *graph);
