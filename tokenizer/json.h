@@ -1,0 +1,38 @@
+/* json.h: reading JSON objects whose types cannot be trusted. Messages name the member, not the file: the
+ * caller puts the file's name in front once. */
+#ifndef SDX_TOKENIZER_JSON_H
+#define SDX_TOKENIZER_JSON_H
+
+#include <jansson.h>
+
+#include "tokenizer.h"
+
+/* The root object of a file; json_decref it. flags: jansson's, further ones. */
+sdx_status sdx_json_load(const char *path, size_t flags, json_t **out, sdx_error *err);
+/* Members of `object`, which may be NULL: absent or null gives the fallback, another type is an error. */
+sdx_status sdx_json_bool(const json_t *object, const char *name, bool fallback, bool *out, sdx_error *err);
+sdx_status sdx_json_integer(const json_t *object, const char *name, int64_t fallback, int64_t *out,
+                            sdx_error *err);
+/* A copy in the tokenizer's arena; fallback NULL: the member is required. */
+sdx_status sdx_json_string(sdx_tokenizer *t, const json_t *object, const char *name, const char *fallback,
+                           sdx_string *out, sdx_error *err);
+/* The member "type"; "" if it is absent. Points into the JSON. */
+const char *sdx_json_type(const json_t *object);
+/* An added token's text and flags; text points into the JSON. */
+sdx_status sdx_json_added_token(const json_t *object, int64_t id, sdx_added_token *out, sdx_error *err);
+
+/* tokenizer_config.json and special_tokens_map.json beside a tokenizer; each may be absent (NULL). */
+typedef struct sdx_tokenizer_config {
+    json_t *config, *special; /* owned */
+} sdx_tokenizer_config;
+
+sdx_status sdx_tokenizer_config_open(const char *tokenizer_path, sdx_tokenizer_config *out, sdx_error *err);
+void sdx_tokenizer_config_close(sdx_tokenizer_config *c);
+/* The text of "cls_token" and the like, or NULL. Points into the JSON. */
+const char *sdx_tokenizer_config_token(const sdx_tokenizer_config *c, const char *name);
+/* Special tokens and the added ones listed in the configuration, those already known left alone. */
+sdx_status sdx_tokenizer_config_add_tokens(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err);
+/* Everything that is not a pipeline step: special ids, maximum length, clean-up, side of truncation. */
+sdx_status sdx_tokenizer_config_apply(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err);
+
+#endif

@@ -1,0 +1,132 @@
+/* tokenizer_config.c: what transformers keeps beside a tokenizer: tokenizer_config.json and, from older
+ * versions, special_tokens_map.json. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/file.h"
+#include "json.h"
+
+static sdx_status load_beside(const char *folder, const char *name, json_t **out, sdx_error *err)
+{
+    char *path = sdx_path_join(folder, name);
+    if (!path) return sdx_fail_memory(err, strlen(folder));
+    /* model_max_length may be 10^30, which is an integer to Python and not to jansson */
+    sdx_status status = sdx_file_exists(path) ? sdx_json_load(path, JSON_DECODE_INT_AS_REAL, out, err) : SDX_OK;
+    free(path);
+    return status;
+}
+
+sdx_status sdx_tokenizer_config_open(const char *tokenizer_path, sdx_tokenizer_config *out, sdx_error *err)
+{
+    *out = (sdx_tokenizer_config){0};
+    char *folder = sdx_path_dirname(tokenizer_path);
+    if (!folder) return sdx_fail_memory(err, strlen(tokenizer_path));
+    sdx_status status = load_beside(folder, "tokenizer_config.json", &out->config, err);
+    if (status == SDX_OK) status = load_beside(folder, "special_tokens_map.json", &out->special, err);
+    free(folder);
+    if (status != SDX_OK) sdx_tokenizer_config_close(out);
+    return status;
+}
+
+void sdx_tokenizer_config_close(sdx_tokenizer_config *c)
+{
+    json_decref(c->config);
+    json_decref(c->special);
+    *c = (sdx_tokenizer_config){0};
+}
+
+/* A special token: a string, or an object with the string as its content. */
+static const char *token_text(const json_t *value)
+{
+    return json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+}
+
+const char *sdx_tokenizer_config_token(const sdx_tokenizer_config *c, const char *name)
+{
+    const char *text = token_text(json_object_get(c->config, name));
+    return text ? text : token_text(json_object_get(c->special, name));
+}
+
+/* Each special token: its name in the files, its usual texts, and where its id goes. */
+static const struct {
+    const char *name, *usual[2];
+    size_t offset;
+} specials[] = {
+    {"unk_token", {"[UNK]", "<unk>"}, offsetof(sdx_tokenizer, unk_id)},
+    {"sep_token", {"[SEP]", "</s>"}, offsetof(sdx_tokenizer, sep_id)},
+    {"pad_token", {"[PAD]", "<pad>"}, offsetof(sdx_tokenizer, pad_id)},
+    {"cls_token", {"[CLS]", "<s>"}, offsetof(sdx_tokenizer, cls_id)},
+    {"mask_token", {"[MASK]", "<mask>"}, offsetof(sdx_tokenizer, mask_id)},
+    {"bos_token", {"<s>", NULL}, offsetof(sdx_tokenizer, bos_id)},
+    {"eos_token", {"</s>", NULL}, offsetof(sdx_tokenizer, eos_id)},
+};
+enum { SPECIALS = sizeof specials / sizeof *specials };
+
+/* "added_tokens_decoder": {"103": {"content": ...}, ...} */
+static sdx_status add_listed(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err)
+{
+    const char *key;
+    json_t *value, *list = json_object_get(c->config, "added_tokens_decoder");
+    json_object_foreach(list, key, value)
+    {
+        char *end;
+        errno = 0;
+        long long id = strtoll(key, &end, 10);
+        if (errno || end == key || *end || id < 0) {
+            return sdx_fail(err, SDX_ERR_FILE, "added_tokens_decoder: \"%.40s\" is not an id", key);
+        }
+        sdx_added_token token;
+        TRY(sdx_json_added_token(value, id, &token, err));
+        TRY(sdx_tokenizer_add(t, token, err));
+    }
+    return SDX_OK;
+}
+
+static bool is_added(const sdx_tokenizer *t, const char *text)
+{
+    for (size_t i = 0; i < t->added_count; i++) {
+        if (t->added[i].text.size == strlen(text) && !strcmp(t->added[i].text.data, text)) return true;
+    }
+    return false;
+}
+
+sdx_status sdx_tokenizer_config_add_tokens(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err)
+{
+    TRY(add_listed(c, t, err));
+    for (size_t i = 0; i < SPECIALS; i++) {
+        const char *text = sdx_tokenizer_config_token(c, specials[i].name);
+        bool bert = specials[i].usual[0][0] == '[';
+        if (!text && bert) text = specials[i].usual[0]; /* BertTokenizer's defaults */
+        if (!text || is_added(t, text)) continue;
+        sdx_added_token token = {.text = {text, strlen(text)}, .id = -1, .special = true};
+        TRY(sdx_tokenizer_add(t, token, err));
+    }
+    return SDX_OK;
+}
+
+static int32_t special_id(const sdx_tokenizer_config *c, const sdx_tokenizer *t, size_t i)
+{
+    const char *text = sdx_tokenizer_config_token(c, specials[i].name);
+    if (text) return sdx_tokenizer_find(t, text, strlen(text));
+    int32_t id = -1;
+    for (size_t k = 0; id < 0 && k < 2 && specials[i].usual[k]; k++) {
+        id = sdx_tokenizer_find(t, specials[i].usual[k], strlen(specials[i].usual[k]));
+    }
+    return id;
+}
+
+sdx_status sdx_tokenizer_config_apply(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err)
+{
+    enum { ABSURD = 1000000000 }; /* transformers writes 10^30 for "no limit" */
+    for (size_t i = 0; i < SPECIALS; i++) *(int32_t *)((char *)t + specials[i].offset) = special_id(c, t, i);
+    const json_t *length = json_object_get(c->config, "model_max_length");
+    double limit = json_number_value(length);
+    if (limit >= 1 && limit < ABSURD)
+        t->model_max_length = (size_t)limit;
+    else if (length)
+        t->model_max_length = 0;
+    const char *side = json_string_value(json_object_get(c->config, "truncation_side"));
+    if (side) t->truncate_left = !strcmp(side, "left");
+    return sdx_json_bool(c->config, "clean_up_tokenization_spaces", false, &t->clean_up_spaces, err);
+}
