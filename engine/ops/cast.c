@@ -85,7 +85,6 @@ static sdx_status run_cast(sdx_run *r)
     return SDX_OK;
 }
 
-/* Cast-1 spells its type as a word; nothing writes it any more. */
 static const sdx_op_def rows[] = {
     {"", "Cast", 6, 0, 1, 1, 1, 1, 0, infer_cast, NULL, NULL, run_cast},
     {"", "CastLike", 15, 0, 2, 2, 1, 1, 0, infer_cast_like, NULL, NULL, run_cast},

@@ -59,10 +59,8 @@ static void join_contents(sdx_infer *x, int64_t total)
 
 static sdx_status concat_axis(const sdx_node *node, int rank, int *axis, sdx_error *err)
 {
-    bool defaulted = node->def && node->def->since < 4;
-    if (!defaulted && !sdx_node_attr(node, "axis"))
-        return sdx_fail(err, SDX_ERR_FILE, "it lacks the attribute \"axis\"");
-    return sdx_axis_normalize(sdx_node_int(node, "axis", 1), rank, axis, err);
+    if (!sdx_node_attr(node, "axis")) return sdx_fail(err, SDX_ERR_FILE, "it lacks the attribute \"axis\"");
+    return sdx_axis_normalize(sdx_node_int(node, "axis", 0), rank, axis, err);
 }
 
 static sdx_status infer_concat(sdx_infer *x)
@@ -183,9 +181,7 @@ static sdx_status run_split(sdx_run *r)
 }
 
 static const sdx_op_def rows[] = {
-    {"", "Concat", 1, 3, 1, -1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_concat, NULL, NULL, run_concat},
     {"", "Concat", 4, 0, 1, -1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_concat, NULL, NULL, run_concat},
-    {"", "Split", 1, 1, 1, 2, 1, -1, SDX_OP_ANY_ALIGNMENT, infer_split, NULL, NULL, run_split},
     {"", "Split", 2, 12, 1, 1, 1, -1, SDX_OP_ANY_ALIGNMENT, infer_split, NULL, NULL, run_split},
     {"", "Split", 13, 17, 1, 2, 1, -1, SDX_OP_ANY_ALIGNMENT, infer_split, NULL, NULL, run_split},
     {"", "Split", 18, 0, 1, 2, 1, -1, SDX_OP_ANY_ALIGNMENT, infer_split, NULL, NULL, run_split},

@@ -178,20 +178,13 @@ static sdx_status infer_reshape(sdx_infer *x)
 {
     TRY(sdx_infer_identity(x));
     x->out[0].shape = SDX_SHAPE_UNKNOWN;
-    if (x->n_in > 1) {
-        const sdx_shape *s = &x->in[1].shape;
-        int n;
-        const sdx_element *e = sdx_infer_contents(x, 1, &n);
-        if (e) return reshape_to(x, n, e);
-        if (s->rank == 1 && s->dim[0] >= 0)
-            return reshape_to(x, s->dim[0] > SDX_MAX_RANK ? SDX_MAX_RANK + 1 : (int)s->dim[0], NULL);
-        return SDX_OK;
-    }
-    sdx_ints shape; /* Reshape-1 */
-    TRY(sdx_infer_ints(x, "shape", -1, &shape));
-    sdx_element e[SDX_MAX_ELEMENTS];
-    for (int i = 0; i < shape.count; i++) e[i] = sdx_element_number(shape.v[i]);
-    return reshape_to(x, shape.count, e);
+    const sdx_shape *s = &x->in[1].shape;
+    int n;
+    const sdx_element *e = sdx_infer_contents(x, 1, &n);
+    if (e) return reshape_to(x, n, e);
+    if (s->rank == 1 && s->dim[0] >= 0)
+        return reshape_to(x, s->dim[0] > SDX_MAX_RANK ? SDX_MAX_RANK + 1 : (int)s->dim[0], NULL);
+    return SDX_OK;
 }
 
 static sdx_status infer_flatten(sdx_infer *x)
@@ -321,7 +314,6 @@ static sdx_status run_dropout(sdx_run *r)
 static const sdx_op_def rows[] = {
     {"", "Shape", 1, 0, 1, 1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_shape, NULL, NULL, run_shape},
     {"", "Size", 1, 0, 1, 1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_size, NULL, NULL, run_size},
-    {"", "Reshape", 1, 4, 1, 1, 1, 1, SDX_OP_VIEW, infer_reshape, NULL, NULL, sdx_run_copy},
     {"", "Reshape", 5, 0, 2, 2, 1, 1, SDX_OP_VIEW, infer_reshape, NULL, NULL, sdx_run_copy},
     {"", "Flatten", 1, 0, 1, 1, 1, 1, SDX_OP_VIEW, infer_flatten, NULL, NULL, sdx_run_copy},
     {"", "Squeeze", 1, 12, 1, 1, 1, 1, SDX_OP_VIEW, infer_squeeze, NULL, NULL, sdx_run_copy},
@@ -330,7 +322,7 @@ static const sdx_op_def rows[] = {
     {"", "Unsqueeze", 13, 0, 2, 2, 1, 1, SDX_OP_VIEW, infer_unsqueeze, NULL, NULL, sdx_run_copy},
     {"", "Identity", 1, 0, 1, 1, 1, 1, SDX_OP_VIEW, sdx_infer_identity, NULL, NULL, sdx_run_copy},
     {"", "Expand", 8, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_expand, NULL, NULL, run_expand},
-    {"", "Dropout", 1, 9, 1, 1, 1, 2, SDX_OP_INPLACE, infer_dropout, NULL, NULL, run_dropout},
+    {"", "Dropout", 7, 9, 1, 1, 1, 2, SDX_OP_INPLACE, infer_dropout, NULL, NULL, run_dropout},
     {"", "Dropout", 10, 11, 1, 1, 1, 2, SDX_OP_INPLACE, infer_dropout, NULL, NULL, run_dropout},
     {"", "Dropout", 12, 0, 1, 3, 1, 2, SDX_OP_INPLACE, infer_dropout, NULL, NULL, run_dropout},
 };

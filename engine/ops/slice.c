@@ -189,11 +189,6 @@ static sdx_status spread_pads(const sdx_ints *pads, const sdx_ints *axes, int ra
     return SDX_OK;
 }
 
-static const char *pads_attribute(const sdx_node *node)
-{
-    return sdx_node_attr(node, "paddings") ? "paddings" : "pads"; /* Pad-1, Pad-2 */
-}
-
 static sdx_status padded_size(sdx_infer *x, pad_mode mode, sdx_dim dim, int64_t before, int64_t after, sdx_dim *out)
 {
     sdx_element e = sdx_model_arith(x->model, '+', sdx_element_from_dim(dim), sdx_element_number(before));
@@ -212,7 +207,7 @@ static sdx_status infer_pad(sdx_infer *x)
     sdx_ints pads, axes;
     pad_mode mode;
     TRY(read_mode(x->node, &mode, x->err));
-    TRY(sdx_infer_ints(x, pads_attribute(x->node), 1, &pads));
+    TRY(sdx_infer_ints(x, "pads", 1, &pads));
     TRY(sdx_infer_ints(x, NULL, 3, &axes));
     sdx_shape out = x->in[0].shape;
     bool known = pads.known && axes.known;
@@ -314,7 +309,7 @@ static sdx_status run_pad(sdx_run *r)
     float own;
     int64_t before[SDX_MAX_RANK], after[SDX_MAX_RANK];
     TRY(read_mode(r->node, &mode, r->err));
-    TRY(sdx_run_ints(r, pads_attribute(r->node), 1, &pads));
+    TRY(sdx_run_ints(r, "pads", 1, &pads));
     TRY(sdx_run_ints(r, NULL, 3, &axes));
     TRY(spread_pads(&pads, &axes, in.rank, before, after, r->err));
     TRY(read_value(r, &c.value, &own));
@@ -333,7 +328,7 @@ static sdx_status run_pad(sdx_run *r)
 static const sdx_op_def rows[] = {
     {"", "Slice", 1, 9, 1, 1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_slice, NULL, NULL, run_slice},
     {"", "Slice", 10, 0, 3, 5, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_slice, NULL, NULL, run_slice},
-    {"", "Pad", 1, 10, 1, 1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_pad, NULL, plan_pad, run_pad},
+    {"", "Pad", 2, 10, 1, 1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_pad, NULL, plan_pad, run_pad},
     {"", "Pad", 11, 17, 2, 3, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_pad, NULL, plan_pad, run_pad},
     {"", "Pad", 18, 0, 2, 4, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_pad, NULL, plan_pad, run_pad},
 };
