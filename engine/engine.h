@@ -120,6 +120,10 @@ typedef struct sdx_eval_context {
 sdx_status sdx_eval_node(void *context, const sdx_model *model, const sdx_node *node, sdx_arena *arena,
                          sdx_tensor *outputs, sdx_error *err);
 
+/* Runs the file `original` and the rewritten model on made-up inputs; a difference is SDX_ERR_INTERNAL and names the
+ * output. Takes the model over. */
+sdx_status sdx_validate(const char *original, sdx_model *rewritten, sdx_error *err);
+
 /* An input of the graph that the caller must give: not a weight listed among the inputs. */
 static inline bool sdx_is_fed(const sdx_graph *graph, int i) { return !graph->value[graph->input[i]].type.constant; }
 

@@ -1,0 +1,168 @@
+/* optimize.c: a file in, passes, a file out. The rewritten graph is run against the original before a byte is
+ * written. Reading twice is cheap, as weights stay in the mapping: one copy is run, its twin is written. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/memory.h"
+#include "engine.h"
+#include "ops/ops.h"
+
+/* ---- counts ------------------------------------------------------------------------------------------------------ */
+
+/* Standard operators that stand for a whole pattern: fused when there are more of them than before. */
+static const char *const composite[] = {"LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", "Gelu",
+                                        "Attention", "RotaryEmbedding"};
+enum { COMPOSITES = sizeof composite / sizeof *composite };
+
+static void tally_add(sdx_graph_stats *s, const char *name, size_t count)
+{
+    enum { MOST = sizeof s->fused / sizeof *s->fused };
+    size_t i = 0;
+    while (i < s->n_fused && strcmp(s->fused[i].name, name)) i++;
+    if (i == MOST || !count) return;
+    if (i == s->n_fused) snprintf(s->fused[s->n_fused++].name, sizeof s->fused->name, "%s", name);
+    s->fused[i].count += count;
+}
+
+static int by_count(const void *a, const void *b)
+{
+    const sdx_op_tally *x = a, *y = b;
+    if (x->count != y->count) return x->count < y->count ? 1 : -1;
+    return strcmp(x->name, y->name);
+}
+
+static void count_composites(const sdx_graph *g, size_t count[COMPOSITES])
+{
+    for (int c = 0; c < COMPOSITES; c++) {
+        count[c] = 0;
+        for (sdx_id i = 0; i < g->n_node; i++) count[c] += sdx_node_is(&g->node[i], composite[c]);
+    }
+}
+
+/* native: composites of the original file, which nobody fused. */
+static void count_graph(const sdx_graph *g, const size_t native[COMPOSITES], sdx_graph_stats *s)
+{
+    *s = (sdx_graph_stats){.inputs = (size_t)g->n_input, .outputs = (size_t)g->n_output,
+                           .initializers = sdx_graph_initializer_count(g)};
+    for (sdx_id i = 0; i < g->n_node; i++) {
+        const sdx_node *n = &g->node[i];
+        if (n->dead) continue;
+        s->nodes++;
+        if (!strcmp(n->domain, "com.microsoft")) tally_add(s, n->op_type, 1);
+    }
+    size_t count[COMPOSITES];
+    count_composites(g, count);
+    for (int c = 0; c < COMPOSITES; c++) tally_add(s, composite[c], count[c] > native[c] ? count[c] - native[c] : 0);
+    qsort(s->fused, s->n_fused, sizeof *s->fused, by_count);
+}
+
+/* ---- what the caller claims -------------------------------------------------------------------------------------- */
+
+/* ONNX Runtime's names, and the families of checkpoints that its tutorials pass under their own. */
+static const char *const model_types[] = {
+    "auto", "albert", "bart",  "bert",       "bert_keras", "bert_tf", "camembert", "clip", "conformer", "deberta",
+    "deberta-v2", "distilbert", "electra", "gpt2", "gpt2_tf", "gpt_neox", "mpnet", "phi", "roberta", "swin", "t5",
+    "tnlr", "unet", "vae", "vit", "wav2vec2", "whisper", "xlm-roberta"};
+
+static sdx_status check_model_type(const sdx_model *model, const char *type, sdx_error *err)
+{
+    const char *own = sdx_model_metadata(model, "model_type");
+    if (!type || (own && !strcmp(own, type))) return SDX_OK;
+    for (size_t i = 0; i < sizeof model_types / sizeof *model_types; i++)
+        if (!strcmp(model_types[i], type)) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_USAGE, "%s: there is no model type \"%.60s\"; leave it out, the graph itself is read",
+                    model->path, type);
+}
+
+static sdx_status check_number(const sdx_model *model, const char *what, int64_t given, int64_t found, const char *where,
+                               sdx_error *err)
+{
+    if (!given || !found || given == found) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_USAGE, "%s: %s %lld was given, but %s says %lld", model->path, what, (long long)given,
+                    where, (long long)found);
+}
+
+static sdx_status check_metadata(const sdx_model *model, const char *key, int64_t given, sdx_error *err)
+{
+    const char *text = sdx_model_metadata(model, key);
+    return check_number(model, key, given, text ? strtoll(text, NULL, 10) : 0, "the model's metadata", err);
+}
+
+static sdx_status check_attention(const sdx_model *model, const sdx_node *n, const sdx_optimize_options *o, sdx_error *err)
+{
+    const sdx_shape *x = &model->graph->value[n->in[0]].type.shape;
+    char where[SDX_NODE_TEXT];
+    sdx_node_format(n, where, sizeof where);
+    TRY(check_number(model, "num_heads", o->num_heads, sdx_node_int(n, "num_heads", 0), where, err));
+    int64_t hidden = x->rank == 3 && sdx_dim_is_known(x->dim[2]) ? x->dim[2] : 0;
+    return check_number(model, "hidden_size", o->hidden_size, hidden, where, err);
+}
+
+static sdx_status check_claims(const sdx_model *model, const sdx_optimize_options *o, sdx_error *err)
+{
+    TRY(check_model_type(model, o->model_type, err));
+    TRY(check_metadata(model, "num_heads", o->num_heads, err));
+    TRY(check_metadata(model, "hidden_size", o->hidden_size, err));
+    for (sdx_id i = 0; i < model->graph->n_node; i++) {
+        const sdx_node *n = &model->graph->node[i];
+        bool attention = sdx_node_is_in(n, "com.microsoft", "Attention") ||
+                         sdx_node_is_in(n, "com.microsoft", "MultiHeadAttention");
+        if (attention && n->in[0] != SDX_NONE) TRY(check_attention(model, n, o, err));
+    }
+    return SDX_OK;
+}
+
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
+
+static sdx_status rewrite(sdx_model *model, const char *only, sdx_error *err)
+{
+    sdx_eval_context eval = {.threads = sdx_default_threads()};
+    TRY(sdx_kernels_choose(NULL, &eval.kernels, err));
+    sdx_pass_context passes = {.model = model, .registry = &sdx_operators, .eval = sdx_eval_node,
+                               .eval_context = &eval, .err = err};
+    return sdx_passes_run(&passes, only);
+}
+
+static sdx_status open_rewritten(const sdx_optimize_options *o, sdx_model **out, sdx_graph_stats *before,
+                                 sdx_graph_stats *after, sdx_error *err)
+{
+    size_t native[COMPOSITES];
+    sdx_model *model;
+    TRY(sdx_model_open(o->input, &model, err));
+    count_composites(model->graph, native);
+    sdx_status status = sdx_graph_index(model->graph, err);
+    if (status == SDX_OK) {
+        count_graph(model->graph, native, before);
+        status = rewrite(model, o->only, err);
+    }
+    if (status == SDX_OK) status = check_claims(model, o, err);
+    if (status == SDX_OK) count_graph(model->graph, native, after);
+    if (status == SDX_OK) *out = model;
+    else sdx_model_close(model);
+    return status;
+}
+
+static sdx_status optimize(const sdx_optimize_options *o, sdx_graph_stats *before, sdx_graph_stats *after,
+                           sdx_error *err)
+{
+    sdx_model *model;
+    TRY(open_rewritten(o, &model, before, after, err));
+    TRY(sdx_validate(o->input, model, err));
+    TRY(open_rewritten(o, &model, before, after, err));
+    sdx_onnx_write_options write = {.external_data = o->external_data};
+    sdx_status status = sdx_onnx_write(model, o->output, &write, err);
+    sdx_model_close(model);
+    return status;
+}
+
+sdx_status sdx_optimize(const sdx_optimize_options *options, sdx_graph_stats *before, sdx_graph_stats *after,
+                        sdx_error *err)
+{
+    sdx_graph_stats b, a;
+    sdx_error local;
+    TRY(optimize(options, &b, &a, err ? err : &local));
+    if (before) *before = b;
+    if (after) *after = a;
+    return SDX_OK;
+}
