@@ -43,6 +43,8 @@ static sdx_status infer_tables(sdx_infer *infer, unsigned dtypes)
     static const char *const names[] = {
         "input_ids",         "segment_ids", "word_embedding", "position_embedding",
         "segment_embedding", "gamma",       "beta",           "mask"};
+    for (int i = WORD; i <= BETA; i++)
+        if (i != SEGMENT) TRY(sdx_want_present(infer, i, names[i]));
     sdx_dim hidden = sdx_type_dim(&infer->in[WORD], 1);
     TRY(check_ids(infer, IDS, names[IDS]));
     TRY(check_ids(infer, SEGMENT_IDS, names[SEGMENT_IDS]));
@@ -70,9 +72,8 @@ static sdx_status infer_embed_8bit(sdx_infer *infer)
 {
     for (int i = SCALE; i < ZERO + 5; i++) {
         const sdx_type *t = sdx_infer_in(infer, i);
-        bool needed =
-            infer->n_in <= SEGMENT || sdx_infer_has(infer, SEGMENT) || (i != SCALE + 2 && i != ZERO + 2);
-        if (needed && i < ZERO) TRY(sdx_want_present(infer, i, "a scale"));
+        bool needed = i < ZERO && (i != SCALE + SEGMENT - WORD || sdx_infer_has(infer, SEGMENT));
+        if (needed) TRY(sdx_want_present(infer, i, "a scale"));
         TRY(sdx_want_dtype(infer, i, i < ZERO ? "a scale" : "a zero point",
                            i < ZERO ? SDX_SET(SDX_F32) : SDX_SET_BYTE));
         if (t->shape.rank > 0 && sdx_shape_count(&t->shape) >= 0 && sdx_shape_count(&t->shape) != 1)
@@ -236,7 +237,7 @@ static sdx_status run_embed(sdx_run *run)
 #define ANY SDX_OP_ANY_ALIGNMENT
 static const sdx_op_def rows[] = {
     {MS, "EmbedLayerNormalization", 1, 0, 1, 9, 1, 3, ANY, infer_embed, prepare_embed, plan_embed, run_embed},
-    {MS, "QEmbedLayerNormalization", 1, 0, 13, 18, 1, 3, ANY, infer_embed_8bit, prepare_embed_8bit, plan_embed,
+    {MS, "QEmbedLayerNormalization", 1, 0, 1, 18, 1, 3, ANY, infer_embed_8bit, prepare_embed_8bit, plan_embed,
      run_embed},
 };
 

@@ -214,15 +214,13 @@ const int32_t *sdx_int8_zeros(const sdx_tensor *zero, int64_t count, int32_t *ou
 
 int sdx_int8_scales(const sdx_tensor *a_scale, const sdx_tensor *b_scale, int64_t n, float *out)
 {
-    const float *a = a_scale->data, *b = b_scale->data;
-    bool single = sdx_tensor_count(b_scale) == 1 && sdx_tensor_count(a_scale) == 1;
-    if (sdx_tensor_count(a_scale) != 1) { /* the fusion that makes these may exchange the two */
-        const float *other = a;
-        a = b;
-        b = other;
+    int64_t a_count = sdx_tensor_count(a_scale), b_count = sdx_tensor_count(b_scale);
+    int64_t count = a_count == 1 && b_count == 1 ? 1 : n;
+    for (int64_t j = 0; j < count; j++) {
+        float a = (float)sdx_tensor_get_f64(a_scale, a_count == 1 ? 0 : j);
+        out[j] = a * (float)sdx_tensor_get_f64(b_scale, b_count == 1 ? 0 : j);
     }
-    for (int64_t j = 0; j < (single ? 1 : n); j++) out[j] = *a * b[j];
-    return !single;
+    return count != 1;
 }
 
 sdx_status sdx_int8_pack(sdx_prepare *p, const sdx_tensor *b, int64_t k, int64_t n, const void **out)
@@ -250,7 +248,7 @@ sdx_status sdx_int8_check(const sdx_infer *infer, int value, const char *name, i
                           sdx_dim columns)
 {
     if (scale >= 0) {
-        TRY(sdx_want_dtype(infer, scale, "a scale", SDX_SET(SDX_F32)));
+        TRY(sdx_want_dtype(infer, scale, "a scale", SDX_SET_FLOAT));
         TRY(check_per_column(infer, scale, name, "scale", columns));
     }
     if (zero < 0) return SDX_OK;

@@ -68,8 +68,8 @@ const int32_t *sdx_int8_zeros(const sdx_tensor *zero, int64_t count, int32_t *ou
 int sdx_int8_scales(const sdx_tensor *a_scale, const sdx_tensor *b_scale, int64_t n, float *out);
 /* A constant k x n matrix of int8 or uint8 into the program's arena. */
 sdx_status sdx_int8_pack(sdx_prepare *p, const sdx_tensor *b, int64_t k, int64_t n, const void **out);
-/* Inputs `scale` (float32) and `zero` (like the input `value`) are one number, or one per column. Either may be
- * -1. */
+/* Inputs `scale` (a float type) and `zero` (like the input `value`) are one number, or one per column. Either
+ * may be -1. */
 sdx_status sdx_int8_check(const sdx_infer *infer, int value, const char *name, int scale, int zero,
                           sdx_dim columns);
 
