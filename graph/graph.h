@@ -244,7 +244,7 @@ size_t sdx_graph_initializer_count(const sdx_graph *graph);
 char *sdx_node_format(const sdx_node *node, char *buf, size_t size);
 #define SDX_NODE_TEXT 256
 
-/* ---- files (onnx_reader.c, onnx_writer.c: the only files that know protobuf-c) --------------------------- */
+/* ---- files (graph/onnx_*.c: the only files that know protobuf) --------------------------- */
 
 /* Reads one file; sdx_model_open of the public interface also looks into folders. */
 sdx_status sdx_onnx_read(const char *path, sdx_model **out, sdx_error *err);

@@ -112,6 +112,13 @@ static sdx_status make_plan(plan *p, sdx_error *err)
 {
     const sdx_model *m = p->model;
     p->ir_version = m->ir_version;
+    for (int i = 0; i < m->graph->n_input; i++) {
+        const sdx_value *v = &m->graph->value[m->graph->input[i]];
+        if (v->type.dtype == SDX_UNDEFINED)
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                            "%s: input \"%s\" is a sequence or of another type that cannot be written", m->path,
+                            v->name);
+    }
     TRY(mark_graph(p, m->graph, NULL, err));
     for (int i = 0; i < m->n_function; i++) {
         const sdx_function *f = &m->function[i];

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../../base/buffer.h"
+#include "../../base/memory.h"
 #include "../../graph/graph.h"
 
 /* ---- encoding
@@ -512,6 +513,32 @@ START_TEST(unpacking_is_bounded)
 }
 END_TEST
 
+#ifdef SDX_ALLOC_FAILURE
+/* Every allocation fails once: reading and writing say so, and leak nothing. */
+START_TEST(survives_failed_allocations)
+{
+    size_t n;
+    char *bytes = model_bytes(&n);
+    make_folder();
+    sdx_status status = SDX_ERR_MEMORY;
+    for (long k = 1; status != SDX_OK && k < 10000; k++) {
+        sdx_model *m = NULL;
+        sdx_error err = {0};
+        sdx_alloc_fail_after(k);
+        status = read_bytes(bytes, n, &m, &err);
+        if (status == SDX_OK) status = sdx_onnx_write(m, in_folder("model.onnx"), NULL, &err);
+        sdx_alloc_fail_after(0);
+        ck_assert_msg(status == SDX_OK || status == SDX_ERR_MEMORY, "%ld: %s", k, err.message);
+        ck_assert(status == SDX_OK || strstr(err.message, "out of memory"));
+        sdx_model_close(m);
+    }
+    ck_assert_int_eq(status, SDX_OK);
+    free(bytes);
+    remove_folder();
+}
+END_TEST
+#endif
+
 Suite *onnx_io_suite(void);
 Suite *onnx_io_suite(void)
 {
@@ -524,10 +551,14 @@ Suite *onnx_io_suite(void)
     tcase_add_loop_test(c, round_trip, 0, 2);
     tcase_add_test(c, inspects);
     tcase_add_test(c, external_data_stays_in_its_folder);
+    tcase_add_test(c, reads_tensor_files);
     tcase_add_test(c, truncations_are_refused);
     tcase_add_test(c, bit_flips_do_no_harm);
     tcase_add_test(c, deep_nesting_is_refused);
     tcase_add_test(c, unpacking_is_bounded);
+#ifdef SDX_ALLOC_FAILURE
+    tcase_add_test(c, survives_failed_allocations);
+#endif
     suite_add_tcase(s, c);
     return s;
 }
