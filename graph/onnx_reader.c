@@ -49,8 +49,7 @@ static sdx_status copy_texts(reader *r, size_t count, char *const *from, const c
     return SDX_OK;
 }
 
-/* ---- types
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- types ----------------------------------------------------------------------------------------------- */
 
 static sdx_status read_dim(reader *r, const Onnx__TensorShapeProto__Dimension *d, sdx_dim *out)
 {
@@ -76,8 +75,7 @@ static sdx_status read_type(reader *r, const Onnx__ValueInfoProto *info, sdx_dty
     return SDX_OK;
 }
 
-/* ---- values
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------------------- */
 
 static sdx_status declare(reader *r, sdx_graph *g, const char *name, const char *what, sdx_id *out)
 {
@@ -156,8 +154,7 @@ static sdx_status read_output(reader *r, sdx_graph *g, const Onnx__ValueInfoProt
     return SDX_OK;
 }
 
-/* ---- attributes
- * -------------------------------------------------------------------------------------------------- */
+/* ---- attributes ------------------------------------------------------------------------------------------ */
 
 static sdx_status read_graph(reader *r, sdx_graph *g, const Onnx__GraphProto *p);
 
@@ -277,8 +274,7 @@ static sdx_status read_attributes(reader *r, sdx_graph *g, size_t count, Onnx__A
     return SDX_OK;
 }
 
-/* ---- nodes
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- nodes ----------------------------------------------------------------------------------------------- */
 
 static sdx_status declare_outputs(reader *r, sdx_graph *g, const Onnx__NodeProto *p)
 {
@@ -349,8 +345,7 @@ static sdx_status read_nodes(reader *r, sdx_graph *g, size_t count, Onnx__NodePr
     return SDX_OK;
 }
 
-/* ---- graphs and functions
- * ------------------------------------------------------------------------------------------ */
+/* ---- graphs and functions -------------------------------------------------------------------------------- */
 
 static sdx_status read_graph(reader *r, sdx_graph *g, const Onnx__GraphProto *p)
 {
@@ -434,8 +429,7 @@ static sdx_status read_functions(reader *r, const Onnx__ModelProto *p)
     return SDX_OK;
 }
 
-/* ---- models
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- models ---------------------------------------------------------------------------------------------- */
 
 static sdx_status read_header(reader *r, const Onnx__ModelProto *p)
 {

@@ -57,8 +57,7 @@ static sdx_status wrong_size(const Onnx__TensorProto *p, const sdx_tensor *t, si
                     sdx_tensor_format(t->dtype, &shape, text, sizeof text), want, have);
 }
 
-/* ---- typed lists --------------------------------------------------------------------------------------------
- */
+/* ---- typed lists ----------------------------------------------------------------------------------------- */
 
 typedef struct typed_list {
     const void *items;
@@ -117,8 +116,7 @@ static sdx_status read_strings(const Onnx__TensorProto *p, sdx_arena *arena, sdx
     return SDX_OK;
 }
 
-/* ---- bytes
- * --------------------------------------------------------------------------------------------------- */
+/* ---- bytes ----------------------------------------------------------------------------------------------- */
 
 static sdx_status copy_bytes(const unsigned char *from, size_t bytes, sdx_arena *arena, sdx_tensor *t,
                              sdx_error *err)
@@ -173,8 +171,7 @@ sdx_status sdx_onnx_read_tensor(sdx_onnx_source *source, const Onnx__TensorProto
     return SDX_OK;
 }
 
-/* ---- sparse tensors
- * ------------------------------------------------------------------------------------------ */
+/* ---- sparse tensors -------------------------------------------------------------------------------------- */
 
 enum {
     MAX_SPREAD = 64 << 20

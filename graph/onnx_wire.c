@@ -161,8 +161,7 @@ static sdx_status scan_message(scan *s, const ProtobufCMessageDescriptor *type, 
     return SDX_OK;
 }
 
-/* ---- memory for protobuf-c
- * ----------------------------------------------------------------------------------- */
+/* ---- memory for protobuf-c ------------------------------------------------------------------------------- */
 
 /* Honest graphs take up to 10 times their bytes, a list of small unpacked integers 44 times. A hostile file
  * could ask for hundreds: an empty node is two bytes. */

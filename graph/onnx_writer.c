@@ -18,8 +18,7 @@ enum {
 #define EMBEDDED        UINT64_MAX
 #define LARGEST_MESSAGE ((uint64_t)INT32_MAX) /* what protobuf readers accept */
 
-/* ---- plan: what will be written, decided before the first byte
- * ----------------------------------------------- */
+/* ---- plan: what will be written, decided before the first byte ------------------------------------------- */
 
 enum { USED = 1, PRODUCED = 2 }; /* read by a live node or an output; written by a live node */
 
@@ -159,8 +158,7 @@ static sdx_status place_external(plan *p, const char *path, sdx_error *err)
     return SDX_OK;
 }
 
-/* ---- the wire format
- * -------------------------------------------------------------------------------------------- */
+/* ---- the wire format ------------------------------------------------------------------------------------- */
 
 typedef struct sink {
     const plan *plan;
@@ -233,8 +231,7 @@ static void put_message(sink *s, unsigned field, message_fn fn, const void *item
         s->bytes += count.bytes;
 }
 
-/* ---- tensors
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- tensors --------------------------------------------------------------------------------------------- */
 
 typedef struct tensor_item {
     const sdx_tensor *tensor;
@@ -275,8 +272,7 @@ static void put_tensor(sink *s, const void *item)
         put_bytes(s, 9, t->data, sdx_tensor_bytes(t));
 }
 
-/* ---- types
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- types ----------------------------------------------------------------------------------------------- */
 
 typedef struct value_item {
     const sdx_graph *graph;
@@ -329,8 +325,7 @@ static void put_value_info(sink *s, const void *item)
     if (type->dtype != SDX_UNDEFINED) put_message(s, 2, put_type, type);
 }
 
-/* ---- nodes and graphs
- * -------------------------------------------------------------------------------------------- */
+/* ---- nodes and graphs ------------------------------------------------------------------------------------ */
 
 typedef struct node_item {
     const sdx_graph *graph;
@@ -410,8 +405,7 @@ static void put_graph(sink *s, const void *item)
     for (int i = 0; i < g->n_output; i++) put_message(s, 12, put_value_info, &(value_item){g, g->output[i]});
 }
 
-/* ---- functions and the model
- * ------------------------------------------------------------------------------------- */
+/* ---- functions and the model ----------------------------------------------------------------------------- */
 
 static void put_opset(sink *s, const void *item)
 {
@@ -468,8 +462,7 @@ static void put_model(sink *s)
     for (int i = 0; i < m->n_function; i++) put_message(s, 25, put_function, &m->function[i]);
 }
 
-/* ---- files
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------------------- */
 
 static void put_padding(sdx_writer *w, uint64_t until)
 {

@@ -12,8 +12,7 @@
 #include "../../base/memory.h"
 #include "../../graph/graph.h"
 
-/* ---- encoding
- * ------------------------------------------------------------------------------------------------ */
+/* ---- encoding -------------------------------------------------------------------------------------------- */
 
 static void put_varint(sdx_buffer *b, uint64_t v)
 {
@@ -76,8 +75,7 @@ static void wrap(sdx_buffer *graph, int opset, sdx_buffer *model)
     put_sub(model, 8, &import);
 }
 
-/* ---- reading from memory
- * --------------------------------------------------------------------------------------- */
+/* ---- reading from memory --------------------------------------------------------------------------------- */
 
 static sdx_status read_bytes(const void *bytes, size_t n, sdx_model **out, sdx_error *err)
 {
@@ -145,8 +143,7 @@ START_TEST(sorts_nodes)
 }
 END_TEST
 
-/* ---- tensors
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- tensors --------------------------------------------------------------------------------------------- */
 
 typedef struct tensor_case {
     int dtype;
@@ -205,8 +202,7 @@ START_TEST(checks_tensor_data)
 }
 END_TEST
 
-/* ---- round trips
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- round trips ----------------------------------------------------------------------------------------- */
 
 static char folder[] = "/tmp/sdx-onnx-XXXXXX";
 
@@ -357,8 +353,7 @@ START_TEST(inspects)
 }
 END_TEST
 
-/* ---- external data
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- external data --------------------------------------------------------------------------------------- */
 
 /* A model whose only tensor, uint8[n], lives in `location`. */
 static void write_external(const char *location, int64_t n, const char *offset, const char *length)
@@ -430,9 +425,7 @@ START_TEST(external_data_stays_in_its_folder)
 }
 END_TEST
 
-/* ---- damage
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- damage ---------------------------------------------------------------------------------------------- */
 
 static char *model_bytes(size_t *n)
 {
@@ -510,6 +503,28 @@ START_TEST(unpacking_is_bounded)
     ck_assert_int_eq(read_bytes(model.data, model.size, &m, &err), SDX_ERR_FILE);
     ck_assert_msg(strstr(err.message, "unpack to more") != NULL, "%s", err.message);
     sdx_buffer_fini(&model);
+}
+END_TEST
+
+START_TEST(reads_tensor_files)
+{
+    static const char *const words[] = {"one", "", "three"};
+    sdx_buffer t = {0};
+    sdx_writer w;
+    sdx_tensor got;
+    put_int(&t, 1, 3);
+    put_int(&t, 2, SDX_STRING);
+    for (int i = 0; i < 3; i++) put_string(&t, 6, words[i]);
+    make_folder();
+    ck_assert_int_eq(sdx_writer_open(&w, in_folder("t.pb"), NULL), SDX_OK);
+    sdx_writer_put(&w, t.data, t.size);
+    ck_assert_int_eq(sdx_writer_commit(&w, NULL), SDX_OK);
+    sdx_buffer_fini(&t);
+    ck_assert_int_eq(sdx_tensor_read_pb(in_folder("t.pb"), &got, NULL), SDX_OK);
+    for (int i = 0; i < 3; i++) ck_assert_str_eq(((char **)got.data)[i], words[i]);
+    sdx_tensor_free(&got);
+    ck_assert_int_eq(sdx_tensor_read_pb(in_folder("absent.pb"), &got, NULL), SDX_ERR_FILE);
+    remove_folder();
 }
 END_TEST
 
