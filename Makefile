@@ -14,7 +14,7 @@ ifeq ($(origin CC),default)
 CC       := gcc
 endif
 
-BUILD   := build/$(MODE)$(if $(filter clang%,$(CC)),-clang)
+BUILD   := build/$(MODE)$(if $(filter clang%,$(CC)),-clang)$(if $(filter 0,$(OPENBLAS)),-noblas)
 VERSION := $(shell sed -n 's/^\#define SDX_VERSION "\(.*\)"/\1/p' include/sardonyx.h)
 
 # ---- flags ---------------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ THREAD := $(THREAD_$(PARALLEL))
 
 BLAS_1 := -lopenblas
 BLAS   := $(BLAS_$(OPENBLAS))
-DEFS   := -D_POSIX_C_SOURCE=200809L $(if $(BLAS),-DSDX_WITH_OPENBLAS) \
+DEFS   := -D_XOPEN_SOURCE=700 $(if $(BLAS),-DSDX_WITH_OPENBLAS) \
           -DSDX_BUILD_FLAGS='"$(CC) MODE=$(MODE) PARALLEL=$(PARALLEL) OPENBLAS=$(OPENBLAS)"'
 CFLAGS += -std=c17 $(WARN) $(MODE_$(MODE)) -fPIC -fvisibility=hidden -MMD -MP $(THREAD) $(DEFS) -I$(BUILD)/gen
 # gcc -std=c17 fuses no a*b+c by itself; traps and errno only hold vectors back. Never -ffast-math: masks are -inf.
@@ -95,7 +95,7 @@ help:
 	@echo 'make demo         set up, then the main job on a real model; MODEL=DIR takes your own checkpoint'
 	@echo 'make bench        kernels as a share of this CPU, whole models in milliseconds'
 	@echo 'make lib          $(BUILD)/libsardonyx.a, .so and sardonyx.pc'
-	@echo 'make static       build/sardonyx-static, one file without shared libraries'
+	@echo 'make static       build/sardonyx-static, one file without shared libraries (2 MB with OPENBLAS=0)'
 	@echo 'make install      into $$DESTDIR$$PREFIX (PREFIX=$(PREFIX))'
 	@echo 'make lint         who includes whom, exported symbols, formatting of headers'
 	@echo 'make docs         generated pages in docs/'
@@ -171,7 +171,7 @@ test-programs: $(BUILD)/sardonyx $(BUILD)/unit $(BUILD)/kcheck $(addprefix $(BUI
 static: deps
 	$(MAKE) build/sardonyx-static
 build/sardonyx-static: $(call obj,$(CLI)) $(LIB)
-	$(CC) $(LDFLAGS) -static $^ -o $@ $(LDLIBS) -lpthread
+	$(CC) $(LDFLAGS) -static -s $^ -o $@ $(LDLIBS) -lpthread
 
 install: lib all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include

@@ -6,7 +6,6 @@
 
 #include "../base/file.h"
 #include "../base/memory.h"
-#include "../convert/convert.h"
 #include "../tokenizer/tokenizer.h"
 
 enum { DEFAULT_BATCH_TOKENS = 4096, MAX_INPUTS = 8, MAX_OUTPUTS = 64 };
@@ -21,22 +20,16 @@ static bool has_file(const char *dir, const char *name)
     return found;
 }
 
-/* A checkpoint without an ONNX file: converted in memory, the graph never written. */
-static sdx_status convert_program(const sdx_task_options *o, sdx_program **out, sdx_error *err)
-{
-    sdx_convert_options convert = {.checkpoint = o->model};
-    sdx_convert_report report;
-    sdx_model *model;
-    TRY(sdx_convert_build(&convert, &model, NULL, &report, err));
-    return sdx_program_create(model, &o->run, out, err);
-}
-
-static sdx_status open_program(const sdx_task_options *o, sdx_program **out, sdx_error *err)
+/* A checkpoint without an ONNX file is converted in memory, the graph never written. */
+static sdx_status open_program(sdx_text_model *m, const sdx_task_options *o, sdx_error *err)
 {
     bool folder = sdx_is_directory(o->model);
     bool graph = !folder || has_file(o->model, "model.onnx") || has_file(o->model, "onnx/model.onnx");
-    if (!graph && has_file(o->model, "config.json")) return convert_program(o, out, err);
-    return sdx_program_open(o->model, &o->run, out, err);
+    if (graph || !has_file(o->model, "config.json")) return sdx_program_open(o->model, &o->run, &m->program, err);
+    sdx_convert_report report;
+    sdx_model *model;
+    TRY(sdx_convert_build(&(sdx_convert_options){.checkpoint = o->model}, &model, &m->checkpoint, &report, err));
+    return sdx_program_create(model, &o->run, &m->program, err);
 }
 
 /* The tokenizer's own folder, or the folder of the model. */
@@ -54,9 +47,9 @@ sdx_status sdx_text_model_open(const sdx_task_options *o, sdx_text_model *out, s
     m.folder = find_folder(o);
     if (!m.folder) return sdx_fail_memory(err, 1);
     TRY_GOTO(sdx_tokenizer_open(o->tokenizer ? o->tokenizer : m.folder, &m.tokenizer, err));
-    TRY_GOTO(open_program(o, &m.program, err));
+    TRY_GOTO(open_program(&m, o, err));
     TRY_GOTO(sdx_session_create(m.program, &m.session, err));
-    m.max_length = o->max_length ? o->max_length : sdx_tokenizer_max_length(m.tokenizer);
+    m.max_length = o->max_length ? o->max_length : m.tokenizer->model_max_length;
     m.pad_id = m.tokenizer->pad_id >= 0 ? m.tokenizer->pad_id : 0;
     if (sdx_model_input_count(sdx_program_model(m.program)) > MAX_INPUTS ||
         sdx_model_output_count(sdx_program_model(m.program)) > MAX_OUTPUTS)
@@ -71,6 +64,7 @@ void sdx_text_model_close(sdx_text_model *m)
 {
     sdx_session_free(m->session);
     sdx_program_free(m->program);
+    sdx_reference_free(m->checkpoint);
     sdx_tokenizer_free(m->tokenizer);
     free(m->folder);
     *m = (sdx_text_model){0};

@@ -4,11 +4,13 @@
 #define SDX_TASKS_TEXT_MODEL_H
 
 #include "../base/status.h"
+#include "../convert/convert.h"
 
 typedef struct sdx_text_model {
     sdx_tokenizer *tokenizer;
     sdx_program *program;
     sdx_session *session;
+    sdx_reference *checkpoint; /* owns the weights of a program converted in memory; else NULL */
     char *folder;        /* of the tokenizer: where modules.json and its like lie */
     size_t max_length;   /* tokens of a text; 0: no limit */
     size_t batch_tokens; /* padded tokens of a batch */

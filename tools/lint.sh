@@ -10,7 +10,7 @@ bad() { failed=$((failed + 1)); echo "lint: $*" >&2; }
 # folder: folders whose headers it may include (its own always)
 rules='
 base:include
-kernels:
+kernels:base include
 graph:base include
 quant:base kernels graph include
 engine:base kernels quant graph include
