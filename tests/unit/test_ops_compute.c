@@ -1,0 +1,635 @@
+/* test_ops_compute.c: the compute operators, one node at a time through the engine, against naive double loops;
+ * and what batching rests on: no bit of a row depends on its neighbours, its padding or the number of threads.
+ */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../base/memory.h"
+#include "../../engine/engine.h"
+#include "../../engine/ops/ops.h"
+
+/* ---- one node
+ * ---------------------------------------------------------------------------------------------------- */
+
+enum { MAX_IN = 18, MAX_OUT = 4 };
+
+typedef struct attribute {
+    const char *name;
+    enum { END, INT, FLOAT } kind;
+    double value;
+} attribute;
+
+typedef struct trial {
+    const char *domain, *op;
+    int n_in, n_out;
+    sdx_tensor in[MAX_IN]; /* dtype SDX_UNDEFINED: absent */
+    unsigned constant;     /* bit i: input i is an initializer */
+    unsigned unwanted;     /* bit i: output i is not named */
+    attribute attr[6];
+    int threads;
+    sdx_tensor out[MAX_OUT]; /* owned by the trial */
+} trial;
+
+static void set_attributes(sdx_model *m, sdx_id node, const attribute *a)
+{
+    for (; a->kind != END; a++) {
+        if (a->kind == INT)
+            ck_assert_int_eq(sdx_node_set_int(m->graph, node, a->name, (int64_t)a->value, NULL), SDX_OK);
+        else
+            ck_assert_int_eq(sdx_node_set_float(m->graph, node, a->name, (float)a->value, NULL), SDX_OK);
+    }
+}
+
+static sdx_model *make_model(const trial *t, sdx_id *in)
+{
+    sdx_model *m;
+    sdx_id out[MAX_OUT], node;
+    ck_assert_int_eq(sdx_model_create(&m, NULL), SDX_OK);
+    m->path = "test.onnx";
+    ck_assert_int_eq(sdx_model_set_opset(m, "", 17, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_model_set_opset(m, "com.microsoft", 1, NULL), SDX_OK);
+    for (int i = 0; i < t->n_in; i++) {
+        char name[8] = {'i', (char)('a' + i), 0};
+        sdx_shape shape = sdx_tensor_shape(&t->in[i]);
+        in[i] = SDX_NONE;
+        if (t->in[i].dtype == SDX_UNDEFINED) continue;
+        if (t->constant & 1u << i)
+            sdx_graph_add_constant(m->graph, name, &t->in[i], &in[i], NULL);
+        else
+            sdx_graph_add_input(m->graph, name, t->in[i].dtype, &shape, &in[i], NULL);
+    }
+    for (int i = 0; i < t->n_out; i++) {
+        out[i] = SDX_NONE;
+        if (!(t->unwanted & 1u << i))
+            ck_assert_int_eq(sdx_graph_add_value(m->graph, NULL, &out[i], NULL), SDX_OK);
+    }
+    ck_assert_int_eq(
+        sdx_graph_add_node(m->graph, t->domain, t->op, "node", t->n_in, in, t->n_out, out, &node, NULL),
+        SDX_OK);
+    set_attributes(m, node, t->attr);
+    for (int i = 0; i < t->n_out; i++)
+        if (out[i] != SDX_NONE) sdx_graph_add_output(m->graph, out[i], NULL);
+    return m;
+}
+
+static sdx_status run_session(trial *t, sdx_program *program, sdx_error *err)
+{
+    const char *names[MAX_IN];
+    static const char *const all[MAX_IN] = {"ia", "ib", "ic", "id", "ie", "if", "ig", "ih", "ii",
+                                            "ij", "ik", "il", "im", "in", "io", "ip", "iq", "ir"};
+    sdx_tensor given[MAX_IN], got[MAX_OUT];
+    size_t n = 0, n_got = 0;
+    for (int i = 0; i < t->n_in; i++) {
+        if (t->in[i].dtype == SDX_UNDEFINED || t->constant & 1u << i) continue;
+        names[n] = all[i];
+        given[n++] = t->in[i];
+    }
+    for (int i = 0; i < t->n_out; i++) n_got += !(t->unwanted & 1u << i);
+    sdx_session *session;
+    TRY(sdx_session_create(program, &session, err));
+    sdx_status status = sdx_session_run(session, n, names, given, n_got, got, err);
+    for (int i = 0, g = 0; i < t->n_out && status == SDX_OK; i++) {
+        if (t->unwanted & 1u << i) continue;
+        t->out[i] = got[g++];
+        size_t bytes = sdx_tensor_bytes(&t->out[i]);
+        void *copy = malloc(bytes + 1);
+        if (bytes) memcpy(copy, t->out[i].data, bytes);
+        t->out[i].data = copy;
+    }
+    sdx_session_free(session);
+    return status;
+}
+
+static sdx_status try_run(trial *t, sdx_error *err)
+{
+    sdx_id in[MAX_IN];
+    sdx_program *program;
+    sdx_run_options options = {.threads = t->threads ? t->threads : 1, .no_optimize = true};
+    *err = (sdx_error){0};
+    TRY(sdx_program_create(make_model(t, in), &options, &program, err));
+    sdx_status status = run_session(t, program, err);
+    sdx_program_free(program);
+    return status;
+}
+
+static void run(trial *t)
+{
+    sdx_error err;
+    ck_assert_msg(try_run(t, &err) == SDX_OK, "%s", err.message);
+}
+
+static void done(trial *t)
+{
+    for (int i = 0; i < t->n_out; i++) free(t->out[i].data);
+    memset(t->out, 0, sizeof t->out);
+}
+
+static sdx_tensor view(sdx_dtype dtype, int rank, const int64_t *dim, const void *data)
+{
+    sdx_shape s = sdx_shape_make(rank, dim);
+    return sdx_tensor_make(dtype, &s, data);
+}
+#define F32(data, rank, ...) view(SDX_F32, rank, (int64_t[]){__VA_ARGS__}, data)
+#define I32(data, rank, ...) view(SDX_I32, rank, (int64_t[]){__VA_ARGS__}, data)
+
+/* Numbers in [-1, 1), the same on every run. */
+static void fill(float *x, int64_t n, uint32_t seed)
+{
+    for (int64_t i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        x[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;
+    }
+}
+
+static void fill_bytes(void *x, int64_t n, uint32_t seed)
+{
+    for (int64_t i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        ((uint8_t *)x)[i] = (uint8_t)(seed >> 24);
+    }
+}
+
+static void expect_close(const sdx_tensor *t, const double *want, int64_t n, double tolerance)
+{
+    ck_assert_int_eq(sdx_tensor_count(t), n);
+    for (int64_t i = 0; i < n; i++)
+        ck_assert_msg(fabs(sdx_tensor_get_f64(t, i) - want[i]) <= tolerance * (1 + fabs(want[i])),
+                      "element %d is %.9g, not %.9g", (int)i, sdx_tensor_get_f64(t, i), want[i]);
+}
+
+static void expect_same_bits(const sdx_tensor *a, const sdx_tensor *b)
+{
+    ck_assert_uint_eq(sdx_tensor_bytes(a), sdx_tensor_bytes(b));
+    ck_assert(!memcmp(a->data, b->data, sdx_tensor_bytes(a)));
+}
+
+/* ---- products
+ * ------------------------------------------------------------------------------------------------------ */
+
+enum { B = 6, M = 37, K = 45, N = 70 };
+
+/* [2,3,M,K] x [3,K,N]: broadcasting, constant and computed B, aligned or not, any number of threads: the same
+ * bits. */
+START_TEST(matmul_agrees_however_it_is_cut)
+{
+    static float a[B * M * K], b[3 * K * N];
+    static double want[B * M * N];
+    static char shifted[sizeof b + 1];
+    fill(a, B * M * K, 1);
+    fill(b, 3 * K * N, 2);
+    memcpy(shifted + 1, b, sizeof b);
+    for (int z = 0; z < B; z++)
+        for (int i = 0; i < M; i++)
+            for (int j = 0; j < N; j++) {
+                double sum = 0;
+                for (int l = 0; l < K; l++) sum += (double)a[(z * M + i) * K + l] * b[(z % 3 * K + l) * N + j];
+                want[(z * M + i) * N + j] = sum;
+            }
+    trial t = {
+        .domain = "", .op = "MatMul", .n_in = 2, .n_out = 1, .in = {F32(a, 4, 2, 3, M, K), F32(b, 3, 3, K, N)}};
+    run(&t);
+    expect_close(&t.out[0], want, B * M * N, 1e-5);
+    for (int threads = 1; threads <= 9; threads += 4)
+        for (unsigned constant = 0; constant < 3; constant++) {
+            trial u = t;
+            u.threads = threads;
+            u.constant = constant ? 2u : 0;
+            if (constant == 2) u.in[1].data = shifted + 1;
+            run(&u);
+            expect_same_bits(&t.out[0], &u.out[0]);
+            done(&u);
+        }
+    done(&t);
+}
+END_TEST
+
+START_TEST(a_row_of_a_product_is_itself_in_any_company)
+{
+    static float a[M * K], b[K * N];
+    fill(a, M * K, 3);
+    fill(b, K * N, 4);
+    trial all = {.domain = "",
+                 .op = "MatMul",
+                 .n_in = 2,
+                 .n_out = 1,
+                 .in = {F32(a, 2, M, K), F32(b, 2, K, N)},
+                 .constant = 2u};
+    run(&all);
+    for (int i = 0; i < M; i++) {
+        trial one = {.domain = "",
+                     .op = "MatMul",
+                     .n_in = 2,
+                     .n_out = 1,
+                     .in = {F32(a + i * K, 2, 1, K), F32(b, 2, K, N)},
+                     .constant = 2u};
+        run(&one);
+        ck_assert(!memcmp(one.out[0].data, (float *)all.out[0].data + i * N, N * sizeof(float)));
+        done(&one);
+    }
+    done(&all);
+}
+END_TEST
+
+START_TEST(gemm_transposes_scales_and_broadcasts_c)
+{
+    static float a[M * K], b[K * N], c[M * N];
+    static double want[M * N];
+    int ta = _i & 1, tb = _i >> 1 & 1, form = _i >> 2;
+    const int64_t c_dims[4][2] = {{1, N}, {M, 1}, {M, N}, {1, 1}};
+    fill(a, M * K, 5);
+    fill(b, K * N, 6);
+    fill(c, M * N, 7);
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) {
+            double sum = 0;
+            for (int l = 0; l < K; l++)
+                sum += (double)(ta ? a[l * M + i] : a[i * K + l]) * (tb ? b[j * K + l] : b[l * N + j]);
+            int64_t row = c_dims[form][0] == 1 ? 0 : i, col = c_dims[form][1] == 1 ? 0 : j;
+            want[i * N + j] = 0.5 * sum + 2 * c[row * c_dims[form][1] + col];
+        }
+    trial t = {.domain = "",
+               .op = "Gemm",
+               .n_in = 3,
+               .n_out = 1,
+               .in = {F32(a, 2, ta ? K : M, ta ? M : K), F32(b, 2, tb ? N : K, tb ? K : N)}};
+    t.in[2] = F32(c, 2, c_dims[form][0], c_dims[form][1]);
+    const attribute attr[] = {
+        {"transA", INT, ta}, {"transB", INT, tb}, {"alpha", FLOAT, 0.5}, {"beta", FLOAT, 2}};
+    memcpy(t.attr, attr, sizeof attr);
+    for (t.constant = 0; t.constant < 8; t.constant += 2) {
+        run(&t);
+        expect_close(&t.out[0], want, M * N, 1e-5);
+        done(&t);
+    }
+}
+END_TEST
+
+START_TEST(inner_dims_must_agree)
+{
+    float x[1] = {0};
+    sdx_error err;
+    trial t = {.domain = "",
+               .op = "MatMul",
+               .n_in = 2,
+               .n_out = 1,
+               .in = {F32(x, 4, 1, 12, 128, 64), F32(x, 4, 1, 12, 32, 128)}};
+    ck_assert_int_ne(try_run(&t, &err), SDX_OK);
+    ck_assert_ptr_nonnull(
+        strstr(err.message, "inner dims differ: A float32[1,12,128,64], B float32[1,12,32,128]"));
+}
+END_TEST
+
+START_TEST(matmul_integer_is_exact)
+{
+    static uint8_t a[M * K];
+    static int8_t b[K * N], b_zero[N];
+    static double want[M * N];
+    uint8_t a_zero = 131;
+    fill_bytes(a, M * K, 8);
+    fill_bytes(b, K * N, 9);
+    fill_bytes(b_zero, N, 10);
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) {
+            int sum = 0;
+            for (int l = 0; l < K; l++) sum += (a[i * K + l] - a_zero) * (b[l * N + j] - b_zero[j]);
+            want[i * N + j] = sum;
+        }
+    trial t = {.domain = "", .op = "MatMulInteger", .n_in = 4, .n_out = 1};
+    t.in[0] = view(SDX_U8, 2, (int64_t[]){M, K}, a);
+    t.in[1] = view(SDX_I8, 2, (int64_t[]){K, N}, b);
+    t.in[2] = view(SDX_U8, 0, NULL, &a_zero);
+    t.in[3] = view(SDX_I8, 1, (int64_t[]){N}, b_zero);
+    t.constant = _i & 1 ? 0xEu : 0;
+    t.threads = _i & 2 ? 5 : 1;
+    run(&t);
+    expect_close(&t.out[0], want, M * N, 0);
+    done(&t);
+}
+END_TEST
+
+/* ---- rows
+ * ---------------------------------------------------------------------------------------------------------- */
+
+START_TEST(skip_layer_norm_adds_and_normalizes)
+{
+    enum { ROWS = 10, H = 21 };
+    static float x[ROWS * H], skip[5 * H], gamma[H], beta[H], bias[H];
+    static double want[ROWS * H], sums[ROWS * H];
+    fill(x, ROWS * H, 11);
+    fill(skip, 5 * H, 12);
+    fill(gamma, H, 13);
+    fill(beta, H, 14);
+    fill(bias, H, 15);
+    for (int r = 0; r < ROWS; r++) {
+        double mean = 0, var = 0, *s = sums + r * H;
+        for (int i = 0; i < H; i++) mean += s[i] = (double)x[r * H + i] + skip[r % 5 * H + i] + bias[i];
+        mean /= H;
+        for (int i = 0; i < H; i++) var += (s[i] - mean) * (s[i] - mean) / H;
+        for (int i = 0; i < H; i++) want[r * H + i] = (s[i] - mean) / sqrt(var + 1e-5) * gamma[i] + beta[i];
+    }
+    trial t = {
+        .domain = "com.microsoft",
+        .op = "SkipLayerNormalization",
+        .n_in = 5,
+        .n_out = 4,
+        .in = {F32(x, 3, 2, 5, H), F32(skip, 2, 5, H), F32(gamma, 1, H), F32(beta, 1, H), F32(bias, 1, H)},
+        .constant = 0x1C,
+        .unwanted = 6u,
+        .attr = {{"epsilon", FLOAT, 1e-5}}};
+    run(&t);
+    expect_close(&t.out[0], want, ROWS * H, 2e-6);
+    expect_close(&t.out[3], sums, ROWS * H, 1e-6);
+    done(&t);
+}
+END_TEST
+
+/* Axis 1 of [2,3,4]: since opset 13 three numbers, before all twelve. The model's opset is 17. */
+START_TEST(softmax_along_an_inner_axis)
+{
+    float x[24];
+    double want[24];
+    fill(x, 24, 16);
+    for (int o = 0; o < 2; o++)
+        for (int r = 0; r < 4; r++) {
+            double sum = 0;
+            for (int i = 0; i < 3; i++) sum += exp(x[o * 12 + i * 4 + r]);
+            for (int i = 0; i < 3; i++) want[o * 12 + i * 4 + r] = exp(x[o * 12 + i * 4 + r]) / sum;
+        }
+    trial t = {.domain = "",
+               .op = "Softmax",
+               .n_in = 1,
+               .n_out = 1,
+               .in = {F32(x, 3, 2, 3, 4)},
+               .constant = 0,
+               .unwanted = 0,
+               .attr = {{"axis", INT, 1}}};
+    run(&t);
+    expect_close(&t.out[0], want, 24, 1e-6);
+    done(&t);
+}
+END_TEST
+
+START_TEST(dynamic_quantization_rounds_half_to_even)
+{
+    /* scale 1, zero 0: halves go to the even neighbour */
+    const float x[6] = {0, 255, 0.5f, 1.5f, 2.5f, 254.5f}, zeros[3] = {0, 0, 0}, both[3] = {-1, 0, 2};
+    const double want[6] = {0, 255, 0, 2, 2, 254};
+    trial t = {.domain = "", .op = "DynamicQuantizeLinear", .n_in = 1, .n_out = 3, .in = {F32(x, 1, 6)}};
+    run(&t);
+    expect_close(&t.out[0], want, 6, 0);
+    expect_close(&t.out[1], (double[]){1}, 1, 0);
+    done(&t);
+    t.in[0] = F32(zeros, 1, 3);
+    run(&t);
+    expect_close(&t.out[0], (double[]){0, 0, 0}, 3, 0);
+    expect_close(&t.out[1], (double[]){1}, 1, 0); /* as ONNX Runtime; never 0 */
+    done(&t);
+    t.in[0] = F32(both, 1, 3);
+    run(&t);
+    expect_close(&t.out[0], (double[]){0, 85, 255}, 3, 0);
+    expect_close(&t.out[2], (double[]){85}, 1, 0);
+    done(&t);
+}
+END_TEST
+
+/* ---- embedding
+ * ------------------------------------------------------------------------------------------------------- */
+
+START_TEST(embedding_checks_ids_and_counts_the_mask)
+{
+    enum { H = 8, ROWS = 5 };
+    static float word[ROWS * H], position[3 * H], gamma[H], beta[H];
+    int32_t ids[6] = {0, 4, 2, 1, 1, 3}, mask[6] = {1, 1, 0, 1, 2, 0};
+    sdx_error err;
+    fill(word, ROWS * H, 17);
+    fill(position, 3 * H, 18);
+    fill(gamma, H, 19);
+    fill(beta, H, 20);
+    trial t = {.domain = "com.microsoft", .op = "EmbedLayerNormalization", .n_in = 8, .n_out = 3};
+    t.in[0] = I32(ids, 2, 2, 3);
+    t.in[2] = F32(word, 2, ROWS, H);
+    t.in[3] = F32(position, 2, 3, H);
+    t.in[5] = F32(gamma, 1, H);
+    t.in[6] = F32(beta, 1, H);
+    t.in[7] = I32(mask, 2, 2, 3);
+    t.constant = 0x6C;
+    run(&t);
+    expect_close(&t.out[1], (double[]){2, 1}, 2, 0);
+    for (int i = 0; i < H; i++)
+        ck_assert_float_eq(((float *)t.out[2].data)[H + i], word[4 * H + i] + position[H + i]);
+    done(&t);
+    ids[3] = 5;
+    ck_assert_int_eq(try_run(&t, &err), SDX_ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(err.message, "token id 5 is outside the table of 5 rows"));
+    ids[3] = -1;
+    ck_assert_int_eq(try_run(&t, &err), SDX_ERR_USAGE);
+}
+END_TEST
+
+/* ---- attention
+ * ------------------------------------------------------------------------------------------------------- */
+
+enum { BATCH = 2, S = 9, HEADS = 3, HEAD = 7, HIDDEN = HEADS * HEAD, PAST = 4 };
+
+typedef struct block { /* one Attention node's numbers */
+    float x[BATCH * S * HIDDEN], weight[HIDDEN * 3 * HIDDEN], bias[3 * HIDDEN];
+} block;
+
+static block *make_block(void)
+{
+    static block b;
+    fill(b.x, BATCH * S * HIDDEN, 21);
+    fill(b.weight, HIDDEN * 3 * HIDDEN, 22);
+    fill(b.bias, 3 * HIDDEN, 23);
+    return &b;
+}
+
+static double project(const block *b, int row, int column)
+{
+    double sum = b->bias[column];
+    for (int i = 0; i < HIDDEN; i++) sum += (double)b->x[row * HIDDEN + i] * b->weight[i * 3 * HIDDEN + column];
+    return sum;
+}
+
+/* hidden[batch][key] keys are left out; causal: so are those behind the query. */
+static void naive_attention(const block *b, const bool hidden[BATCH][S], bool causal, double *out)
+{
+    for (int z = 0; z < BATCH; z++)
+        for (int h = 0; h < HEADS; h++)
+            for (int i = 0; i < S; i++) {
+                double p[S], sum = 0;
+                for (int j = 0; j < S; j++) {
+                    double score = 0;
+                    for (int d = 0; d < HEAD; d++)
+                        score +=
+                            project(b, z * S + i, h * HEAD + d) * project(b, z * S + j, HIDDEN + h * HEAD + d);
+                    bool seen = !hidden[z][j] && (!causal || j <= i);
+                    sum += p[j] = seen ? exp(score / sqrt(HEAD)) : 0;
+                }
+                for (int d = 0; d < HEAD; d++) {
+                    double v = 0;
+                    for (int j = 0; j < S; j++)
+                        v += p[j] / sum * project(b, z * S + j, 2 * HIDDEN + h * HEAD + d);
+                    out[((z * S + i) * HEADS + h) * HEAD + d] = v;
+                }
+            }
+}
+
+static trial attention_trial(block *b)
+{
+    return (trial){.domain = "com.microsoft",
+                   .op = "Attention",
+                   .n_in = 4,
+                   .n_out = 1,
+                   .in = {F32(b->x, 3, BATCH, S, HIDDEN), F32(b->weight, 2, HIDDEN, 3 * HIDDEN),
+                          F32(b->bias, 1, 3 * HIDDEN)},
+                   .constant = 6u,
+                   .unwanted = 0,
+                   .attr = {{"num_heads", INT, HEADS}}};
+}
+
+static void expect_attention(trial *t, const block *b, const bool hidden[BATCH][S], bool causal)
+{
+    static double want[BATCH * S * HIDDEN];
+    naive_attention(b, hidden, causal, want);
+    run(t);
+    expect_close(&t->out[0], want, BATCH * S * HIDDEN, 1e-5);
+    done(t);
+}
+
+START_TEST(attention_knows_every_mask)
+{
+    block *b = make_block();
+    bool hidden[BATCH][S] = {{false}};
+    trial t = attention_trial(b);
+    t.threads = _i ? 8 : 1;
+    t.constant = _i ? 6u : 0;
+    expect_attention(&t, b, hidden, false);
+    t.attr[1] = (attribute){"unidirectional", INT, 1};
+    expect_attention(&t, b, hidden, true);
+    t.attr[1].kind = END;
+
+    int32_t ends[BATCH] = {S, 5}, both[2 * BATCH] = {S, 5, 2, 0}, matrix[BATCH * S], cube[BATCH * S * S],
+            one[2] = {0, 1};
+    t.in[3] = I32(one, 2, 2, 1); /* says nothing */
+    expect_attention(&t, b, hidden, false);
+    for (int j = 5; j < S; j++) hidden[1][j] = true;
+    t.in[3] = I32(ends, 1, 2);
+    expect_attention(&t, b, hidden, false);
+    hidden[0][0] = hidden[0][1] = true;
+    t.in[3] = I32(both, 1, 4);
+    expect_attention(&t, b, hidden, false);
+    for (int i = 0; i < BATCH * S; i++) matrix[i] = !hidden[i / S][i % S];
+    t.in[3] = I32(matrix, 2, 2, S);
+    expect_attention(&t, b, hidden, false);
+    for (int i = 0; i < BATCH * S * S; i++) cube[i] = !hidden[i / S / S][i % S];
+    t.in[3] = I32(cube, 3, 2, S, S);
+    expect_attention(&t, b, hidden, false);
+}
+END_TEST
+
+/* A sequence alone, and the same sequence padded in a batch. */
+START_TEST(padding_changes_no_bit)
+{
+    block *b = make_block();
+    enum { SHORT = 5 };
+    int32_t mask[BATCH * S];
+    for (int i = 0; i < BATCH * S; i++) mask[i] = i < S || i % S < SHORT;
+    trial batch = attention_trial(b), alone = attention_trial(b);
+    batch.in[3] = I32(mask, 2, BATCH, S);
+    batch.attr[1] = alone.attr[1] = (attribute){"mask_filter_value", FLOAT, _i ? -3.4e38 : -10000};
+    alone.in[0] = F32(b->x + S * HIDDEN, 3, 1, SHORT, HIDDEN);
+    alone.in[3] = I32(mask, 2, 1, SHORT);
+    run(&batch);
+    run(&alone);
+    ck_assert(
+        !memcmp((float *)batch.out[0].data + S * HIDDEN, alone.out[0].data, SHORT * HIDDEN * sizeof(float)));
+    done(&batch);
+    done(&alone);
+}
+END_TEST
+
+/* Decoding token by token with past and present gives what one causal pass gives. */
+START_TEST(a_past_continues_where_it_left_off)
+{
+    block *b = make_block();
+    trial whole = attention_trial(b), first = attention_trial(b), rest = attention_trial(b);
+    whole.in[0] = F32(b->x, 3, 1, S, HIDDEN);
+    first.in[0] = F32(b->x, 3, 1, PAST, HIDDEN);
+    rest.in[0] = F32(b->x + PAST * HIDDEN, 3, 1, S - PAST, HIDDEN);
+    whole.attr[1] = first.attr[1] = rest.attr[1] = (attribute){"unidirectional", INT, 1};
+    first.n_out = rest.n_out = 2;
+    rest.n_in = 5;
+    run(&whole);
+    run(&first);
+    rest.in[4] = first.out[1];
+    run(&rest);
+    ck_assert_int_eq(rest.out[1].dim[3], S);
+    double want[S * HIDDEN];
+    for (int i = 0; i < (S - PAST) * HIDDEN; i++) want[i] = ((float *)whole.out[0].data)[PAST * HIDDEN + i];
+    expect_close(&rest.out[0], want, (S - PAST) * HIDDEN, 1e-6);
+    sdx_tensor kept = rest.out[0];
+    free(rest.out[1].data);
+    rest.n_out = 1; /* nobody wants `present`: the same numbers from the workspace */
+    run(&rest);
+    expect_same_bits(&kept, &rest.out[0]);
+    free(kept.data);
+    done(&whole);
+    done(&first);
+    done(&rest);
+}
+END_TEST
+
+START_TEST(heads_with_separate_inputs_agree_with_attention)
+{
+    block *b = make_block();
+    static float part[3][BATCH * S * HIDDEN];
+    static double want[BATCH * S * HIDDEN];
+    const bool hidden[BATCH][S] = {{false}};
+    naive_attention(b, hidden, false, want);
+    for (int p = 0; p < 3; p++)
+        for (int i = 0; i < BATCH * S; i++)
+            for (int j = 0; j < HIDDEN; j++)
+                part[p][i * HIDDEN + j] = (float)(project(b, i, p * HIDDEN + j) - b->bias[p * HIDDEN + j]);
+    trial t = {.domain = "com.microsoft",
+               .op = "MultiHeadAttention",
+               .n_in = 4,
+               .n_out = 1,
+               .in = {F32(part[0], 3, BATCH, S, HIDDEN), F32(part[1], 3, BATCH, S, HIDDEN),
+                      F32(part[2], 3, BATCH, S, HIDDEN), F32(b->bias, 1, 3 * HIDDEN)},
+               .constant = 8u,
+               .unwanted = 0,
+               .attr = {{"num_heads", INT, HEADS}}};
+    run(&t);
+    expect_close(&t.out[0], want, BATCH * S * HIDDEN, 1e-5);
+    done(&t);
+}
+END_TEST
+
+Suite *ops_compute_suite(void)
+{
+    Suite *s = suite_create("ops_compute");
+    TCase *c = tcase_create("products");
+    tcase_set_timeout(c, 60);
+    tcase_add_test(c, matmul_agrees_however_it_is_cut);
+    tcase_add_test(c, a_row_of_a_product_is_itself_in_any_company);
+    tcase_add_loop_test(c, gemm_transposes_scales_and_broadcasts_c, 0, 16);
+    tcase_add_test(c, inner_dims_must_agree);
+    tcase_add_loop_test(c, matmul_integer_is_exact, 0, 4);
+    suite_add_tcase(s, c);
+    c = tcase_create("rows");
+    tcase_add_test(c, skip_layer_norm_adds_and_normalizes);
+    tcase_add_test(c, softmax_along_an_inner_axis);
+    tcase_add_test(c, dynamic_quantization_rounds_half_to_even);
+    tcase_add_test(c, embedding_checks_ids_and_counts_the_mask);
+    suite_add_tcase(s, c);
+    c = tcase_create("attention");
+    tcase_add_loop_test(c, attention_knows_every_mask, 0, 2);
+    tcase_add_loop_test(c, padding_changes_no_bit, 0, 2);
+    tcase_add_test(c, a_past_continues_where_it_left_off);
+    tcase_add_test(c, heads_with_separate_inputs_agree_with_attention);
+    suite_add_tcase(s, c);
+    return s;
+}
