@@ -96,7 +96,7 @@ static sdx_status read_file(sdx_checkpoint *c, const char *name, read_fn read, s
     if (status == SDX_OK) {
         c->file[c->n_file++] = map;
         status = read(c, map.data, map.size, err);
-        if (status != SDX_OK) status = sdx_error_context(err, "%s", path);
+        if (status != SDX_OK) sdx_error_context(err, "%s", path);
     }
     free(path);
     return status;
@@ -143,7 +143,8 @@ static sdx_status read_index(sdx_checkpoint *c, const char *path, read_fn read, 
                         : root              ? sdx_fail(err, SDX_ERR_FILE, "has no \"weight_map\" object")
                                             : sdx_fail(err, SDX_ERR_FILE, "line %d: %s", why.line, why.text);
     json_decref(root);
-    return status == SDX_OK ? status : sdx_error_context(err, "%s", path);
+    if (status != SDX_OK) sdx_error_context(err, "%s", path);
+    return status;
 }
 
 static sdx_status read_folder(sdx_checkpoint *c, sdx_error *err)

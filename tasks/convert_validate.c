@@ -231,7 +231,8 @@ static sdx_status validate(const sdx_convert_options *options, sdx_reference *re
     if (status == SDX_OK) status = run_and_compare(options->output, &text, sparse, &expected, report, err);
     free(expected.value);
     sdx_encoding_free(&text);
-    return status == SDX_OK ? status : sdx_error_context(err, "%s: written, but not validated", options->output);
+    if (status != SDX_OK) sdx_error_context(err, "%s: written, but not validated", options->output);
+    return status;
 }
 
 sdx_status sdx_convert(const sdx_convert_options *options, sdx_convert_report *report, sdx_error *err)
