@@ -514,47 +514,46 @@ sdx_status sdx_graph_index(sdx_graph *g, sdx_error *err)
     return SDX_OK;
 }
 
-/* Depth-first walk towards the producers, without recursion: a stack of nodes whose reads are being visited. */
+/* Depth-first walk towards the producers, without recursion. A node is expanded once: what it still needs goes on the
+ * stack above it, and when it is on top again all that is done. So open nodes are the ancestors of the top. */
 enum { UNSEEN, OPEN, DONE };
 
 typedef struct walk {
     const sdx_graph *graph;
     unsigned char *state; /* [n_node] */
-    sdx_id *stack;        /* [n_node] */
-    sdx_id depth;
-    sdx_id blocked; /* a producer not done yet, found while visiting the top */
+    sdx_id *stack;        /* room for every read and one start */
+    size_t depth;
+    sdx_id cycle; /* a node on one, or SDX_NONE */
 } walk;
 
-static void find_blocked(void *context, sdx_id v)
+static void push_producer(void *context, sdx_id v)
 {
     walk *w = context;
     sdx_id p = w->graph->value[v].producer;
-    if (p != SDX_NONE && !w->graph->node[p].dead && w->state[p] != DONE && w->blocked == SDX_NONE) w->blocked = p;
+    if (p == SDX_NONE || w->graph->node[p].dead) return;
+    if (w->state[p] == UNSEEN) w->stack[w->depth++] = p;
+    else if (w->state[p] == OPEN) w->cycle = p;
 }
 
 /* Appends start and all it depends on to order[], producers first. */
 static sdx_status visit(walk *w, sdx_id start, sdx_id *order, sdx_id *n_order, sdx_error *err)
 {
-    if (w->state[start] == DONE) return SDX_OK;
     w->stack[0] = start;
     w->depth = 1;
-    w->state[start] = OPEN;
     while (w->depth) {
         sdx_id top = w->stack[w->depth - 1];
-        w->blocked = SDX_NONE;
-        each_read(&w->graph->node[top], find_blocked, w);
-        if (w->blocked == SDX_NONE) {
-            w->state[top] = DONE;
-            order[(*n_order)++] = top;
-            w->depth--;
-        } else if (w->state[w->blocked] == OPEN) {
-            char text[SDX_NODE_TEXT];
-            return sdx_fail(err, SDX_ERR_FILE, "%s: the graph has a cycle through %s", w->graph->model->path,
-                            sdx_node_format(&w->graph->node[w->blocked], text, sizeof text));
+        if (w->state[top] == UNSEEN) {
+            w->state[top] = OPEN;
+            each_read(&w->graph->node[top], push_producer, w);
         } else {
-            w->state[w->blocked] = OPEN;
-            w->stack[w->depth++] = w->blocked;
+            if (w->state[top] == OPEN) order[(*n_order)++] = top;
+            w->state[top] = DONE;
+            w->depth--;
         }
+        if (w->cycle == SDX_NONE) continue;
+        char text[SDX_NODE_TEXT];
+        return sdx_fail(err, SDX_ERR_FILE, "%s: the graph has a cycle through %s", w->graph->model->path,
+                        sdx_node_format(&w->graph->node[w->cycle], text, sizeof text));
     }
     return SDX_OK;
 }
@@ -565,7 +564,8 @@ static sdx_status order_nodes(sdx_graph *g, bool all, sdx_error *err)
 {
     size_t n = (size_t)g->n_node;
     sdx_status status = SDX_OK;
-    walk w = {.graph = g, .state = sdx_calloc(n, 1), .stack = sdx_malloc(n * sizeof(sdx_id))};
+    size_t reads = (size_t)g->use_begin[g->n_value];
+    walk w = {.graph = g, .state = sdx_calloc(n, 1), .stack = sdx_malloc((reads + 1) * sizeof(sdx_id)), .cycle = SDX_NONE};
     sdx_id *order = sdx_malloc(n * sizeof *order), n_order = 0;
     unsigned char *needed = sdx_calloc(n, 1);
     sdx_node *sorted = sdx_malloc(n * sizeof *sorted);

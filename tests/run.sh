@@ -6,6 +6,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 3
 level=${1:-check}
 shared=${SDX_SHARED:-../shared}
+encoders=(--graphs 'bert-*' --graphs 'distilbert-*' --graphs 'electra-*' --graphs 'roberta-*')
 data=tests/data
 logs=build/test-logs
 jobs=$(nproc)
@@ -80,9 +81,8 @@ if [ "$level" = full ]; then
         rows+=("shared data missing") failed=$((failed + 1))
     else
         must ort-environment bash tools/venv.sh
-        part full-zoo build/release/zoo_check "$shared/zoo" --graphs 'bert-*' 'distilbert-*' 'electra-*' 'roberta-*'
-        part full-zoo-as-spelled build/release/zoo_check "$shared/zoo" --no-optimize --graphs 'bert-*' 'distilbert-*' \
-            'electra-*' 'roberta-*'
+        part full-zoo build/release/zoo_check "$shared/zoo" "${encoders[@]}"
+        part full-zoo-as-spelled build/release/zoo_check "$shared/zoo" --no-optimize "${encoders[@]}"
         part full-guide bash tests/models/guide.sh $sdx "$shared/guide"
         part full-tokens bash tests/models/tokens.sh $sdx "$shared"
         part full-ort build/venv/bin/python tests/models/ort_check.py $sdx "$shared/zoo"
