@@ -1,13 +1,13 @@
 /* activation.c: functions of one element, and bias + activation over a row. */
 #include "vec/vec.h"
 
-#define UNARY(name, expression)                                                                            \
-    V_INLINE vf value_##name(vf x) { return expression; }                                                  \
-    static void unary_##name(int64_t n, const float *x, float *y)                                          \
-    {                                                                                                      \
-        int64_t i = 0;                                                                                     \
-        for (; i + VLEN <= n; i += VLEN) v_store(y + i, value_##name(v_load(x + i)));                      \
-        if (i < n) v_store_n(y + i, value_##name(v_load_n(x + i, (int)(n - i))), (int)(n - i));            \
+#define UNARY(name, expression)                                                                                \
+    V_INLINE vf value_##name(vf x) { return expression; }                                                      \
+    static void unary_##name(int64_t n, const float *x, float *y)                                              \
+    {                                                                                                          \
+        int64_t i = 0;                                                                                         \
+        for (; i + VLEN <= n; i += VLEN) v_store(y + i, value_##name(v_load(x + i)));                          \
+        if (i < n) v_store_n(y + i, value_##name(v_load_n(x + i, (int)(n - i))), (int)(n - i));                \
     }
 
 UNARY(exp, v_exp(x))
@@ -24,14 +24,14 @@ UNARY(neg, v_neg(x))
 UNARY(abs, v_abs(x))
 UNARY(reciprocal, v_div(v_set1(1.0f), x))
 
-#define BIAS_ACT(name, function)                                                                           \
-    static void bias_##name(int64_t n, const float *x, const float *bias, float *y)                        \
-    {                                                                                                      \
-        for (int64_t i = 0; i < n; i += VLEN) {                                                            \
-            const int lanes = v_lanes(i, n);                                                               \
-            vf b = bias ? v_load_n(bias + i, lanes) : v_zero();                                            \
-            v_store_n(y + i, function(v_add(v_load_n(x + i, lanes), b)), lanes);                           \
-        }                                                                                                  \
+#define BIAS_ACT(name, function)                                                                               \
+    static void bias_##name(int64_t n, const float *x, const float *bias, float *y)                            \
+    {                                                                                                          \
+        for (int64_t i = 0; i < n; i += VLEN) {                                                                \
+            const int lanes = v_lanes(i, n);                                                                   \
+            vf b = bias ? v_load_n(bias + i, lanes) : v_zero();                                                \
+            v_store_n(y + i, function(v_add(v_load_n(x + i, lanes), b)), lanes);                               \
+        }                                                                                                      \
     }
 
 V_INLINE vf same(vf x) { return x; }

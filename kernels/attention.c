@@ -1,9 +1,10 @@
 /* attention.c: softmax(scale * q k^T + mask + bias) v for one head, built on the fp32 tile.
  *
- * K^T and V are packed into panels; then a tile of queries at a time gets its whole score rows, their softmax, and the
- * product with V, divided by the sum at the end. Up to some 512 keys (14 x 512 x 4 = 28 KB) the scores never leave L1
- * and beyond that L2, so that rescaling as in online softmax would only add work. Score j goes to lane j % VLEN of
- * accumulator j / VLEN % 2 and the product runs over keys in order: appended keys of weight 0 change no bit.
+ * K^T and V are packed into panels; then a tile of queries at a time gets its whole score rows, their
+ * softmax, and the product with V, divided by the sum at the end. Up to some 512 keys (14 x 512 x 4 = 28 KB)
+ * the scores never leave L1 and beyond that L2, so that rescaling as in online softmax would only add work.
+ * Score j goes to lane j % VLEN of accumulator j / VLEN % 2 and the product runs over keys in order:
+ * appended keys of weight 0 change no bit.
  *
  * workspace: K panels | V panels | scores [TILE_ROWS][keys rounded up to TILE_COLS] */
 #include "tile_f32.h"
@@ -20,7 +21,8 @@ static void pack_keys(const sdx_attention_args *g, float *panels)
 {
     for (int64_t j = 0; j < g->keys; j += TILE_COLS) {
         const int64_t cols = g->keys - j < TILE_COLS ? g->keys - j : TILE_COLS;
-        tile_pack_columns(g->head_dim, cols, (const char *)(g->k + j * g->ldk), g->ldk, panels + j * g->head_dim);
+        tile_pack_columns(g->head_dim, cols, (const char *)(g->k + j * g->ldk), g->ldk,
+                          panels + j * g->head_dim);
     }
 }
 
@@ -65,13 +67,14 @@ static float weight_row(int64_t n, int64_t keys, float max, float *s)
     const vf mv = v_set1(max);
     vf sum[2] = {v_zero(), v_zero()};
     int64_t j = 0;
-    for (; j + 2 * VLEN <= n; j += 2 * VLEN)
+    for (; j + 2 * VLEN <= n; j += 2 * VLEN) {
         V_UNROLL
         for (int u = 0; u < 2; u++) {
             vf e = v_exp(v_sub(v_load(s + j + u * VLEN), mv));
             v_store(s + j + u * VLEN, e);
             sum[u] = v_add(sum[u], e);
         }
+    }
     for (int u = 0; u < 2 && j < n; u++, j += VLEN) {
         const int lanes = v_lanes(j, n);
         vf e = v_select(v_first(lanes), v_exp(v_sub(v_load_n(s + j, lanes), mv)), v_zero());
@@ -91,13 +94,14 @@ static int64_t visible_keys(const sdx_attention_args *g, int64_t i)
 }
 
 /* Weights of queries [i, i + rows): scores[rows, ld], and 1/sum of each. */
-static void weigh(const sdx_attention_args *g, int64_t i, int rows, const float *panels, float *scores, int64_t ld,
-                  float *inverse)
+static void weigh(const sdx_attention_args *g, int64_t i, int rows, const float *panels, float *scores,
+                  int64_t ld, float *inverse)
 {
     const int64_t size = g->head_dim * TILE_COLS;
     for (int64_t j = 0; j < g->keys; j += TILE_COLS) {
         const float *panel = panels + j * g->head_dim;
-        tile_table[rows](g->head_dim, g->q + i * g->ldq, g->ldq, panel, (const char *)(panel + size), 0, scores + j, ld);
+        tile_table[rows](g->head_dim, g->q + i * g->ldq, g->ldq, panel, (const char *)(panel + size), 0,
+                         scores + j, ld);
     }
     for (int r = 0; r < rows; r++) {
         const int64_t n = visible_keys(g, i + r);
@@ -110,14 +114,15 @@ static void weigh(const sdx_attention_args *g, int64_t i, int rows, const float 
 }
 
 /* out[rows, value_dim] = scores * V / sum */
-static void mix(const sdx_attention_args *g, int64_t i, int rows, const float *scores, int64_t ld, const float *panels,
-                const float *inverse)
+static void mix(const sdx_attention_args *g, int64_t i, int rows, const float *scores, int64_t ld,
+                const float *panels, const float *inverse)
 {
     _Alignas(64) float tile[TILE_ROWS * TILE_COLS];
     for (int64_t j = 0; j < g->value_dim; j += TILE_COLS) {
         const float *panel = panels + j * g->keys;
         const int64_t cols = g->value_dim - j < TILE_COLS ? g->value_dim - j : TILE_COLS;
-        tile_table[rows](g->keys, scores, ld, panel, (const char *)(panel + g->keys * TILE_COLS), 0, tile, TILE_COLS);
+        tile_table[rows](g->keys, scores, ld, panel, (const char *)(panel + g->keys * TILE_COLS), 0, tile,
+                         TILE_COLS);
         for (int r = 0; r < rows; r++)
             for (int64_t c = 0; c < cols; c += VLEN) {
                 vf x = v_mul(v_load(tile + r * TILE_COLS + c), v_set1(inverse[r]));

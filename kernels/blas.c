@@ -1,7 +1,8 @@
-/* blas.c: OpenBLAS as one more row of the fp32 GEMM, for CPUs none of our vector tiles fit, and to compare with.
- * "packed" is a row-major copy of B; a panel is a block of columns. Bias, activation and residual follow as passes
- * over C. OpenBLAS picks its kernel by shape, so the invariance rule of kernels.h holds only between calls of one
- * shape. It must not start threads of its own: ours are already running. Compiled only where OpenBLAS is (SDX_WITH_OPENBLAS). */
+/* blas.c: OpenBLAS as one more row of the fp32 GEMM, for CPUs none of our vector tiles fit, and to compare
+ * with. "packed" is a row-major copy of B; a panel is a block of columns. Bias, activation and residual
+ * follow as passes over C. OpenBLAS picks its kernel by shape, so the invariance rule of kernels.h holds
+ * only between calls of one shape. It must not start threads of its own: ours are already running. Compiled
+ * only where OpenBLAS is (SDX_WITH_OPENBLAS). */
 #include "kernels.h"
 
 #include <cblas.h>
@@ -11,8 +12,8 @@ enum { PANEL = 64, ROWS = 16 };
 
 static size_t packed_bytes(int64_t k, int64_t n) { return (size_t)k * (size_t)n * sizeof(float); }
 
-static void pack_b(int64_t k, int64_t n, const void *b, int64_t row_stride, int64_t col_stride, int64_t panel_begin,
-                   int64_t panel_end, float *packed)
+static void pack_b(int64_t k, int64_t n, const void *b, int64_t row_stride, int64_t col_stride,
+                   int64_t panel_begin, int64_t panel_end, float *packed)
 {
     const int64_t end = panel_end * PANEL < n ? panel_end * PANEL : n;
     for (int64_t p = 0; p < k; p++)
@@ -22,8 +23,8 @@ static void pack_b(int64_t k, int64_t n, const void *b, int64_t row_stride, int6
 }
 
 /* C = A * B + beta * C over cols columns. */
-static void multiply(int64_t m, int64_t cols, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
-                     float beta, float *c, int64_t ldc)
+static void multiply(int64_t m, int64_t cols, int64_t k, const float *a, int64_t lda, const float *b,
+                     int64_t ldb, float beta, float *c, int64_t ldc)
 {
     if (m > 0 && cols > 0)
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)cols, (int)k, 1.0f, a, (int)lda, b,
@@ -84,6 +85,10 @@ void sdx_gemm_f32_init_openblas(sdx_kernels *table);
 void sdx_gemm_f32_init_openblas(sdx_kernels *table)
 {
     openblas_set_num_threads(1);
-    table->gemm_f32 = (sdx_gemm_f32_kernels){
-        .name = "openblas", .mr = ROWS, .nr = PANEL, .packed_bytes = packed_bytes, .pack_b = pack_b, .run = run};
+    table->gemm_f32 = (sdx_gemm_f32_kernels){.name = "openblas",
+                                             .mr = ROWS,
+                                             .nr = PANEL,
+                                             .packed_bytes = packed_bytes,
+                                             .pack_b = pack_b,
+                                             .run = run};
 }

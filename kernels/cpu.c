@@ -1,5 +1,5 @@
-/* cpu.c: which instruction sets may be used. Feature bits of CPUID and, because the operating system must save the
- * registers too, XCR0; never lists of models, which age (OpenBLAS took this for a Prescott). */
+/* cpu.c: which instruction sets may be used. Feature bits of CPUID and, because the operating system must
+ * save the registers too, XCR0; never lists of models, which age (OpenBLAS took this for a Prescott). */
 #include "kernels.h"
 
 #include <string.h>
@@ -44,9 +44,11 @@ static bool has(unsigned reg, unsigned bits) { return (reg & bits) == bits; }
 sdx_isa sdx_isa_detect(void)
 {
     unsigned a, b, c, d;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C)) return SDX_ISA_SCALAR;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C))
+        return SDX_ISA_SCALAR;
     const unsigned xcr0 = read_xcr0();
-    if (!has(xcr0, XCR0_AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has(b, bit_AVX2)) return SDX_ISA_SCALAR;
+    if (!has(xcr0, XCR0_AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has(b, bit_AVX2))
+        return SDX_ISA_SCALAR;
     const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL | bit_AVX512CD;
     if (!has(xcr0, XCR0_AVX512) || !has(b, avx512)) return SDX_ISA_AVX2;
     return has(c, bit_AVX512VNNI) ? SDX_ISA_AVX512VNNI : SDX_ISA_AVX512;

@@ -6,26 +6,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALL_FAMILIES(isa, F)                                                                               \
-    F(gemm_f32, isa)                                                                                       \
-    F(gemm_int8, isa)                                                                                      \
-    F(softmax, isa)                                                                                        \
-    F(norm, isa)                                                                                           \
-    F(activation, isa)                                                                                     \
-    F(eltwise, isa)                                                                                        \
-    F(reduce, isa)                                                                                         \
-    F(quantize, isa)                                                                                       \
+#define ALL_FAMILIES(isa, F)                                                                                   \
+    F(gemm_f32, isa)                                                                                           \
+    F(gemm_int8, isa)                                                                                          \
+    F(softmax, isa)                                                                                            \
+    F(norm, isa)                                                                                               \
+    F(activation, isa)                                                                                         \
+    F(eltwise, isa)                                                                                            \
+    F(reduce, isa)                                                                                             \
+    F(quantize, isa)                                                                                           \
     F(attention, isa)
 
 #if defined(__x86_64__)
-#define KERNEL_OBJECTS(F)                                                                                  \
-    ALL_FAMILIES(scalar, F)                                                                                \
-    ALL_FAMILIES(avx2, F)                                                                                  \
-    ALL_FAMILIES(avx512, F)                                                                                \
+#define KERNEL_OBJECTS(F)                                                                                      \
+    ALL_FAMILIES(scalar, F)                                                                                    \
+    ALL_FAMILIES(avx2, F)                                                                                      \
+    ALL_FAMILIES(avx512, F)                                                                                    \
     F(gemm_int8, avx512vnni)
 #elif defined(__aarch64__)
-#define KERNEL_OBJECTS(F)                                                                                  \
-    ALL_FAMILIES(scalar, F)                                                                                \
+#define KERNEL_OBJECTS(F)                                                                                      \
+    ALL_FAMILIES(scalar, F)                                                                                    \
     ALL_FAMILIES(neon, F)
 #else
 #define KERNEL_OBJECTS(F) ALL_FAMILIES(scalar, F)
@@ -35,8 +35,13 @@
 KERNEL_OBJECTS(DECLARE)
 #undef DECLARE
 
-enum { isa_scalar = SDX_ISA_SCALAR, isa_avx2 = SDX_ISA_AVX2, isa_avx512 = SDX_ISA_AVX512,
-       isa_avx512vnni = SDX_ISA_AVX512VNNI, isa_neon = SDX_ISA_NEON };
+enum {
+    isa_scalar = SDX_ISA_SCALAR,
+    isa_avx2 = SDX_ISA_AVX2,
+    isa_avx512 = SDX_ISA_AVX512,
+    isa_avx512vnni = SDX_ISA_AVX512VNNI,
+    isa_neon = SDX_ISA_NEON
+};
 
 typedef struct kernel_object {
     int isa;

@@ -9,15 +9,15 @@ V_INLINE vf operand(const float *p, int step, vf repeated, int64_t i, int lanes)
 
 V_INLINE vf load_first(int64_t n, const float *p) { return n > 0 ? v_set1(*p) : v_zero(); }
 
-#define BINARY(name, expression)                                                                           \
-    static void binary_##name(int64_t n, const float *a, int a_step, const float *b, int b_step, float *y) \
-    {                                                                                                      \
-        const vf a0 = load_first(n, a), b0 = load_first(n, b);                                             \
-        for (int64_t i = 0; i < n; i += VLEN) {                                                            \
-            const int lanes = v_lanes(i, n);                                                               \
-            const vf p = operand(a, a_step, a0, i, lanes), q = operand(b, b_step, b0, i, lanes);           \
-            v_store_n(y + i, expression, lanes);                                                           \
-        }                                                                                                  \
+#define BINARY(name, expression)                                                                               \
+    static void binary_##name(int64_t n, const float *a, int a_step, const float *b, int b_step, float *y)     \
+    {                                                                                                          \
+        const vf a0 = load_first(n, a), b0 = load_first(n, b);                                                 \
+        for (int64_t i = 0; i < n; i += VLEN) {                                                                \
+            const int lanes = v_lanes(i, n);                                                                   \
+            const vf p = operand(a, a_step, a0, i, lanes), q = operand(b, b_step, b0, i, lanes);               \
+            v_store_n(y + i, expression, lanes);                                                               \
+        }                                                                                                      \
     }
 
 /* v_max(p, q) keeps a NaN of q; ONNX and NumPy want that of p too. */

@@ -1,29 +1,31 @@
 /* gemm_int8.c: products of byte matrices, exact in int32 on every instruction set.
  *
- * With a dot product of bytes (VNNI) k goes by fours: A as u8 (a signed A plus 128) times B as s8. Without, k goes by
- * twos: both widen to int16, whose pairwise products cannot overflow int32, unlike vpmaddubsw, whose int16 sums
- * saturate. What was added to A or B to fit, and the zero points, come off at the end (arithmetic modulo 2^32):
+ * With a dot product of bytes (VNNI) k goes by fours: A as u8 (a signed A plus 128) times B as s8. Without,
+ * k goes by twos: both widen to int16, whose pairwise products cannot overflow int32, unlike vpmaddubsw,
+ * whose int16 sums saturate. What was added to A or B to fit, and the zero points, come off at the end
+ * (arithmetic modulo 2^32):
  *     sum (a - za)(b - zb) = sum a b - za colsum(b) - zb (rowsum(a) - k za)
  *
- * packed: panels [ceil(k/GROUP)][TILE_COLS][GROUP] of int8, then colsum int32[panels * TILE_COLS], then an int32: what
- * was subtracted from B. workspace: rowsum int32[m], then the rows of A as A_TYPE. Tiling as in tile_f32.h. */
+ * packed: panels [ceil(k/GROUP)][TILE_COLS][GROUP] of int8, then colsum int32[panels * TILE_COLS], then an
+ * int32: what was subtracted from B. workspace: rowsum int32[m], then the rows of A as A_TYPE. Tiling as in
+ * tile_f32.h. */
 #include "tile.h"
 
 #if defined(V_DOT4)
 #define TILE_ROWS 14
-#define GROUP 4
+#define GROUP     4
 typedef uint8_t a_type;
 #elif VLEN == 16
 #define TILE_ROWS 12
-#define GROUP 2
+#define GROUP     2
 typedef int16_t a_type;
 #elif VLEN == 1
 #define TILE_ROWS 4
-#define GROUP 2
+#define GROUP     2
 typedef int16_t a_type;
 #else
 #define TILE_ROWS 6
-#define GROUP 2
+#define GROUP     2
 typedef int16_t a_type;
 #endif
 
@@ -80,8 +82,8 @@ static void pack_b(int64_t k, int64_t n, const void *b, int64_t row_stride, int6
     for (int64_t q = 0; q < panels; q++, panel += panel_bytes(k)) {
         const int64_t first = q * TILE_COLS, cols = n - first < TILE_COLS ? n - first : TILE_COLS;
         int32_t sum[TILE_COLS];
-        pack_panel(k, cols, (const uint8_t *)b + first * col_stride, row_stride, col_stride, b_signed ? 0 : 0x80,
-                   panel, sum);
+        pack_panel(k, cols, (const uint8_t *)b + first * col_stride, row_stride, col_stride,
+                   b_signed ? 0 : 0x80, panel, sum);
         memcpy(sums + first * (int64_t)sizeof(int32_t), sum, sizeof sum);
     }
     memcpy(sums + panels * TILE_COLS * (int64_t)sizeof(int32_t), &offset, sizeof offset);
@@ -124,7 +126,8 @@ typedef struct left {
     int32_t offset; /* what was added to A */
 } left;
 
-static left pack_a(int64_t m, int64_t k, const uint8_t *a, int64_t lda, bool a_signed, bool want_sums, void *workspace)
+static left pack_a(int64_t m, int64_t k, const uint8_t *a, int64_t lda, bool a_signed, bool want_sums,
+                   void *workspace)
 {
     char *rows = (char *)workspace + sums_bytes(m);
     const bool as_is = GROUP == 4 && !a_signed && k % GROUP == 0;
@@ -156,9 +159,10 @@ V_INLINE void tile_rows(const int rows, int64_t steps, const char *a, int64_t ro
     V_UNROLL
     for (int g = 0; g < groups; g++) base[g] = a + 3 * g * row;
     V_UNROLL
-    for (int i = 0; i < rows; i++)
+    for (int i = 0; i < rows; i++) {
         V_UNROLL
         for (int j = 0; j < TILE_VECS; j++) acc[i][j] = vi_set1(0);
+    }
 
     for (int64_t p = 0; p < steps; p++) {
         vi b[TILE_VECS];
@@ -180,19 +184,20 @@ V_INLINE void tile_rows(const int rows, int64_t steps, const char *a, int64_t ro
         }
     }
     V_UNROLL
-    for (int i = 0; i < rows; i++)
+    for (int i = 0; i < rows; i++) {
         V_UNROLL
         for (int j = 0; j < TILE_VECS; j++) vi_store(out + i * TILE_COLS + j * VLEN, acc[i][j]);
+    }
 }
 
 typedef void (*tile_fn)(int64_t steps, const char *a, int64_t row, const int8_t *panel, const char *next,
                         int64_t stride, int32_t *out);
 
-#define TILE(rows)                                                                                         \
-    static void tile_##rows(int64_t steps, const char *a, int64_t row, const int8_t *panel,                \
-                            const char *next, int64_t stride, int32_t *out)                                \
-    {                                                                                                      \
-        tile_rows(rows, steps, a, row, panel, next, stride, out);                                          \
+#define TILE(rows)                                                                                             \
+    static void tile_##rows(int64_t steps, const char *a, int64_t row, const int8_t *panel, const char *next,  \
+                            int64_t stride, int32_t *out)                                                      \
+    {                                                                                                          \
+        tile_rows(rows, steps, a, row, panel, next, stride, out);                                              \
     }
 TILE_LIST(TILE_ROWS, TILE)
 #undef TILE
@@ -209,7 +214,8 @@ typedef struct correction {
     int32_t a_offset, b_offset, k;
 } correction;
 
-static void finish_tile(const correction *z, const int32_t *tile, int rows, int64_t cols, int32_t *c, int64_t ldc)
+static void finish_tile(const correction *z, const int32_t *tile, int rows, int64_t cols, int32_t *c,
+                        int64_t ldc)
 {
     for (int64_t j = 0; j < cols; j += VLEN) {
         const int lanes = v_lanes(j, cols);
@@ -229,11 +235,12 @@ static void finish_tile(const correction *z, const int32_t *tile, int rows, int6
 }
 
 static void run(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, bool a_signed, const void *packed,
-                int64_t panel_begin, int64_t panel_end, const int32_t *a_zero, const int32_t *b_zero, void *workspace,
-                int32_t *c, int64_t ldc)
+                int64_t panel_begin, int64_t panel_end, const int32_t *a_zero, const int32_t *b_zero,
+                void *workspace, int32_t *c, int64_t ldc)
 {
     _Alignas(64) int32_t tile[TILE_ROWS * TILE_COLS];
-    const int64_t tiles = (m + TILE_ROWS - 1) / TILE_ROWS, size = panel_bytes(k), steps = (k + GROUP - 1) / GROUP;
+    const int64_t tiles = (m + TILE_ROWS - 1) / TILE_ROWS;
+    const int64_t size = panel_bytes(k), steps = (k + GROUP - 1) / GROUP;
     const char *sums = (const char *)packed + panel_count(n) * size;
     int32_t b_offset;
     memcpy(&b_offset, sums + panel_count(n) * TILE_COLS * (int64_t)sizeof(int32_t), sizeof b_offset);
@@ -249,11 +256,15 @@ static void run(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, boo
             row = row0;
             for (int64_t t = t0; t < t1; t++) {
                 const int rows = tile_height(m, tiles, t);
-                const correction z = {sums + first * (int64_t)sizeof(int32_t), l.sum ? l.sum + row : NULL,
-                                      a_zero ? a_zero + row : NULL, b_zero ? b_zero + first : NULL,
-                                      l.offset, b_offset, (int32_t)k};
-                tile_table[rows](steps, l.data + row * l.stride, l.stride, panel, next + (t - t0) * steps * stride,
-                                 stride, tile);
+                const correction z = {.colsum = sums + first * (int64_t)sizeof(int32_t),
+                                      .rowsum = l.sum ? l.sum + row : NULL,
+                                      .a_zero = a_zero ? a_zero + row : NULL,
+                                      .b_zero = b_zero ? b_zero + first : NULL,
+                                      .a_offset = l.offset,
+                                      .b_offset = b_offset,
+                                      .k = (int32_t)k};
+                tile_table[rows](steps, l.data + row * l.stride, l.stride, panel,
+                                 next + (t - t0) * steps * stride, stride, tile);
                 finish_tile(&z, tile, rows, cols, c + row * ldc + first, ldc);
                 row += rows;
             }

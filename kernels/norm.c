@@ -1,9 +1,11 @@
-/* norm.c: layer norm and RMS norm of a row, with the sum x + skip + bias that transformers put in front of them.
- * Three passes over a row that stays in L1: the sum (kept in y), the variance about the true mean, the result. */
+/* norm.c: layer norm and RMS norm of a row, with the sum x + skip + bias that transformers put in front of
+ * them. Three passes over a row that stays in L1: the sum (kept in y), the variance about the true mean, the
+ * result. */
 #include "vec/vec.h"
 
 /* y = x + skip + bias, and the same to `sum` when asked for; returns sum(y). */
-V_INLINE vf add_part(const float *x, const float *skip, const float *bias, float *y, float *sum, int64_t i, int lanes)
+V_INLINE vf add_part(const float *x, const float *skip, const float *bias, float *y, float *sum, int64_t i,
+                     int lanes)
 {
     vf s = v_load_n(x + i, lanes);
     if (skip) s = v_add(s, v_load_n(skip + i, lanes));

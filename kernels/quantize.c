@@ -1,6 +1,6 @@
-/* quantize.c: fp32 to bytes and back, as ONNX QuantizeLinear and DequantizeLinear.
- * Saturating to [low - zero, high - zero] before rounding equals saturating after it, because the bounds are
- * integers and rounding is monotone; it also keeps the conversion to int32 in range. NaN becomes the lowest value. */
+/* quantize.c: fp32 to bytes and back, as ONNX QuantizeLinear and DequantizeLinear. Saturating to [low -
+ * zero, high - zero] before rounding equals saturating after it, because the bounds are integers and
+ * rounding is monotone; it also keeps the conversion to int32 in range. NaN becomes the lowest value. */
 #include "vec/vec.h"
 
 V_INLINE vi quantized(vf x, vf scale, vf low, vf high, vi zero)
@@ -32,20 +32,21 @@ static void f32_s8(int64_t n, const float *x, float scale, int32_t zero_point, i
     quantize(n, x, scale, zero_point, -128, (uint8_t *)y);
 }
 
-#define DEQUANTIZE(name, type, load)                                                                       \
-    static void name(int64_t n, const type *x, float scale, int32_t zero_point, float *y)                  \
-    {                                                                                                      \
-        const vf s = v_set1(scale);                                                                        \
-        const vi zero = vi_set1(zero_point);                                                               \
-        int64_t i = 0;                                                                                     \
-        for (; i + VLEN <= n; i += VLEN) v_store(y + i, v_mul(v_cvt_f(vi_sub(load(x + i), zero)), s));     \
-        for (; i < n; i++) y[i] = (float)(x[i] - zero_point) * scale;                                      \
+#define DEQUANTIZE(name, type, load)                                                                           \
+    static void name(int64_t n, const type *x, float scale, int32_t zero_point, float *y)                      \
+    {                                                                                                          \
+        const vf s = v_set1(scale);                                                                            \
+        const vi zero = vi_set1(zero_point);                                                                   \
+        int64_t i = 0;                                                                                         \
+        for (; i + VLEN <= n; i += VLEN) v_store(y + i, v_mul(v_cvt_f(vi_sub(load(x + i), zero)), s));         \
+        for (; i < n; i++) y[i] = (float)(x[i] - zero_point) * scale;                                          \
     }
 
 DEQUANTIZE(u8_f32, uint8_t, vi_load_u8)
 DEQUANTIZE(s8_f32, int8_t, vi_load_s8)
 
-static void s32_f32(int64_t n, const int32_t *x, const float *scale, int scale_step, const float *bias, float *y)
+static void s32_f32(int64_t n, const int32_t *x, const float *scale, int scale_step, const float *bias,
+                    float *y)
 {
     const vf repeated = n > 0 ? v_set1(*scale) : v_zero();
     for (int64_t i = 0; i < n; i += VLEN) {

@@ -1,5 +1,5 @@
-/* softmax.c: e^(x - max) / sum over a row. Vector i adds into accumulator i % 2, whatever n is, so that appended
- * -inf change no bit. */
+/* softmax.c: e^(x - max) / sum over a row. Vector i adds into accumulator i % 2, whatever n is, so that
+ * appended -inf change no bit. */
 #include "vec/vec.h"
 
 static float row_max(int64_t n, const float *x)

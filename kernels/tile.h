@@ -1,5 +1,5 @@
-/* tile.h: what the register tiles of both GEMMs share. A tile keeps all of its C in registers over the whole of k and
- * is instantiated once per row count; see tile_f32.h for the reasons. */
+/* tile.h: what the register tiles of both GEMMs share. A tile keeps all of its C in registers over the whole
+ * of k and is instantiated once per row count; see tile_f32.h for the reasons. */
 #ifndef SDX_TILE_H
 #define SDX_TILE_H
 
@@ -7,8 +7,8 @@
 
 enum { PREFETCH_STEPS = 64, CACHE_LINE = 64 };
 
-/* Keeps the compiler from turning three row pointers derived from one into registers of their own: x86 addresses
- * base, base + stride and base + 2*stride from two registers, and 14 rows then need 5 bases. */
+/* Keeps the compiler from turning three row pointers derived from one into registers of their own: x86
+ * addresses base, base + stride and base + 2*stride from two registers, and 14 rows then need 5 bases. */
 #define OPAQUE(pointer) __asm__("" : "+r"(pointer))
 
 /* Rows of tile t when m rows are cut into `tiles` nearly equal ones, the larger first. */
@@ -27,16 +27,16 @@ V_INLINE void tile_prefetch(const char *panel, const int step_bytes, const char 
 }
 
 /* F(1) ... F(rows), for a table of instantiations. */
-#define TILE_LIST_4(F) F(1) F(2) F(3) F(4)
-#define TILE_LIST_6(F) TILE_LIST_4(F) F(5) F(6)
-#define TILE_LIST_8(F) TILE_LIST_6(F) F(7) F(8)
-#define TILE_LIST_12(F) TILE_LIST_8(F) F(9) F(10) F(11) F(12)
-#define TILE_LIST_14(F) TILE_LIST_12(F) F(13) F(14)
+#define TILE_LIST_4(F)      F(1) F(2) F(3) F(4)
+#define TILE_LIST_6(F)      TILE_LIST_4(F) F(5) F(6)
+#define TILE_LIST_8(F)      TILE_LIST_6(F) F(7) F(8)
+#define TILE_LIST_12(F)     TILE_LIST_8(F) F(9) F(10) F(11) F(12)
+#define TILE_LIST_14(F)     TILE_LIST_12(F) F(13) F(14)
 #define TILE_LIST_(rows, F) TILE_LIST_##rows(F)
-#define TILE_LIST(rows, F) TILE_LIST_(rows, F)
+#define TILE_LIST(rows, F)  TILE_LIST_(rows, F)
 
 /* "avx512 14x32" */
 #define TILE_NAME_(tag, rows, cols) V_STRING(tag) " " V_STRING(rows) "x" V_STRING(cols)
-#define TILE_NAME(rows, cols) TILE_NAME_(SDX_ISA_TAG, rows, cols)
+#define TILE_NAME(rows, cols)       TILE_NAME_(SDX_ISA_TAG, rows, cols)
 
 #endif

@@ -1,13 +1,14 @@
 /* tile_f32.h: the fp32 register tile, shared by gemm_f32.c and attention.c.
  *
  * C[rows, COLS] = A[rows, k] * panel[k, COLS], with the whole C in registers over all of k: one product of a
- * broadcast element of A with TILE_VECS vectors of B per row and step. There is one instantiation per row count, so
- * that any m is split into nearly equal tiles (32 = 11+11+10) and no tail is slow. k is never split: each output is
- * one chain of multiply-adds from p = 0 to k-1, which is the invariance rule of kernels.h, and which is why zero
- * weights appended in attention change nothing.
+ * broadcast element of A with TILE_VECS vectors of B per row and step. There is one instantiation per row
+ * count, so that any m is split into nearly equal tiles (32 = 11+11+10) and no tail is slow. k is never
+ * split: each output is one chain of multiply-adds from p = 0 to k-1, which is the invariance rule of
+ * kernels.h, and which is why zero weights appended in attention change nothing.
  *
- * What feeds the tile counts more than its shape: each step prefetches the panel 64 steps ahead into L1, and a slice
- * of the next panel into L2, so that with T row tiles per panel each of them brings 1/T of what comes next. */
+ * What feeds the tile counts more than its shape: each step prefetches the panel 64 steps ahead into L1, and
+ * a slice of the next panel into L2, so that with T row tiles per panel each of them brings 1/T of what
+ * comes next. */
 #ifndef SDX_TILE_F32_H
 #define SDX_TILE_F32_H
 
@@ -38,7 +39,8 @@ V_INLINE float tile_load(const char *p)
     return x;
 }
 
-/* out[rows, TILE_COLS], row stride ldo. next: where the coming panel's slice starts, `stride` bytes per step. */
+/* out[rows, TILE_COLS], row stride ldo. next: where the coming panel's slice starts, `stride` bytes per
+ * step. */
 V_INLINE void tile_rows(const int rows, int64_t k, const float *a, int64_t lda, const float *panel,
                         const char *next, int64_t stride, float *out, int64_t ldo)
 {
@@ -50,9 +52,10 @@ V_INLINE void tile_rows(const int rows, int64_t k, const float *a, int64_t lda, 
     V_UNROLL
     for (int g = 0; g < groups; g++) base[g] = (const char *)a + 3 * g * row;
     V_UNROLL
-    for (int i = 0; i < rows; i++)
+    for (int i = 0; i < rows; i++) {
         V_UNROLL
         for (int j = 0; j < TILE_VECS; j++) acc[i][j] = v_zero();
+    }
 
     for (int64_t p = 0; p < k; p++) {
         vf b[TILE_VECS];
@@ -74,19 +77,20 @@ V_INLINE void tile_rows(const int rows, int64_t k, const float *a, int64_t lda, 
         }
     }
     V_UNROLL
-    for (int i = 0; i < rows; i++)
+    for (int i = 0; i < rows; i++) {
         V_UNROLL
         for (int j = 0; j < TILE_VECS; j++) v_store(out + i * ldo + j * VLEN, acc[i][j]);
+    }
 }
 
 typedef void (*tile_fn)(int64_t k, const float *a, int64_t lda, const float *panel, const char *next,
                         int64_t stride, float *out, int64_t ldo);
 
-#define TILE(rows)                                                                                         \
-    static void tile_##rows(int64_t k, const float *a, int64_t lda, const float *panel, const char *next,  \
-                            int64_t stride, float *out, int64_t ldo)                                       \
-    {                                                                                                      \
-        tile_rows(rows, k, a, lda, panel, next, stride, out, ldo);                                         \
+#define TILE(rows)                                                                                             \
+    static void tile_##rows(int64_t k, const float *a, int64_t lda, const float *panel, const char *next,      \
+                            int64_t stride, float *out, int64_t ldo)                                           \
+    {                                                                                                          \
+        tile_rows(rows, k, a, lda, panel, next, stride, out, ldo);                                             \
     }
 TILE_LIST(TILE_ROWS, TILE)
 #undef TILE
@@ -106,7 +110,8 @@ V_INLINE void tile_pack_rows(int64_t k, int64_t cols, const char *b, int64_t row
         }
 }
 
-/* One panel from columns of B that lie together: B(p, j) = b[j*col_stride + p]; VLEN x VLEN blocks are transposed. */
+/* One panel from columns of B that lie together: B(p, j) = b[j*col_stride + p]; VLEN x VLEN blocks are
+ * transposed. */
 V_INLINE void tile_pack_columns(int64_t k, int64_t cols, const char *b, int64_t col_stride, float *panel)
 {
     for (int64_t p = 0; p < k; p += VLEN) {

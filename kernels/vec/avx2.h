@@ -54,12 +54,12 @@ V_INLINE vm v_first(int n) { return _mm256_castsi256_ps(v_lane_mask(n)); }
 V_INLINE vf v_select(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
 
 /* Halves onto each other until one lane is left. */
-#define V_REDUCE(name, op)                                                                                 \
-    V_INLINE float name(vf x)                                                                              \
-    {                                                                                                      \
-        __m128 h = op(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));                             \
-        h = op(h, _mm_movehl_ps(h, h));                                                                    \
-        return _mm_cvtss_f32(op(h, _mm_shuffle_ps(h, h, 1)));                                              \
+#define V_REDUCE(name, op)                                                                                     \
+    V_INLINE float name(vf x)                                                                                  \
+    {                                                                                                          \
+        __m128 h = op(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));                                 \
+        h = op(h, _mm_movehl_ps(h, h));                                                                        \
+        return _mm_cvtss_f32(op(h, _mm_shuffle_ps(h, h, 1)));                                                  \
     }
 V_REDUCE(v_reduce_add, _mm_add_ps)
 V_REDUCE(v_reduce_max, _mm_max_ps)
@@ -110,9 +110,8 @@ V_INLINE vi vi_load_s8(const int8_t *p) { return _mm256_cvtepi8_epi32(_mm_loadl_
 
 V_INLINE void vi_store_8(void *p, vi x)
 {
-    const __m256i low = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-                                         0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
-    x = _mm256_shuffle_epi8(x, low);
+    const __m128i low = _mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    x = _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(low));
     _mm_storel_epi64(p, _mm_unpacklo_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)));
 }
 

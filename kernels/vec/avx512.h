@@ -44,14 +44,15 @@ V_INLINE bool v_any(vm m) { return m != 0; }
 V_INLINE vm v_none(void) { return 0; }
 V_INLINE vf v_select(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
 
-/* Halves onto each other until one lane is left; the intrinsics of that name leave the order to the compiler. */
-#define V_REDUCE(name, op, op_half, op_quarter)                                                            \
-    V_INLINE float name(vf x)                                                                              \
-    {                                                                                                      \
-        __m256 w = op_half(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));                       \
-        __m128 h = op_quarter(_mm256_castps256_ps128(w), _mm256_extractf128_ps(w, 1));                     \
-        h = op_quarter(h, _mm_movehl_ps(h, h));                                                            \
-        return _mm_cvtss_f32(op_quarter(h, _mm_shuffle_ps(h, h, 1)));                                      \
+/* Halves onto each other until one lane is left; the intrinsics of that name leave the order to the
+ * compiler. */
+#define V_REDUCE(name, op, op_half, op_quarter)                                                                \
+    V_INLINE float name(vf x)                                                                                  \
+    {                                                                                                          \
+        __m256 w = op_half(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));                           \
+        __m128 h = op_quarter(_mm256_castps256_ps128(w), _mm256_extractf128_ps(w, 1));                         \
+        h = op_quarter(h, _mm_movehl_ps(h, h));                                                                \
+        return _mm_cvtss_f32(op_quarter(h, _mm_shuffle_ps(h, h, 1)));                                          \
     }
 V_REDUCE(v_reduce_add, _mm512_add_ps, _mm256_add_ps, _mm_add_ps)
 V_REDUCE(v_reduce_max, _mm512_max_ps, _mm256_max_ps, _mm_max_ps)
@@ -83,7 +84,10 @@ V_INLINE vi vi_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu
 V_INLINE vi vi_load_s8(const int8_t *p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)); }
 V_INLINE void vi_store_8(void *p, vi x) { _mm_storeu_si128(p, _mm512_cvtepi32_epi8(x)); }
 V_INLINE vi vi_dot2(vi acc, vi a, vi b) { return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)); }
-V_INLINE vi vi_load_s8_pairs(const int8_t *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)p)); }
+V_INLINE vi vi_load_s8_pairs(const int8_t *p)
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)p));
+}
 
 #define V_F16 1
 V_INLINE vf v_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
@@ -107,7 +111,8 @@ V_INLINE void v_transpose(vf r[VLEN])
     V_UNROLL
     for (int i = 0; i < 4; i++) {
         vf a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x88), b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xdd);
-        vf c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x88), d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xdd);
+        vf c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x88);
+        vf d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xdd);
         r[i] = _mm512_shuffle_f32x4(a, c, 0x88);
         r[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
         r[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);

@@ -1,14 +1,14 @@
-/* vec.h: the vector vocabulary the kernels are written in, after SLEEF and Highway: one small set of words, one
- * header per instruction set, so that softmax.c is one text compiled once per ISA (-DSDX_ISA_TAG=avx2 ...).
+/* vec.h: the vector vocabulary the kernels are written in, after SLEEF and Highway: one small set of words,
+ * one header per instruction set, so that softmax.c is one text compiled once per ISA (-DSDX_ISA_TAG=avx2).
  *
  *   VLEN                        lanes of a vector
  *   vf, vi, vm                  VLEN floats; VLEN int32; one truth value per lane
  *   v_load(p) v_store(p, x)     any alignment; p is void so that weights of a mapped file may lie anywhere
- *   v_load_n(p, n) v_store_n    the first n lanes, 0 <= n <= VLEN; other lanes load as 0, are not touched by a store
+ *   v_load_n(p, n) v_store_n    the first n lanes, 0 <= n <= VLEN; others load as 0 and are not stored
  *   v_min(a, b) v_max(a, b)     b when a or b is NaN: v_max(lo, x) keeps the NaN of x, v_max(x, lo) drops it
  *   v_fma(a, b, c)              a*b + c;  v_fnma: c - a*b
  *   v_round                     to nearest, ties to even
- *   v_ldexp(x, n)               x * 2^n for integral n in [-300, 300], rounded once, also into the denormals
+ *   v_ldexp(x, n)               x * 2^n for integral n in [-252, 254], rounded once, also into the denormals
  *   v_frexp(x, &e)              x = m * 2^e, m in [1/sqrt(2), sqrt(2)), for x > 0 and finite
  *   v_select(m, a, b)           m ? a : b
  *   v_cvt_i(x)                  float to int32, nearest even, for |x| < 2^31;  v_cvt_f: back
@@ -30,7 +30,8 @@
 
 #define V_INLINE static inline __attribute__((always_inline, unused))
 
-/* Before a loop whose count is a constant once inlined: no loop is left, and arrays indexed by it live in registers. */
+/* Before a loop whose count is a constant once inlined: no loop is left, and arrays indexed by it live in
+ * registers. */
 #if defined(__clang__)
 #define V_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -38,17 +39,17 @@
 #endif
 
 #define V_STRING(text) #text
-#define V_HEADER(tag) V_STRING(tag.h)
+#define V_HEADER(tag)  V_STRING(tag.h)
 
 #include V_HEADER(SDX_ISA_TAG)
 
 #include "math.h"
 
 /* The one exported symbol of a kernel object: void sdx_<family>_init_<isa>(sdx_kernels *table). */
-#define V_JOIN(family, tag) sdx_##family##_init_##tag
+#define V_JOIN(family, tag)          sdx_##family##_init_##tag
 #define V_JOIN_EXPANDED(family, tag) V_JOIN(family, tag)
-#define KERNEL_INIT(family)                                                                                \
-    void V_JOIN_EXPANDED(family, SDX_ISA_TAG)(sdx_kernels * table);                                        \
+#define KERNEL_INIT(family)                                                                                    \
+    void V_JOIN_EXPANDED(family, SDX_ISA_TAG)(sdx_kernels * table);                                            \
     void V_JOIN_EXPANDED(family, SDX_ISA_TAG)(sdx_kernels * table)
 
 /* How many of the VLEN lanes starting at i lie below n. */

@@ -1,20 +1,22 @@
-/* bench.c: speeds of the kernels as a share of what this core can do, measured in the same moment: clouds change
- * clocks between minutes. Weights rotate through copies beyond L2 and mostly beyond L3, as the layers of a model do. */
+/* bench.c: speeds of the kernels as a share of what this core can do, measured in the same moment: clouds
+ * change clocks between minutes. Weights rotate through copies beyond L2 and mostly beyond L3, as the layers
+ * of a model do. */
 #include "kcheck.h"
 
 /* ---- peaks: 12 independent chains of the tier's multiply-add, registers only -------------------------- */
 #if defined(__x86_64__)
-#define CHAIN(op, r)                                                                                       \
-    op " %%" r "0,%%" r "0,%%" r "1\n" op " %%" r "0,%%" r "0,%%" r "2\n" op " %%" r "0,%%" r "0,%%" r "3\n" \
-    op " %%" r "0,%%" r "0,%%" r "4\n" op " %%" r "0,%%" r "0,%%" r "5\n" op " %%" r "0,%%" r "0,%%" r "6\n" \
-    op " %%" r "0,%%" r "0,%%" r "7\n" op " %%" r "0,%%" r "0,%%" r "8\n" op " %%" r "0,%%" r "0,%%" r "9\n" \
-    op " %%" r "0,%%" r "0,%%" r "10\n" op " %%" r "0,%%" r "0,%%" r "11\n" op " %%" r "0,%%" r "0,%%" r "12\n"
-#define PEAK(name, op, r)                                                                                  \
-    static void name(long n)                                                                               \
-    {                                                                                                      \
-        __asm__ volatile("vzeroall\n1:\n" CHAIN(op, r) CHAIN(op, r) "dec %0\njnz 1b\nvzeroupper"           \
-                         : "+r"(n)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",  \
-                           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12");                                     \
+#define CHAIN(op, r)                                                                                           \
+    op " %%" r "0,%%" r "0,%%" r "1\n" op " %%" r "0,%%" r "0,%%" r "2\n" op " %%" r "0,%%" r "0,%%" r         \
+       "3\n" op " %%" r "0,%%" r "0,%%" r "4\n" op " %%" r "0,%%" r "0,%%" r "5\n" op " %%" r "0,%%" r         \
+       "0,%%" r "6\n" op " %%" r "0,%%" r "0,%%" r "7\n" op " %%" r "0,%%" r "0,%%" r "8\n" op " %%" r         \
+       "0,%%" r "0,%%" r "9\n" op " %%" r "0,%%" r "0,%%" r "10\n" op " %%" r "0,%%" r "0,%%" r "11\n" op      \
+       " %%" r "0,%%" r "0,%%" r "12\n"
+#define PEAK(name, op, r)                                                                                      \
+    static void name(long n)                                                                                   \
+    {                                                                                                          \
+        __asm__ volatile("vzeroall\n1:\n" CHAIN(op, r) CHAIN(op, r) "dec %0\njnz 1b\nvzeroupper"               \
+                         : "+r"(n)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",      \
+                           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12");                                         \
     }
 PEAK(fma_zmm, "vfmadd231ps", "zmm")
 PEAK(fma_ymm, "vfmadd231ps", "ymm")
@@ -94,34 +96,36 @@ static void report(const context *c, const char *name, const job *j, double seco
     const double share = peak > 0.0 ? 100.0 * speed / peak : 0.0;
     if (json)
         printf("{\"kernel\":\"%s\",\"isa\":\"%s\",\"m\":%lld,\"k\":%lld,\"n\":%lld,\"us\":%.2f,\"gops\":%.1f,"
-               "\"peak\":%.1f,\"share\":%.1f}\n", name, sdx_isa_name(c->isa), (long long)j->m, (long long)j->k,
-               (long long)j->n, seconds * 1e6, speed, peak, share);
+               "\"peak\":%.1f,\"share\":%.1f}\n",
+               name, sdx_isa_name(c->isa), (long long)j->m, (long long)j->k, (long long)j->n, seconds * 1e6,
+               speed, peak, share);
     else
         printf("%-10s %-10s m %4lld  k %4lld  n %5lld  %9.1f us  %7.1f G/s  %5.1f %% of %.0f\n", name,
-               sdx_isa_name(c->isa), (long long)j->m, (long long)j->k, (long long)j->n, seconds * 1e6, speed, share,
-               peak);
+               sdx_isa_name(c->isa), (long long)j->m, (long long)j->k, (long long)j->n, seconds * 1e6, speed,
+               share, peak);
 }
 
 /* ---- GEMM ---------------------------------------------------------------------------------------------- */
 static void call_f32(const job *j, int i)
 {
     const sdx_gemm_f32_kernels *g = &j->kernels->gemm_f32;
-    g->run(j->m, j->n, j->k, j->a, j->k, j->packed[i], 0, (j->n + g->nr - 1) / g->nr, j->bias, SDX_ACT_NONE, NULL, 0,
-           j->c, j->n);
+    g->run(j->m, j->n, j->k, j->a, j->k, j->packed[i], 0, (j->n + g->nr - 1) / g->nr, j->bias, SDX_ACT_NONE,
+           NULL, 0, j->c, j->n);
 }
 
 static void call_int8(const job *j, int i)
 {
     const sdx_gemm_int8_kernels *g = &j->kernels->gemm_int8;
-    g->run(j->m, j->n, j->k, j->a, j->k, false, j->packed[i], 0, (j->n + g->nr - 1) / g->nr, NULL, NULL, j->workspace,
-           j->c, j->n);
+    g->run(j->m, j->n, j->k, j->a, j->k, false, j->packed[i], 0, (j->n + g->nr - 1) / g->nr, NULL, NULL,
+           j->workspace, j->c, j->n);
 }
 
 static void bench_gemm(const context *c, bool int8, const int64_t shape[3], bool json)
 {
     job j = {.kernels = c->kernels, .m = shape[0], .k = shape[1], .n = shape[2]};
     const size_t size = (size_t)(j.k * j.n) * (int8 ? 1 : sizeof(float));
-    const size_t bytes = int8 ? c->kernels->gemm_int8.packed_bytes(j.k, j.n) : c->kernels->gemm_f32.packed_bytes(j.k, j.n);
+    const size_t bytes =
+        int8 ? c->kernels->gemm_int8.packed_bytes(j.k, j.n) : c->kernels->gemm_f32.packed_bytes(j.k, j.n);
     void *b = allocate(size);
     j.copies = (int)(COPIES_BYTES / bytes) + 1;
     if (j.copies > COPIES_MAX) j.copies = COPIES_MAX;
@@ -130,7 +134,8 @@ static void bench_gemm(const context *c, bool int8, const int64_t shape[3], bool
         if (int8)
             c->kernels->gemm_int8.pack_b(j.k, j.n, b, j.n, 1, true, j.packed[i]);
         else
-            c->kernels->gemm_f32.pack_b(j.k, j.n, b, j.n, 1, 0, (j.n + c->kernels->gemm_f32.nr - 1) / c->kernels->gemm_f32.nr,
+            c->kernels->gemm_f32.pack_b(j.k, j.n, b, j.n, 1, 0,
+                                        (j.n + c->kernels->gemm_f32.nr - 1) / c->kernels->gemm_f32.nr,
                                         j.packed[i]);
     }
     j.a = allocate((size_t)(j.m * j.k) * sizeof(float));
@@ -148,15 +153,27 @@ static void call_attention(const job *j, int i)
 {
     (void)i;
     float *q = j->a;
-    sdx_attention_args g = {.queries = j->m, .keys = j->n, .head_dim = j->k, .value_dim = j->k, .q = q, .ldq = j->k,
-                            .k = q, .ldk = j->k, .v = q, .ldv = j->k, .scale = 0.1f, .out = j->c, .ldout = j->k,
+    sdx_attention_args g = {.queries = j->m,
+                            .keys = j->n,
+                            .head_dim = j->k,
+                            .value_dim = j->k,
+                            .q = q,
+                            .ldq = j->k,
+                            .k = q,
+                            .ldk = j->k,
+                            .v = q,
+                            .ldv = j->k,
+                            .scale = 0.1f,
+                            .out = j->c,
+                            .ldout = j->k,
                             .workspace = j->workspace};
     j->kernels->attention.run_f32(&g);
 }
 
 static void bench_attention(const context *c, int64_t tokens, int64_t dim, bool json)
 {
-    job j = {.kernels = c->kernels, .m = tokens, .n = tokens, .k = 2 * dim, .copies = 1}; /* counts q k^T and p v */
+    job j = {
+        .kernels = c->kernels, .m = tokens, .n = tokens, .k = 2 * dim, .copies = 1}; /* counts q k^T and p v */
     j.a = allocate((size_t)(tokens * dim) * sizeof(float));
     j.c = allocate((size_t)(tokens * dim) * sizeof(float));
     random_fill(tokens * dim, -1.0f, 1.0f, j.a);
@@ -201,8 +218,9 @@ static const struct element_bench {
     const char *name;
     void (*call)(const job *, int);
     int64_t n;
-} element_benches[] = {{"exp", call_exp, 4096},        {"gelu", call_gelu, 1536},      {"softmax", call_softmax, 128},
-                       {"softmax", call_softmax, 512}, {"layer_norm", call_norm, 384}, {"layer_norm", call_norm, 768},
+} element_benches[] = {{"exp", call_exp, 4096},         {"gelu", call_gelu, 1536},
+                       {"softmax", call_softmax, 128},  {"softmax", call_softmax, 512},
+                       {"layer_norm", call_norm, 384},  {"layer_norm", call_norm, 768},
                        {"quantize", call_quantize, 768}};
 
 static void bench_element(const context *c, const struct element_bench *e, bool json)
@@ -223,12 +241,13 @@ static bool wanted(const char *name, const char *filter) { return !filter || str
 
 void bench_run(const context *c, const char *filter, bool json)
 {
-    static const int64_t rows[] = {1, 2, 4, 8, 32, 128}, shapes[][2] = {{768, 768}, {768, 3072}, {3072, 768}, {384, 384},
-                                                                  {384, 1536}, {1536, 384}};
+    static const int64_t rows[] = {1, 2, 4, 8, 32, 128}, shapes[][2] = {{768, 768}, {768, 3072}, {3072, 768},
+                                                                        {384, 384}, {384, 1536}, {1536, 384}};
     static const int64_t tokens[] = {8, 32, 128, 256, 512};
     if (c->isa == SDX_ISA_SCALAR) return; /* nobody waits for it */
     for (int int8 = 0; int8 < 2; int8++)
-        for (size_t s = 0; s < sizeof shapes / sizeof *shapes && wanted(int8 ? "gemm_int8" : "gemm_f32", filter); s++)
+        for (size_t s = 0;
+             s < sizeof shapes / sizeof *shapes && wanted(int8 ? "gemm_int8" : "gemm_f32", filter); s++)
             for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
                 bench_gemm(c, int8, (const int64_t[3]){rows[r], shapes[s][0], shapes[s][1]}, json);
     for (size_t t = 0; t < sizeof tokens / sizeof *tokens && wanted("attention", filter); t++) {

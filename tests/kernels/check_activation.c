@@ -29,7 +29,7 @@ static const function functions[SDX_UNARY_COUNT] = {
     [SDX_UNARY_TANH] = {"tanh", tanh, -10.0f, 10.0f, 2.5, 0},
     [SDX_UNARY_SIGMOID] = {"sigmoid", d_sigmoid, -90.0f, 90.0f, 3.0, 0},
     [SDX_UNARY_RELU] = {"relu", d_relu, -3.0f, 3.0f, 0, 0},
-    [SDX_UNARY_GELU] = {"gelu", d_gelu, -8.0f, 8.0f, 3.0, 5e-8},
+    [SDX_UNARY_GELU] = {"gelu", d_gelu, -8.0f, 8.0f, 1.5, 6e-8},
     [SDX_UNARY_GELU_TANH] = {"gelu_tanh", d_gelu_tanh, -8.0f, 8.0f, 3.0, 1e-7},
     [SDX_UNARY_NEG] = {"neg", d_neg, -3.0f, 3.0f, 0, 0},
     [SDX_UNARY_ABS] = {"abs", fabs, -3.0f, 3.0f, 0, 0},
@@ -132,7 +132,7 @@ double activation_value(sdx_activation activation, double x)
 }
 
 /* No activation is steeper than GELU's 1.13. */
-double activation_bound(double y, double in) { return 1.13 * in + 4 * ulp(y) + 5e-8; }
+double activation_bound(double y, double in) { return 1.13 * in + 4 * ulp(y) + 6e-8; }
 
 static void bias_act(const context *c)
 {

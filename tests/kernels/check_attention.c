@@ -1,5 +1,5 @@
-/* check_attention.c: one head against double, with masks, bias, causality, and the two invariances: other queries and
- * appended masked keys change no bit. */
+/* check_attention.c: one head against double, with masks, bias, causality, and the two invariances: other
+ * queries and appended masked keys change no bit. */
 #include "kcheck.h"
 
 static float *matrix(int64_t rows, int64_t cols, int64_t ld, float range)
@@ -68,9 +68,10 @@ static void compare(const sdx_attention_args *g)
                 want += s[j] / sum * (double)g->v[j * g->ldv + d];
                 size += s[j] / sum * fabs((double)g->v[j * g->ldv + d]);
             }
-            if (!expect_near(g->out[i * g->ldout + d], want, bound * size + 1e-30, "out", i * g->value_dim + d)) {
-                printf("  queries %lld keys %lld head %lld value %lld\n", (long long)g->queries, (long long)g->keys,
-                       (long long)g->head_dim, (long long)g->value_dim);
+            if (!expect_near(g->out[i * g->ldout + d], want, bound * size + 1e-30, "out",
+                             i * g->value_dim + d)) {
+                printf("  queries %lld keys %lld head %lld value %lld\n", (long long)g->queries,
+                       (long long)g->keys, (long long)g->head_dim, (long long)g->value_dim);
                 free(s);
                 return;
             }
@@ -107,14 +108,14 @@ static void invariance(const context *c)
         const int64_t queries = random_int(1, 40), keys = random_int(1, 90), more = random_int(1, 80);
         const int64_t head = random_int(1, 64), value = random_int(1, 64);
         sdx_attention_args g = make(queries, keys + more, head, value);
-        float *mask = GUARDED(float, keys + more), *all = GUARDED(float, queries * value);
+        float *mask = GUARDED(float, keys + more), *all = GUARDED(float, queries *value);
         for (int64_t j = 0; j < keys + more; j++) mask[j] = j < keys ? 0.0f : round & 1 ? -INFINITY : -FLT_MAX;
         g.mask = mask;
         g.out = all;
         g.ldout = value;
         run(c, &g);
         g.keys = keys; /* the same keys without the masked ones, then one query alone */
-        g.out = GUARDED(float, queries * value);
+        g.out = GUARDED(float, queries *value);
         run(c, &g);
         expect_bytes(all, g.out, (size_t)(queries * value) * sizeof(float), "masked keys");
         const int64_t i = random_int(0, queries - 1);

@@ -33,8 +33,10 @@ static void binary(const context *c)
             const bool nan = isnan(p) || isnan(q);
             expect(same(y[i], z[i]), "op %d of %g, %g: %g, scalar %g", op, (double)p, (double)q, (double)y[i],
                    (double)z[i]);
-            if (op == SDX_BINARY_MAX) expect(same(y[i], nan ? NAN : fmaxf(p, q)), "max of %g, %g", (double)p, (double)q);
-            if (op == SDX_BINARY_MIN) expect(same(y[i], nan ? NAN : fminf(p, q)), "min of %g, %g", (double)p, (double)q);
+            if (op == SDX_BINARY_MAX)
+                expect(same(y[i], nan ? NAN : fmaxf(p, q)), "max of %g, %g", (double)p, (double)q);
+            if (op == SDX_BINARY_MIN)
+                expect(same(y[i], nan ? NAN : fminf(p, q)), "min of %g, %g", (double)p, (double)q);
             if (op == SDX_BINARY_DIV) expect(same(y[i], p / q), "%g / %g", (double)p, (double)q);
             if (op == SDX_BINARY_SUB) expect(same(y[i], p - q), "%g - %g", (double)p, (double)q);
         }

@@ -71,7 +71,7 @@ static void in_place_residual(const context *c)
     const sdx_gemm_f32_kernels *g = &c->kernels->gemm_f32;
     for (int round = 0; round < 8; round++) {
         problem p = make(g, random_int(1, 40), random_int(1, 70), random_int(1, 60));
-        float *copy = GUARDED(float, p.m * p.n);
+        float *copy = GUARDED(float, p.m *p.n);
         for (int64_t i = 0; i < p.m * p.n; i++) copy[i] = p.c[i / p.n * p.ldc + i % p.n];
         const sdx_activation act = (sdx_activation)(round % 4);
         g->run(p.m, p.n, p.k, p.a, p.lda, p.packed, 0, panels(g, p.n), p.bias, act, p.c, p.ldc, p.c, p.ldc);
@@ -113,7 +113,7 @@ static void invariance(const context *c)
         problem p = make(g, m, n, k);
         const sdx_activation act = (sdx_activation)random_int(0, 3);
         g->run(m, n, k, p.a, p.lda, p.packed, 0, panels(g, n), p.bias, act, NULL, 0, p.c, p.ldc);
-        float *part = GUARDED(float, m * n);
+        float *part = GUARDED(float, m *n);
         for (int64_t begin = 0; begin < m;) {
             int64_t rows = random_int(1, 30);
             if (rows > m - begin) rows = m - begin;
@@ -124,7 +124,8 @@ static void invariance(const context *c)
                 q = end;
             }
             for (int64_t i = 0; i < rows; i++)
-                if (!expect_bytes(part + i * n, p.c + (begin + i) * p.ldc, (size_t)n * sizeof(float), "row")) return;
+                if (!expect_bytes(part + i * n, p.c + (begin + i) * p.ldc, (size_t)n * sizeof(float), "row"))
+                    return;
             begin += rows;
         }
         guarded_reset();
@@ -151,9 +152,7 @@ static void specials(const context *c)
     }
 }
 
-const check gemm_f32_checks[] = {{"gemm_f32 products", products},
-                                 {"gemm_f32 in-place residual", in_place_residual},
-                                 {"gemm_f32 packing", packing},
-                                 {"gemm_f32 invariance", invariance},
-                                 {"gemm_f32 specials", specials},
-                                 {0}};
+const check gemm_f32_checks[] = {
+    {"gemm_f32 products", products}, {"gemm_f32 in-place residual", in_place_residual},
+    {"gemm_f32 packing", packing},   {"gemm_f32 invariance", invariance},
+    {"gemm_f32 specials", specials}, {0}};

@@ -60,7 +60,8 @@ static void products(const context *c)
         const int64_t panels = (n + g->nr - 1) / g->nr, half = panels / 2;
         void *packed = guarded(g->packed_bytes(k, n)), *workspace = guarded(g->packed_a_bytes(m, k));
         g->pack_b(k, n, p.b, n, 1, p.b_signed, packed);
-        g->run(m, n, k, p.a, p.lda, p.a_signed, packed, half, panels, p.a_zero, p.b_zero, workspace, p.c, p.ldc);
+        g->run(m, n, k, p.a, p.lda, p.a_signed, packed, half, panels, p.a_zero, p.b_zero, workspace, p.c,
+               p.ldc);
         g->run(m, n, k, p.a, p.lda, p.a_signed, packed, 0, half, p.a_zero, p.b_zero, workspace, p.c, p.ldc);
         if (!compare(&p)) return;
         guarded_reset();

@@ -43,8 +43,8 @@ static problem make(bool centred, double eps)
     return p;
 }
 
-/* The mean errs by at most gamma_n * size (our sums run in n/32 or fewer chains, so this is generous); that shifts
- * every element and, to second order, the variance. */
+/* The mean errs by at most gamma_n * size (our sums run in n/32 or fewer chains, so this is generous); that
+ * shifts every element and, to second order, the variance. */
 static void compare(const problem *p)
 {
     const double shift = gamma_k((double)p->n / 8 + 8) * p->size;
@@ -64,7 +64,8 @@ static void layer_norm(const context *c)
         const float eps = round % 2 ? 1e-12f : 1e-5f;
         problem p = make(true, (double)eps);
         float mean, inv_std;
-        c->kernels->row.layer_norm_f32(p.n, p.x, p.skip, p.bias, p.gamma, p.beta, eps, p.y, p.sum, &mean, &inv_std);
+        c->kernels->row.layer_norm_f32(p.n, p.x, p.skip, p.bias, p.gamma, p.beta, eps, p.y, p.sum, &mean,
+                                       &inv_std);
         if (p.n > 1) { /* one element: variance 0 or the error of the mean */
             compare(&p);
             expect_near(mean, p.mean, gamma_k((double)p.n / 8 + 8) * p.size, "mean", 0);

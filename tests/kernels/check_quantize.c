@@ -25,9 +25,10 @@ static void quantize(const context *c)
         q->f32_u8(n, x, scale, zero, u);
         q->f32_s8(n, x, scale, zero - 128, s);
         for (int64_t i = 0; i < n; i++) {
-            const int32_t want_u = quantized(x[i], scale, zero, 0), want_s = quantized(x[i], scale, zero - 128, -128);
-            expect(u[i] == want_u, "u8 of %.9g / %.9g + %d: %d, should be %d", (double)x[i], (double)scale, zero, u[i],
-                   want_u);
+            const int32_t want_u = quantized(x[i], scale, zero, 0),
+                          want_s = quantized(x[i], scale, zero - 128, -128);
+            expect(u[i] == want_u, "u8 of %.9g / %.9g + %d: %d, should be %d", (double)x[i], (double)scale,
+                   zero, u[i], want_u);
             expect(s[i] == want_s, "s8 of %.9g / %.9g + %d: %d, should be %d", (double)x[i], (double)scale,
                    zero - 128, s[i], want_s);
         }
@@ -53,10 +54,12 @@ static void dequantize(const context *c)
         q->u8_f32(n, bytes, scale, zero, y);
         for (int64_t i = 0; i < n; i++) expect(y[i] == (float)(bytes[i] - zero) * scale, "u8 %d", bytes[i]);
         q->s8_f32(n, (const int8_t *)bytes, scale, zero, y);
-        for (int64_t i = 0; i < n; i++) expect(y[i] == (float)((int8_t)bytes[i] - zero) * scale, "s8 %d", bytes[i]);
+        for (int64_t i = 0; i < n; i++)
+            expect(y[i] == (float)((int8_t)bytes[i] - zero) * scale, "s8 %d", bytes[i]);
         q->s32_f32(n, x, scales, step, round & 2 ? bias : NULL, y);
         for (int64_t i = 0; i < n; i++) {
-            const double product = (double)x[i] * (double)scales[step ? i : 0], add = round & 2 ? (double)bias[i] : 0.0;
+            const double product = (double)x[i] * (double)scales[step ? i : 0],
+                         add = round & 2 ? (double)bias[i] : 0.0;
             expect_near(y[i], product + add, 3 * UNIT * (fabs(product) + fabs(add)), "s32", i);
         }
         guarded_reset();

@@ -31,8 +31,8 @@ static void extremes(const context *c)
             high = fmaxf(high, x[i]);
         }
         r->min_max_f32(n, x, &min, &max);
-        expect(min == low && max == high, "min_max of %lld: %g, %g, should be %g, %g", (long long)n, (double)min,
-               (double)max, (double)low, (double)high);
+        expect(min == low && max == high, "min_max of %lld: %g, %g, should be %g, %g", (long long)n,
+               (double)min, (double)max, (double)low, (double)high);
         expect_near(r->max_f32(n, x), round % 4 == 0 && n > 0 ? NAN : (double)high, 0, "max", n);
         guarded_reset();
     }
@@ -52,4 +52,5 @@ static void rows(const context *c)
     }
 }
 
-const check reduce_checks[] = {{"reduce sum", sums}, {"reduce extremes", extremes}, {"reduce max_rows", rows}, {0}};
+const check reduce_checks[] = {
+    {"reduce sum", sums}, {"reduce extremes", extremes}, {"reduce max_rows", rows}, {0}};

@@ -1,4 +1,5 @@
-/* check_softmax.c: against double; masks of -inf and of the lowest float; appended masked elements change no bit. */
+/* check_softmax.c: against double; masks of -inf and of the lowest float; appended masked elements change no
+ * bit. */
 #include "kcheck.h"
 
 /* e^d with |d| <= range errs by 2 ulp and by the rounding of d; the sum by gamma_n. */
@@ -9,7 +10,8 @@ static void compare(int64_t n, const float *x, const float *y, double range)
     for (int64_t i = 0; i < n; i++) sum += exp((double)x[i] - max);
     for (int64_t i = 0; i < n; i++) {
         const double want = exp((double)x[i] - max) / sum;
-        if (!expect_near(y[i], want, want * (gamma_k((double)n) + (2 * range + 8) * UNIT) + 0x1p-126, "y", i)) return;
+        if (!expect_near(y[i], want, want * (gamma_k((double)n) + (2 * range + 8) * UNIT) + 0x1p-126, "y", i))
+            return;
     }
 }
 

@@ -94,7 +94,7 @@ void guarded_reset(void)
 }
 
 /* ---- verdicts ------------------------------------------------------------------------------------ */
-enum { SHOWN = 5 };
+enum { SHOWN = 5, REPEATS = 4 };
 
 bool expect(bool ok, const char *format, ...)
 {
@@ -119,7 +119,8 @@ bool expect_near(float got, double want, double bound, const char *what, int64_t
         ok = (double)got == want || fabs(want) > FLT_MAX;
     else
         ok = fabs((double)got - want) <= bound;
-    return expect(ok, "%s[%lld] is %.9g, should be %.9g +- %.2g", what, (long long)index, (double)got, want, bound);
+    return expect(ok, "%s[%lld] is %.9g, should be %.9g +- %.2g", what, (long long)index, (double)got, want,
+                  bound);
 }
 
 bool expect_bytes(const void *a, const void *b, size_t bytes, const char *what)
@@ -133,9 +134,9 @@ void note_error(const char *what, double error)
 }
 
 /* ---- main ---------------------------------------------------------------------------------------- */
-static const check *const families[] = {gemm_f32_checks, gemm_int8_checks, softmax_checks,  norm_checks,
-                                        activation_checks, eltwise_checks, reduce_checks, quantize_checks,
-                                        attention_checks, dispatch_checks};
+static const check *const families[] = {gemm_f32_checks,   gemm_int8_checks, softmax_checks, norm_checks,
+                                        activation_checks, eltwise_checks,   reduce_checks,  quantize_checks,
+                                        attention_checks,  dispatch_checks};
 
 typedef struct options {
     uint64_t seed;
@@ -176,8 +177,10 @@ static void run_checks(const context *c, const options *o, int *passed, int *fai
             state.check = k->name;
             state.failures = 0;
             state.random = o->seed; /* so that one check alone repeats */
-            k->run(c);
-            guarded_reset();
+            for (int i = 0; i < REPEATS && state.failures == 0; i++) {
+                k->run(c);
+                guarded_reset();
+            }
             if (state.failures) {
                 printf("FAIL %s %s: %d mismatches; --seed %llu\n", state.isa, k->name, state.failures,
                        (unsigned long long)o->seed);

@@ -1,6 +1,6 @@
-/* kcheck.h: what the kernel checks share. A check compares the kernels of one tier with the formula in double, and
- * bounds the difference by what rounding can do for these operands, not by a loose constant. Buffers end at a page
- * that may not be touched. */
+/* kcheck.h: what the kernel checks share. A check compares the kernels of one tier with the formula in
+ * double, and bounds the difference by what rounding can do for these operands, not by a loose constant.
+ * Buffers end at a page that may not be touched. */
 #ifndef KCHECK_H
 #define KCHECK_H
 
@@ -27,14 +27,14 @@ typedef struct context {
 
 /* ---- random numbers: splitmix64 --------------------------------------------------------------- */
 uint64_t random_bits(void);
-int64_t random_int(int64_t low, int64_t high);          /* both included */
+int64_t random_int(int64_t low, int64_t high); /* both included */
 float random_float(float low, float high);
 void random_fill(int64_t n, float low, float high, float *x);
 void random_bytes(int64_t n, uint8_t *x);
-int64_t random_size(int64_t max);                       /* often 0, 1 or near a multiple of 16 */
+int64_t random_size(int64_t max); /* often 0, 1 or near a multiple of 16 */
 
 /* ---- guarded buffers: every byte up to the end is usable, the next one faults -------------------- */
-void *guarded(size_t bytes);                            /* filled with 0xa5; freed by guarded_reset */
+void *guarded(size_t bytes); /* filled with 0xa5; freed by guarded_reset */
 #define GUARDED(type, count) ((type *)guarded((size_t)(count) * sizeof(type)))
 void guarded_reset(void);
 
@@ -55,8 +55,8 @@ typedef struct check {
     const char *name;
     void (*run)(const context *);
 } check;
-extern const check gemm_f32_checks[], gemm_int8_checks[], softmax_checks[], norm_checks[],
-    activation_checks[], eltwise_checks[], reduce_checks[], quantize_checks[], attention_checks[], dispatch_checks[];
+extern const check gemm_f32_checks[], gemm_int8_checks[], softmax_checks[], norm_checks[], activation_checks[],
+    eltwise_checks[], reduce_checks[], quantize_checks[], attention_checks[], dispatch_checks[];
 
 /* ---- bench --------------------------------------------------------------------------------------- */
 double seconds_now(void);
