@@ -7,8 +7,6 @@
  *     x * 1, x / 1, x + 0, x - 0                                           -> x
  *
  * Shapes are compared symbolically: [batch, sequence, 64] is the same shape wherever it was computed. */
-#include <string.h>
-
 #include "passes.h"
 
 static sdx_id same_shape(const sdx_graph *g, const sdx_node *n)
@@ -32,7 +30,8 @@ static sdx_id slice(const sdx_graph *g, const sdx_node *n)
     int64_t step[SDX_MAX_RANK];
     int count = 0;
     sdx_id steps = sdx_node_in(n, 4);
-    if (steps != SDX_NONE && !sdx_type_ints(sdx_match_type(g, steps), SDX_MAX_RANK, step, &count)) return SDX_NONE;
+    if (steps != SDX_NONE && !sdx_type_ints(sdx_match_type(g, steps), SDX_MAX_RANK, step, &count))
+        return SDX_NONE;
     for (int i = 0; i < count; i++)
         if (step[i] != 1) return SDX_NONE;
     return same_shape(g, n);
@@ -90,26 +89,49 @@ static sdx_id neutral(const sdx_graph *g, const sdx_node *n, double value, bool 
     return SDX_NONE;
 }
 
-static sdx_id mul(const sdx_graph *g, const sdx_node *n) { return neutral(g, n, 1, true); }
-static sdx_id divide(const sdx_graph *g, const sdx_node *n) { return neutral(g, n, 1, false); }
-static sdx_id add(const sdx_graph *g, const sdx_node *n) { return neutral(g, n, 0, true); }
-static sdx_id sub(const sdx_graph *g, const sdx_node *n) { return neutral(g, n, 0, false); }
+static sdx_id mul(const sdx_graph *g, const sdx_node *n)
+{
+    return neutral(g, n, 1, true);
+}
+static sdx_id divide(const sdx_graph *g, const sdx_node *n)
+{
+    return neutral(g, n, 1, false);
+}
+static sdx_id add(const sdx_graph *g, const sdx_node *n)
+{
+    return neutral(g, n, 0, true);
+}
+static sdx_id sub(const sdx_graph *g, const sdx_node *n)
+{
+    return neutral(g, n, 0, false);
+}
 
 static const struct rule {
     const char *op_type;
     sdx_id (*same_as)(const sdx_graph *g, const sdx_node *n); /* what the output equals, or SDX_NONE */
 } rules[] = {
-    {"Identity", sdx_match_copied}, {"Dropout", sdx_match_copied}, {"Cast", sdx_match_copied},
-    {"Concat", concat},             {"Reshape", reshape},          {"Squeeze", same_shape},
-    {"Unsqueeze", same_shape},      {"Flatten", same_shape},       {"Expand", same_shape},
-    {"Slice", slice},               {"Transpose", transpose},      {"Mul", mul},
-    {"Div", divide},                {"Add", add},                  {"Sub", sub},
+    {"Identity", sdx_match_copied},
+    {"Dropout", sdx_match_copied},
+    {"Cast", sdx_match_copied},
+    {"Concat", concat},
+    {"Reshape", reshape},
+    {"Squeeze", same_shape},
+    {"Unsqueeze", same_shape},
+    {"Flatten", same_shape},
+    {"Expand", same_shape},
+    {"Slice", slice},
+    {"Transpose", transpose},
+    {"Mul", mul},
+    {"Div", divide},
+    {"Add", add},
+    {"Sub", sub},
 };
 
 static sdx_id same_as(const sdx_graph *g, const sdx_node *n)
 {
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
-        if (sdx_node_is(n, rules[i].op_type) && n->n_in > 0 && n->in[0] != SDX_NONE) return rules[i].same_as(g, n);
+        if (sdx_match_is(n, rules[i].op_type) && n->n_in > 0 && n->in[0] != SDX_NONE)
+            return rules[i].same_as(g, n);
     return SDX_NONE;
 }
 

@@ -5,9 +5,10 @@
  *     Shape(x)[-1], x of size [B,S,64]  -> 64: inference knew the contents, though x is not constant
  *     Cast(integers) * 0                -> 0: the way exporters keep an input that a model ignores
  *
- * One sweep in topological order suffices: what was just folded is a constant to the nodes after it. Results that
- * would make the file grow stay as they are: a constant is worth at most FREE_BYTES, or the bytes of an input that
- * nobody else reads. QuantizeLinear and DequantizeLinear of weights are how a quantized file is spelled: kept. */
+ * One sweep in topological order suffices: what was just folded is a constant to the nodes after it. Results
+ * that would make the file grow stay as they are: a constant is worth at most FREE_BYTES, or the bytes of an
+ * input that nobody else reads. QuantizeLinear and DequantizeLinear of weights are how a quantized file is
+ * spelled: kept. */
 #include <string.h>
 
 #include "../../base/memory.h"
@@ -36,7 +37,7 @@ static bool has_output(const sdx_graph *g, const sdx_node *n)
 static sdx_status fold_constant_node(sdx_pass_context *context, sdx_graph *g, sdx_id id)
 {
     const sdx_node *n = &g->node[id];
-    if (n->n_attr != 1) return SDX_OK;
+    if (n->n_attr != 1 || n->n_out != 1) return SDX_OK;
     const sdx_attr *a = &n->attr[0];
     sdx_tensor t = {0};
     switch (a->type) { /* attributes live in the model's arena or in the mapped file, as long as the constant */
@@ -83,7 +84,8 @@ static sdx_status fold_contents(sdx_pass_context *context, sdx_graph *g, sdx_id 
 
 static bool is_kept(const sdx_node *n)
 {
-    if (!n->def || n->def->flags & SDX_OP_NONDETERMINISTIC || n->n_out > MOST_OUTPUTS || n->n_in == 0) return true;
+    if (!n->def || n->def->flags & SDX_OP_NONDETERMINISTIC || n->n_out > MOST_OUTPUTS || n->n_in == 0)
+        return true;
     for (int i = 0; i < n->n_attr; i++)
         if (n->attr[i].graph || n->attr[i].graphs) return true;
     return strcmp(n->op_type, "DequantizeLinear") == 0 || strcmp(n->op_type, "QuantizeLinear") == 0;
@@ -97,7 +99,8 @@ static bool reads_constants(const sdx_graph *g, const sdx_node *n, size_t *repla
         const sdx_tensor *t = sdx_graph_constant(g, n->in[i]);
         if (n->in[i] != SDX_NONE && !t) return false;
         if (t && t->dtype == SDX_STRING) return false;
-        if (t && g->value[n->in[i]].uses == 1 && sdx_tensor_bytes(t) > *replaced) *replaced = sdx_tensor_bytes(t);
+        if (t && g->value[n->in[i]].uses == 1 && sdx_tensor_bytes(t) > *replaced)
+            *replaced = sdx_tensor_bytes(t);
     }
     return true;
 }
@@ -108,7 +111,8 @@ static bool is_affordable(const sdx_graph *g, const sdx_node *n, size_t replaced
     for (int i = 0; i < n->n_out; i++) {
         if (n->out[i] == SDX_NONE) continue;
         const sdx_type *type = sdx_match_type(g, n->out[i]);
-        if (!sdx_tensor_size(type->dtype, &type->shape, &bytes) || !sdx_add_size(total, bytes, &total)) return false;
+        if (!sdx_tensor_size(type->dtype, &type->shape, &bytes) || !sdx_add_size(total, bytes, &total))
+            return false;
     }
     return total <= FREE_BYTES || total <= replaced;
 }
@@ -119,7 +123,8 @@ static sdx_status fold_by_running(sdx_pass_context *context, sdx_graph *g, sdx_i
     sdx_tensor out[MOST_OUTPUTS] = {{0}};
     sdx_error ignored = {0};
     const sdx_node *n = &g->node[id];
-    sdx_status status = context->eval(context->eval_context, context->model, n, &g->model->arena, out, &ignored);
+    sdx_status status =
+        context->eval(context->eval_context, context->model, n, &g->model->arena, out, &ignored);
     if (status == SDX_ERR_MEMORY) return sdx_fail(context->err, status, "%s", ignored.message);
     if (status != SDX_OK) return SDX_OK;
     for (int i = 0; i < n->n_out; i++)
@@ -136,7 +141,7 @@ static bool is_zero_product(const sdx_graph *g, const sdx_node *n)
 {
     sdx_id x;
     double number;
-    if (!sdx_node_is(n, "Mul") || !sdx_match_scalar_operand(g, n, &x, &number) || number != 0) return false;
+    if (!sdx_match_is(n, "Mul") || !sdx_match_scalar_operand(g, n, &x, &number) || number != 0) return false;
     const sdx_node *cast = sdx_match_op(g, x, "Cast");
     const sdx_type *type = sdx_match_type(g, n->out[0]);
     return cast && sdx_dtype_is_integer(sdx_match_type(g, cast->in[0])->dtype) && type->dtype == SDX_F32 &&

@@ -1,12 +1,14 @@
 /* fold_shapes.c: shapes that exporters compute node by node, said as constants.
  *
- *     x[B,S,768] --Shape--Gather(0)--Unsqueeze--+
- *         |  \---Shape--Gather(1)--Unsqueeze--Concat(., ., 12, 64)--+      Reshape(x, [0, 0, 12, 64])
- *         +------------------------------------------------------Reshape   ->
+ *     x[B,S,768] -+- Shape -- Gather(0) -- Unsqueeze -+
+ *                 +- Shape -- Gather(1) -- Unsqueeze -- Concat(., ., 12, 64) -+
+ *                 +------------------------------------------------------ Reshape   ->   Reshape(x,
+ * [0,0,12,64])
  *
- * Symbolic inference already knows that the result is [B,S,12,64]. In a Reshape's target 0 copies x's own dim and one
- * -1 takes what is left, so any shape whose dims are numbers or x's dims in place, but for one, is a constant.
- * A computed shape that equals a graph input's is that input's Shape. The arithmetic that led there is then dead. */
+ * Symbolic inference already knows that the result is [B,S,12,64]. In a Reshape's target 0 copies x's own dim
+ * and one -1 takes what is left, so any shape whose dims are numbers or x's dims in place, but for one, is a
+ * constant. A computed shape that equals a graph input's is that input's Shape. The arithmetic that led there
+ * is then dead. */
 #include <stdio.h>
 #include <string.h>
 
@@ -20,8 +22,10 @@ static bool constant_target(const sdx_shape *from, const sdx_shape *to, int64_t 
     for (int i = 0; i < to->rank; i++) {
         if (to->dim[i] == 0) return false; /* 0 would copy */
         bool copies = i < from->rank && sdx_dim_same(from->dim[i], to->dim[i]);
-        if (sdx_dim_is_known(to->dim[i])) target[i] = to->dim[i];
-        else target[i] = copies ? 0 : -1;
+        if (sdx_dim_is_known(to->dim[i]))
+            target[i] = to->dim[i];
+        else
+            target[i] = copies ? 0 : -1;
         left_over += target[i] == -1;
     }
     return left_over <= 1;
@@ -33,10 +37,12 @@ static bool is_constant_already(const sdx_graph *g, const sdx_node *n)
 }
 
 /* Targets repeat from layer to layer: one initializer serves all. */
-static sdx_status target_value(sdx_pass_context *context, sdx_graph *g, int rank, const int64_t *target, sdx_id *out)
+static sdx_status target_value(sdx_pass_context *context, sdx_graph *g, int rank, const int64_t *target,
+                               sdx_id *out)
 {
     char name[160] = "shape";
-    for (int i = 0, at = 5; i < rank; i++) at += snprintf(name + at, sizeof name - (size_t)at, "_%lld", (long long)target[i]);
+    for (int i = 0, at = 5; i < rank; i++)
+        at += snprintf(name + at, sizeof name - (size_t)at, "_%lld", (long long)target[i]);
     int64_t ints[SDX_MAX_RANK];
     int count = 0;
     *out = sdx_graph_find_value(g, name);
@@ -66,7 +72,8 @@ static bool is_shape_of(const sdx_type *shape, const sdx_type *input)
 {
     int count = 0;
     const sdx_element *e = sdx_type_contents(shape, &count);
-    if (!e || count < 1 || shape->dtype != SDX_I64 || shape->shape.rank != 1 || input->shape.rank != count) return false;
+    if (!e || count < 1 || shape->dtype != SDX_I64 || shape->shape.rank != 1 || input->shape.rank != count)
+        return false;
     for (int i = 0; i < count; i++)
         if (!sdx_dim_same(sdx_element_to_dim(e[i]), input->shape.dim[i])) return false;
     return true;
@@ -77,7 +84,8 @@ static sdx_status fold_to_shape(sdx_pass_context *context, sdx_graph *g, sdx_id 
     const sdx_node *n = &g->node[id];
     for (int i = 0; i < g->n_input; i++) {
         sdx_id input = g->input[i], out = n->out[0], fresh;
-        if (sdx_graph_constant(g, input) || !is_shape_of(sdx_match_type(g, out), sdx_match_type(g, input))) continue;
+        if (sdx_graph_constant(g, input) || !is_shape_of(sdx_match_type(g, out), sdx_match_type(g, input)))
+            continue;
         return sdx_pass_replace(context, g, id, "", "Shape", 1, &input, 1, &out, &fresh);
     }
     return SDX_OK;
@@ -89,8 +97,10 @@ sdx_status sdx_pass_fold_shapes(sdx_pass_context *context, sdx_graph *graph)
     for (sdx_id i = 0; i < count; i++) {
         const sdx_node *n = &graph->node[i];
         if (n->dead) continue;
-        if (sdx_node_is(n, "Reshape") && sdx_node_in(n, 1) != SDX_NONE) TRY(fold_reshape(context, graph, i));
-        else if (sdx_node_is(n, "Concat") || sdx_node_is(n, "Where")) TRY(fold_to_shape(context, graph, i));
+        if (sdx_match_is(n, "Reshape") && sdx_node_in(n, 1) != SDX_NONE)
+            TRY(fold_reshape(context, graph, i));
+        else if (sdx_match_is(n, "Concat") || sdx_match_is(n, "Where"))
+            TRY(fold_to_shape(context, graph, i));
     }
     return sdx_pass_finish(context, graph);
 }

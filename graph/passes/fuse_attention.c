@@ -1,14 +1,15 @@
-/* fuse_attention.c: self-attention (Vaswani et al.: "Attention Is All You Need", 2017) with its three projections.
+/* fuse_attention.c: self-attention (Vaswani et al.: "Attention Is All You Need", 2017) with its three
+ * projections.
  *
  *          +-- x Wq + bq -- [b,n,t,h] ----+
  *     x ---+-- x Wk + bk -- [b,n,h,t] -- MatMul -- (+ mask) (+ bias) -- Softmax --+
  *          +-- x Wv + bv -- [b,n,t,h] ---------------------------------------- MatMul -- [b,t,nh]
  *
  * becomes com.microsoft Attention(x, [Wq|Wk|Wv], [bq|bk|bv], mask, -, bias). The match goes by meaning, not by
- * exporter: from the last Reshape upwards, layout changes are replayed (layout.h), every multiplication or division by
- * a number anywhere on the way counts into one scale, and a mask is what acts like one (mask.h). The 2-D mask is handed
- * over as it is, so that padding may be on either side, and its fill value with it. A mask that was set rather than
- * added differs only in rows that look at nothing at all. */
+ * exporter: from the last Reshape upwards, layout changes are replayed (layout.h), every multiplication or
+ * division by a number anywhere on the way counts into one scale, and a mask is what acts like one (mask.h).
+ * The 2-D mask is handed over as it is, so that padding may be on either side, and its fill value with it. A
+ * mask that was set rather than added differs only in rows that look at nothing at all. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -29,7 +30,7 @@ typedef struct projection {
 
 typedef struct term { /* something that happens to the scores between MatMul and Softmax */
     sdx_id value;
-    bool where;       /* value is a condition, under which a score becomes fill (or, inverted, keeps) */
+    bool where; /* value is a condition, under which a score becomes fill (or, inverted, keeps) */
     bool inverted;
     double fill;
 } term;
@@ -69,12 +70,14 @@ static const char *match_gemm(const sdx_graph *g, const sdx_node *gemm, projecti
                  sdx_node_int(gemm, "transA", 0) == 0;
     const sdx_node *flat = sdx_match_op(g, gemm->in[0], "Reshape");
     if (!plain || !flat) return "a Gemm that is not x W + b of a flattened x";
-    if (!match_weight(g, gemm->in[1], sdx_node_int(gemm, "transB", 0) != 0, p)) return "a weight is not constant";
+    if (!match_weight(g, gemm->in[1], sdx_node_int(gemm, "transB", 0) != 0, p))
+        return "a weight is not constant";
     p->x = sdx_match_through(g, flat->in[0]);
     p->bias = sdx_node_in(gemm, 2);
     p->layout = "bt|nh";
     if (sdx_match_last_dim(g, gemm->in[0]) != p->in) return "the flattened x is not [tokens, in]";
-    return p->bias == SDX_NONE || sdx_match_vector(g, p->bias, p->out) ? NULL : "a bias is not a constant vector";
+    return p->bias == SDX_NONE || sdx_match_vector(g, p->bias, p->out) ? NULL
+                                                                       : "a bias is not a constant vector";
 }
 
 static const char *match_projection(const sdx_graph *g, sdx_id top, projection *p)
@@ -101,7 +104,7 @@ static bool read_heads(const sdx_graph *g, const sdx_path *path, int64_t *heads,
     if (path->count == 0) return false;
     const sdx_node *split = &g->node[path->node[path->count - 1]];
     const sdx_shape *s = &sdx_match_type(g, split->out[0])->shape;
-    if (!sdx_node_is(split, "Reshape") || s->rank < 3) return false;
+    if (!sdx_match_is(split, "Reshape") || s->rank < 3) return false;
     *heads = s->dim[s->rank - 2];
     *head_size = s->dim[s->rank - 1];
     return *heads > 0 && *head_size > 0;
@@ -120,29 +123,33 @@ static const char *match_operand(const sdx_graph *g, sdx_id v, int which, attent
         m->heads = heads;
         m->head_size = head_size;
     }
-    if (heads != m->heads || head_size != m->head_size || p->out != heads * head_size) return "heads differ in size";
+    if (heads != m->heads || head_size != m->head_size || p->out != heads * head_size)
+        return "heads differ in size";
     if (which == V && path.scale != 1) return "the values are scaled";
     if (which != V) m->scale *= path.scale;
     const sdx_shape *x = &sdx_match_type(g, p->x)->shape;
-    if (x->rank != 3 || x->dim[2] != p->in || sdx_match_type(g, p->x)->dtype != SDX_F32) return "x is not float32[b,t,in]";
+    if (x->rank != 3 || x->dim[2] != p->in || sdx_match_type(g, p->x)->dtype != SDX_F32)
+        return "x is not float32[b,t,in]";
     sdx_element size[SDX_LAYOUT_ATOMS] = {sdx_element_from_dim(x->dim[0]), sdx_element_from_dim(x->dim[1]),
                                           sdx_element_number(heads), sdx_element_number(head_size)};
     *layout = sdx_layout_make(p->layout, size);
     return sdx_path_follow(&path, g, layout) ? NULL : "the way of a projection to its heads is unclear";
 }
 
-static const char *match_operands(const sdx_graph *g, const sdx_node *product, const sdx_node *context, attention *m,
-                                  sdx_layout *result)
+static const char *match_operands(const sdx_graph *g, const sdx_node *product, const sdx_node *context,
+                                  attention *m, sdx_layout *result)
 {
     sdx_layout q, k;
     const char *reason = match_operand(g, product->in[0], Q, m, &q);
     if (!reason) reason = match_operand(g, product->in[1], K, m, &k);
     if (!reason) reason = match_operand(g, context->in[1], V, m, result);
     if (reason) return reason;
-    bool four = sdx_layout_is(&q, "b|n|t|h") && sdx_layout_is(&k, "b|n|h|t") && sdx_layout_is(result, "b|n|t|h");
+    bool four =
+        sdx_layout_is(&q, "b|n|t|h") && sdx_layout_is(&k, "b|n|h|t") && sdx_layout_is(result, "b|n|t|h");
     bool three = sdx_layout_is(&q, "bn|t|h") && sdx_layout_is(&k, "bn|h|t") && sdx_layout_is(result, "bn|t|h");
     if (!four && !three) return "queries, keys and values do not meet head by head";
-    if (m->p[Q].x != m->p[K].x || m->p[Q].x != m->p[V].x) return "queries, keys and values have different inputs";
+    if (m->p[Q].x != m->p[K].x || m->p[Q].x != m->p[V].x)
+        return "queries, keys and values have different inputs";
     return m->p[Q].in == m->p[K].in && m->p[Q].in == m->p[V].in ? NULL : "projections differ in size";
 }
 
@@ -171,7 +178,7 @@ static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
     const sdx_node *n = sdx_graph_producer(g, sdx_match_through(g, v));
     double factor;
     if (!n || depth == 0) return false;
-    if (sdx_node_is(n, "MatMul")) {
+    if (sdx_match_is(n, "MatMul")) {
         *s = (scores){.product = n, .scale = 1};
         return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
     }
@@ -180,8 +187,8 @@ static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
         s->scale *= factor;
         return true;
     }
-    if (sdx_node_is(n, "Where")) return read_where(g, n, depth - 1, s);
-    if (!sdx_node_is(n, "Add")) return false;
+    if (sdx_match_is(n, "Where")) return read_where(g, n, depth - 1, s);
+    if (!sdx_match_is(n, "Add")) return false;
     for (int i = 0; i < 2; i++)
         if (read_scores(g, n->in[i], depth - 1, s)) return add_term(s, (term){.value = n->in[1 - i]});
     return false;
@@ -194,6 +201,9 @@ static const char *match_mask_term(const sdx_graph *g, const term *t, attention 
     const char *reason = sdx_match_mask(g, t->value, &mask);
     if (reason) return reason;
     if (mask.key != 0 || mask.batch != 3) return "the mask's axes are not [batch, 1, *, keys]";
+    const sdx_shape *x = &sdx_match_type(g, m->p[Q].x)->shape;
+    if (!sdx_dim_same(mask.batch_size, x->dim[0]) || !sdx_dim_same(mask.key_size, x->dim[1]))
+        return "the mask may have other sizes than x";
     if (t->where) {
         bool hides[2] = {(mask.at[0] != 0) != t->inverted, (mask.at[1] != 0) != t->inverted};
         if (!hides[0] || hides[1]) return "the mask does not hide where it is 0";
@@ -257,7 +267,8 @@ static const char *match_attention(const sdx_graph *g, const sdx_node *last, att
     *m = (attention){.scale = s.scale, .mask = SDX_NONE, .bias = SDX_NONE};
     const char *reason = match_operands(g, s.product, context, m, &layout);
     if (reason) return reason;
-    if (!sdx_path_follow(&path, g, &layout) || !sdx_layout_is(&layout, "b|t|nh")) return "the heads are not joined again";
+    if (!sdx_path_follow(&path, g, &layout) || !sdx_layout_is(&layout, "b|t|nh"))
+        return "the heads are not joined again";
     return match_terms(g, &s, m);
 }
 
@@ -272,10 +283,12 @@ static void pack_weight(const sdx_graph *g, const attention *m, char *packed)
         size_t row = (size_t)p->out * sizeof(float), offset = (size_t)which * row;
         for (int64_t i = 0; i < p->in; i++) {
             char *to = packed + (size_t)i * 3 * row + offset;
-            if (!p->transposed) memcpy(to, w + (size_t)i * row, row);
+            if (!p->transposed)
+                memcpy(to, w + (size_t)i * row, row);
             else
                 for (int64_t k = 0; k < p->out; k++)
-                    memcpy(to + (size_t)k * sizeof(float), w + (size_t)(k * p->in + i) * sizeof(float), sizeof(float));
+                    memcpy(to + (size_t)k * sizeof(float), w + (size_t)(k * p->in + i) * sizeof(float),
+                           sizeof(float));
         }
     }
 }
@@ -285,11 +298,13 @@ static void pack_bias(const sdx_graph *g, const attention *m, char *packed)
     for (int which = Q; which <= V; which++) {
         const projection *p = &m->p[which];
         size_t bytes = (size_t)p->out * sizeof(float);
-        if (p->bias != SDX_NONE) memcpy(packed + (size_t)which * bytes, sdx_graph_constant(g, p->bias)->data, bytes);
+        if (p->bias != SDX_NONE)
+            memcpy(packed + (size_t)which * bytes, sdx_graph_constant(g, p->bias)->data, bytes);
     }
 }
 
-static sdx_status add_packed(sdx_pass_context *context, sdx_graph *g, const attention *m, bool bias, sdx_id *out)
+static sdx_status add_packed(sdx_pass_context *context, sdx_graph *g, const attention *m, bool bias,
+                             sdx_id *out)
 {
     const projection *p = &m->p[Q];
     sdx_tensor t = {.dtype = SDX_F32, .rank = bias ? 1 : 2, .dim = {p->in, 3 * p->out}};
@@ -297,10 +312,13 @@ static sdx_status add_packed(sdx_pass_context *context, sdx_graph *g, const atte
     size_t bytes = sdx_tensor_bytes(&t);
     t.data = sdx_arena_alloc(&g->model->arena, bytes);
     if (!t.data) return sdx_fail_memory(context->err, bytes);
-    if (bias) pack_bias(g, m, t.data);
-    else pack_weight(g, m, t.data);
+    if (bias)
+        pack_bias(g, m, t.data);
+    else
+        pack_weight(g, m, t.data);
     sdx_id named = bias && p->bias != SDX_NONE ? p->bias : p->weight;
-    const char *name = sdx_arena_printf(&g->model->arena, "%s_qkv%s", g->value[named].name, bias ? "_bias" : "");
+    const char *name =
+        sdx_arena_printf(&g->model->arena, "%s_qkv%s", g->value[named].name, bias ? "_bias" : "");
     if (!name) return sdx_fail_memory(context->err, 64);
     return sdx_graph_add_constant(g, name, &t, out, context->err);
 }
@@ -319,7 +337,8 @@ static bool same_projections(const packing *a, const attention *m)
     return true;
 }
 
-static sdx_status pack(sdx_pass_context *context, sdx_graph *g, const attention *m, packing **done, packing **out)
+static sdx_status pack(sdx_pass_context *context, sdx_graph *g, const attention *m, packing **done,
+                       packing **out)
 {
     for (packing *p = *done; p; p = p->next)
         if (same_projections(p, m)) return *out = p, SDX_OK;
@@ -339,8 +358,10 @@ static sdx_status set_attributes(sdx_pass_context *context, sdx_graph *g, sdx_id
 {
     double usual = 1 / sqrt((double)m->head_size);
     TRY(sdx_node_set_int(g, node, "num_heads", m->heads, context->err));
-    if (m->mask != SDX_NONE) TRY(sdx_node_set_float(g, node, "mask_filter_value", (float)m->fill, context->err));
-    if (fabs(m->scale - usual) > 1e-6 * usual) TRY(sdx_node_set_float(g, node, "scale", (float)m->scale, context->err));
+    if (m->mask != SDX_NONE)
+        TRY(sdx_node_set_float(g, node, "mask_filter_value", (float)m->fill, context->err));
+    if (fabs(m->scale - usual) > 1e-6 * usual)
+        TRY(sdx_node_set_float(g, node, "scale", (float)m->scale, context->err));
     return SDX_OK;
 }
 
@@ -363,7 +384,8 @@ sdx_status sdx_pass_fuse_attention(sdx_pass_context *context, sdx_graph *graph)
     sdx_id count = graph->n_node;
     for (sdx_id i = 0; i < count; i++) {
         const sdx_node *n = &graph->node[i];
-        if (sdx_node_is(n, "Reshape") && !match_attention(graph, n, &m)) TRY(fuse(context, graph, i, &m, &done));
+        if (sdx_match_is(n, "Reshape") && !match_attention(graph, n, &m))
+            TRY(fuse(context, graph, i, &m, &done));
     }
     return sdx_pass_finish(context, graph);
 }

@@ -12,9 +12,9 @@
 static const char *with_bias(const sdx_node *n)
 {
     if (n->n_in != 1) return NULL;
-    if (sdx_node_is_in(n, SDX_MS, "Gelu")) return "BiasGelu";
-    if (sdx_node_is_in(n, SDX_MS, "FastGelu")) return "FastGelu";
-    if (!sdx_node_is(n, "Gelu")) return NULL;
+    if (sdx_match_is_in(n, SDX_MS, "Gelu")) return "BiasGelu";
+    if (sdx_match_is_in(n, SDX_MS, "FastGelu")) return "FastGelu";
+    if (!sdx_match_is(n, "Gelu")) return NULL;
     return strcmp(sdx_node_string(n, "approximate", "none"), "tanh") == 0 ? "FastGelu" : "BiasGelu";
 }
 

@@ -4,10 +4,11 @@
  *     Gather(segments[2,h], token_type_ids[b,s]) -- Add --+
  *     Gather(positions[p,h], row 0, 1, 2, ...) ---------- Add -- LayerNormalization
  *
- * becomes com.microsoft EmbedLayerNormalization with int32 ids. The operator counts positions by itself; they are
- * given as position_ids only where the model computes them otherwise (RoBERTa skips padding). Segments are optional.
- * A sum of look-ups does not depend on the roles of its tables, so any two or three with full ids will do. A look-up
- * of the same row everywhere (token_type_ids that default to 0) is added to the table of positions beforehand. */
+ * becomes com.microsoft EmbedLayerNormalization with int32 ids. The operator counts positions by itself; they
+ * are given as position_ids only where the model computes them otherwise (RoBERTa skips padding). Segments are
+ * optional. A sum of look-ups does not depend on the roles of its tables, so any two or three with full ids
+ * will do. A look-up of the same row everywhere (token_type_ids that default to 0) is added to the table of
+ * positions beforehand. */
 #include <string.h>
 
 #include "passes.h"
@@ -43,13 +44,17 @@ static bool is_progression(const sdx_tensor *t, int64_t first, int64_t step)
     return true;
 }
 
-static bool counts_up(const sdx_tensor *t) { return is_progression(t, 0, 1); }
+static bool counts_up(const sdx_tensor *t)
+{
+    return is_progression(t, 0, 1);
+}
 
 static bool is_one_int(const sdx_graph *g, sdx_id v, int64_t wanted)
 {
     int64_t number;
     int count = 0;
-    return v != SDX_NONE && sdx_type_ints(sdx_match_type(g, v), 1, &number, &count) && count == 1 && number == wanted;
+    return v != SDX_NONE && sdx_type_ints(sdx_match_type(g, v), 1, &number, &count) && count == 1 &&
+           number == wanted;
 }
 
 /* The single element of a small tensor is the size `length`. */
@@ -64,9 +69,11 @@ static bool is_size(const sdx_graph *g, sdx_id v, sdx_dim length)
 static bool is_counted_slice(const sdx_graph *g, const sdx_node *slice, sdx_dim length)
 {
     const sdx_tensor *row = sdx_graph_constant(g, slice->in[0]);
-    if (!row || slice->n_in < 3 || row->rank < 1 || sdx_tensor_count(row) != row->dim[row->rank - 1]) return false;
+    if (!row || slice->n_in < 3 || row->rank < 1 || sdx_tensor_count(row) != row->dim[row->rank - 1])
+        return false;
     sdx_id axes = sdx_node_in(slice, 3), steps = sdx_node_in(slice, 4);
-    bool last = axes == SDX_NONE ? row->rank == 1 : is_one_int(g, axes, row->rank - 1) || is_one_int(g, axes, -1);
+    bool last =
+        axes == SDX_NONE ? row->rank == 1 : is_one_int(g, axes, row->rank - 1) || is_one_int(g, axes, -1);
     return last && is_one_int(g, slice->in[1], 0) && is_size(g, slice->in[2], length) &&
            (steps == SDX_NONE || is_one_int(g, steps, 1)) && counts_up(row);
 }
@@ -86,7 +93,8 @@ static bool counts(const sdx_graph *g, sdx_id ids, sdx_dim length)
     const sdx_tensor *row = sdx_graph_constant(g, ids);
     if (slice) return is_counted_slice(g, slice, length);
     if (range) return is_counted_range(g, range, length);
-    return row && row->rank >= 1 && row->dim[row->rank - 1] == length && sdx_tensor_count(row) == length && counts_up(row);
+    return row && row->rank >= 1 && row->dim[row->rank - 1] == length && sdx_tensor_count(row) == length &&
+           counts_up(row);
 }
 
 /* ids is row 0 or 1 whatever the input: a slice of a buffer of that number, perhaps repeated. */
@@ -113,7 +121,8 @@ static bool match_lookup(const sdx_graph *g, sdx_id v, const sdx_shape *sum, loo
     out->is_constant = is_constant(g, out->ids, &out->row) && out->row < out->rows;
     out->counts = !out->is_constant && counts(g, out->ids, sum->dim[1]);
     const sdx_shape *ids = &sdx_match_type(g, out->ids)->shape;
-    bool full = ids->rank == 2 && sdx_dim_same(ids->dim[0], sum->dim[0]) && sdx_dim_same(ids->dim[1], sum->dim[1]);
+    bool full =
+        ids->rank == 2 && sdx_dim_same(ids->dim[0], sum->dim[0]) && sdx_dim_same(ids->dim[1], sum->dim[1]);
     return full || out->counts || out->is_constant;
 }
 
@@ -170,7 +179,7 @@ static const char *match(const sdx_graph *g, const sdx_node *norm, embedding *m)
 {
     lookup list[3];
     int count = 0;
-    if (!sdx_node_is(norm, "LayerNormalization") || !sdx_match_axis_is_last(g, norm, -1, norm->in[0]))
+    if (!sdx_match_is(norm, "LayerNormalization") || !sdx_match_axis_is_last(g, norm, -1, norm->in[0]))
         return "not a LayerNormalization over the last axis";
     const sdx_node *add = sdx_match_op(g, norm->in[0], "Add");
     const sdx_shape *sum = &sdx_match_type(g, norm->in[0])->shape;
@@ -186,12 +195,14 @@ static const char *match(const sdx_graph *g, const sdx_node *norm, embedding *m)
 }
 
 /* positions + the constant row, as a new table */
-static sdx_status add_constant_row(sdx_pass_context *context, sdx_graph *g, const lookup *constant, sdx_id *table)
+static sdx_status add_constant_row(sdx_pass_context *context, sdx_graph *g, const lookup *constant,
+                                   sdx_id *table)
 {
     sdx_tensor t = *sdx_graph_constant(g, *table);
     int64_t width = t.dim[1];
     size_t row_bytes = (size_t)width * sizeof(float), bytes = sdx_tensor_bytes(&t);
-    const char *row = (const char *)sdx_graph_constant(g, constant->table)->data + (size_t)constant->row * row_bytes;
+    const char *row =
+        (const char *)sdx_graph_constant(g, constant->table)->data + (size_t)constant->row * row_bytes;
     float *sum = sdx_arena_alloc(&g->model->arena, bytes);
     if (!sum) return sdx_fail_memory(context->err, bytes);
     memcpy(sum, t.data, bytes);
@@ -208,10 +219,11 @@ static sdx_status add_constant_row(sdx_pass_context *context, sdx_graph *g, cons
 
 static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id norm, const embedding *m)
 {
-    sdx_id in[9] = {SDX_NONE, SDX_NONE, m->word.table, m->position.table, m->segment.table, m->gamma, m->beta,
-                    SDX_NONE, SDX_NONE};
+    sdx_id in[9] = {SDX_NONE, SDX_NONE, m->word.table, m->position.table, m->segment.table,
+                    m->gamma, m->beta,  SDX_NONE,      SDX_NONE};
     sdx_id out[3] = {g->node[norm].out[0], SDX_NONE, m->sum}, node;
-    TRY(sdx_graph_add_value(g, "mask_index", &out[1], context->err)); /* ONNX Runtime insists that it has a name */
+    TRY(sdx_graph_add_value(g, "mask_index", &out[1],
+                            context->err)); /* ONNX Runtime insists that it has a name */
     if (m->constant.table != SDX_NONE) TRY(add_constant_row(context, g, &m->constant, &in[3]));
     TRY(sdx_pass_int32(context, g, m->word.ids, &in[0]));
     if (m->segment.ids != SDX_NONE) TRY(sdx_pass_int32(context, g, m->segment.ids, &in[1]));

@@ -5,11 +5,9 @@
  *     0.5 * x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))    -> FastGelu
  *     x * sigmoid(1.702 x)                                     -> QuickGelu(alpha)
  *
- * Exporters associate these products in many ways: 0.5 on x, on the bracket or at the end; x^3 by Pow or by Muls;
- * x(1 + 0.044715 x^2). So the outer product is taken apart into its factors, whatever the order, and the argument of
- * erf, tanh or sigmoid is read as a polynomial in x. A Gelu of opset 20 is left as it is. */
-#include <math.h>
-
+ * Exporters associate these products in many ways: 0.5 on x, on the bracket or at the end; x^3 by Pow or by
+ * Muls; x(1 + 0.044715 x^2). So the outer product is taken apart into its factors, whatever the order, and the
+ * argument of erf, tanh or sigmoid is read as a polynomial in x. A Gelu of opset 20 is left as it is. */
 #include "passes.h"
 
 /* ---- polynomials in x ----------------------------------------------------------------------------------- */
@@ -52,14 +50,15 @@ static bool read_polynomial(const sdx_graph *g, sdx_id v, sdx_id x, int depth, p
     const sdx_node *n = sdx_graph_producer(g, v);
     polynomial a, b;
     if (!n || depth == 0 || n->n_in != 2) return false;
-    if (!read_polynomial(g, n->in[0], x, depth - 1, &a) || !read_polynomial(g, n->in[1], x, depth - 1, &b)) return false;
-    if (sdx_node_is(n, "Mul")) return multiply(&a, &b, out);
-    if (sdx_node_is(n, "Pow")) return power(&a, b.c[0], out);
-    if (sdx_node_is(n, "Div") && b.c[0] != 0 && b.c[1] == 0 && b.c[2] == 0 && b.c[3] == 0) {
+    if (!read_polynomial(g, n->in[0], x, depth - 1, &a) || !read_polynomial(g, n->in[1], x, depth - 1, &b))
+        return false;
+    if (sdx_match_is(n, "Mul")) return multiply(&a, &b, out);
+    if (sdx_match_is(n, "Pow")) return power(&a, b.c[0], out);
+    if (sdx_match_is(n, "Div") && b.c[0] != 0 && b.c[1] == 0 && b.c[2] == 0 && b.c[3] == 0) {
         for (int i = 0; i <= DEGREE; i++) out->c[i] = a.c[i] / b.c[0];
         return true;
     }
-    if (!sdx_node_is(n, "Add")) return false;
+    if (!sdx_match_is(n, "Add")) return false;
     for (int i = 0; i <= DEGREE; i++) out->c[i] = a.c[i] + b.c[i];
     return true;
 }
@@ -96,7 +95,10 @@ typedef struct gelu {
     double alpha; /* of QuickGelu, else 0 */
 } gelu;
 
-static bool is_odd(const polynomial *p) { return p->c[0] == 0 && p->c[2] == 0; }
+static bool is_odd(const polynomial *p)
+{
+    return p->c[0] == 0 && p->c[2] == 0;
+}
 
 /* f is 1 + erf(.), 1 + tanh(.) or sigmoid(.) of a polynomial in x. */
 static const char *match_gate(const sdx_graph *g, sdx_id f, double scale, gelu *m)
@@ -105,19 +107,22 @@ static const char *match_gate(const sdx_graph *g, sdx_id f, double scale, gelu *
     const sdx_node *plus = sdx_match_op(g, f, "Add"), *sigmoid = sdx_match_op(g, f, "Sigmoid");
     sdx_id inner = SDX_NONE;
     double one = 0;
-    if (plus && (!sdx_match_scalar_operand(g, plus, &inner, &one) || one != 1)) return "the gate is not 1 + f(x)";
+    if (plus && (!sdx_match_scalar_operand(g, plus, &inner, &one) || one != 1))
+        return "the gate is not 1 + f(x)";
     const sdx_node *erf = plus ? sdx_match_op(g, inner, "Erf") : NULL;
     const sdx_node *tanh = plus ? sdx_match_op(g, inner, "Tanh") : NULL;
     const sdx_node *gate = erf ? erf : tanh ? tanh : sigmoid;
     polynomial p;
     if (!gate) return "no erf, tanh or sigmoid";
-    if (!read_polynomial(g, gate->in[0], m->x, DEPTH, &p) || !is_odd(&p)) return "the gate's argument is not odd in x";
+    if (!read_polynomial(g, gate->in[0], m->x, DEPTH, &p) || !is_odd(&p))
+        return "the gate's argument is not odd in x";
     if (scale != (gate == sigmoid ? 1 : 0.5)) return "the constant factor differs";
     m->op_type = erf ? "Gelu" : tanh ? "FastGelu" : "QuickGelu";
     m->alpha = gate == sigmoid ? p.c[1] : 0;
-    bool as_meant = tanh  ? sdx_match_near(p.c[1], sqrt_2_over_pi) && sdx_match_near(p.c[3], sqrt_2_over_pi * 0.044715)
-                    : erf ? sdx_match_near(p.c[1], sqrt_half) && p.c[3] == 0
-                          : sdx_match_near(p.c[1], 1.702) && p.c[3] == 0;
+    bool as_meant =
+        tanh  ? sdx_match_near(p.c[1], sqrt_2_over_pi) && sdx_match_near(p.c[3], sqrt_2_over_pi * 0.044715)
+        : erf ? sdx_match_near(p.c[1], sqrt_half) && p.c[3] == 0
+              : sdx_match_near(p.c[1], 1.702) && p.c[3] == 0;
     return as_meant ? NULL : "the coefficients of the gate's argument differ";
 }
 
@@ -140,7 +145,7 @@ sdx_status sdx_pass_fuse_gelu(sdx_pass_context *context, sdx_graph *graph)
 {
     gelu m;
     for (sdx_id i = graph->n_node; i-- > 0;) { /* from the end: the whole product before its parts */
-        if (!sdx_node_is(&graph->node[i], "Mul") || match_gelu(graph, &graph->node[i], &m)) continue;
+        if (!sdx_match_is(&graph->node[i], "Mul") || match_gelu(graph, &graph->node[i], &m)) continue;
         sdx_id out = graph->node[i].out[0], node;
         TRY(sdx_pass_replace(context, graph, i, SDX_MS, m.op_type, 1, &m.x, 1, &out, &node));
         if (m.alpha != 0) TRY(sdx_node_set_float(graph, node, "alpha", (float)m.alpha, context->err));

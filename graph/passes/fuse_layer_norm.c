@@ -1,12 +1,12 @@
-/* fuse_layer_norm.c: layer normalization (Ba, Kiros, Hinton: "Layer Normalization", 2016) from its arithmetic, as
- * exporters below opset 17 spell it:
+/* fuse_layer_norm.c: layer normalization (Ba, Kiros, Hinton: "Layer Normalization", 2016) from its arithmetic,
+ * as exporters below opset 17 spell it:
  *
- *     x --+--ReduceMean--+
- *         +------------Sub = d --+-- Pow 2 | Mul(d,d) -- ReduceMean -- Add eps -- Sqrt --+
- *                                +----------------------------------------------------Div -- Mul gamma -- Add beta
+ *     x -+- ReduceMean -+
+ *        +------------ Sub = d -+- Pow 2 | Mul(d,d) -- ReduceMean -- Add eps -- Sqrt -+
+ *                               +--------------------------------------------------- Div -- Mul gamma -- Add
  *
- * becomes LayerNormalization(x, gamma, beta) over the last axis. ONNX has it since opset 17; below, ONNX Runtime
- * registers the same operator from version 1 on and writes it into older files, and so do we. */
+ * becomes LayerNormalization(x, gamma, beta) over the last axis. ONNX has it since opset 17; below, ONNX
+ * Runtime registers the same operator from version 1 on and writes it into older files, and so do we. */
 #include "passes.h"
 
 typedef struct layer_norm {
@@ -33,7 +33,8 @@ static bool match_square(const sdx_graph *g, sdx_id v, sdx_id *d)
     return mul && mul->in[0] == mul->in[1];
 }
 
-/* The deviation sqrt(mean(d^2) + eps). Two equal Subs may stand where one would do: d need only mean the same x. */
+/* The deviation sqrt(mean(d^2) + eps). Two equal Subs may stand where one would do: d need only mean the same
+ * x. */
 static bool match_deviation(const sdx_graph *g, sdx_id v, sdx_id x, double *epsilon)
 {
     const sdx_node *sqrt = sdx_match_op(g, v, "Sqrt");
@@ -51,10 +52,13 @@ static const char *match_scaled(const sdx_graph *g, const sdx_node *mul, layer_n
         const sdx_node *div = sdx_match_op(g, mul->in[1 - i], "Div");
         m->gamma = mul->in[i];
         if (!div || !sdx_graph_constant(g, m->gamma)) continue;
-        if (!match_centred(g, div->in[0], &m->x)) return "what is divided is not x - mean(x) over the last axis";
-        if (!match_deviation(g, div->in[1], m->x, &m->epsilon)) return "the divisor is not sqrt(mean(d*d) + constant)";
+        if (!match_centred(g, div->in[0], &m->x))
+            return "what is divided is not x - mean(x) over the last axis";
+        if (!match_deviation(g, div->in[1], m->x, &m->epsilon))
+            return "the divisor is not sqrt(mean(d*d) + constant)";
         if (sdx_match_type(g, m->x)->dtype != SDX_F32) return "not float32";
-        if (!sdx_match_vector(g, m->gamma, sdx_match_last_dim(g, m->x))) return "gamma does not span the last axis";
+        if (!sdx_match_vector(g, m->gamma, sdx_match_last_dim(g, m->x)))
+            return "gamma does not span the last axis";
         return NULL;
     }
     return "no constant gamma times a quotient";
@@ -64,7 +68,7 @@ static const char *match_layer_norm(const sdx_graph *g, const sdx_node *last, la
 {
     sdx_id scaled;
     m->beta = SDX_NONE;
-    if (sdx_node_is(last, "Mul")) return match_scaled(g, last, m);
+    if (sdx_match_is(last, "Mul")) return match_scaled(g, last, m);
     if (!sdx_match_bias(g, last, &scaled, &m->beta)) return "no bias at the end";
     const sdx_node *mul = sdx_match_op(g, scaled, "Mul");
     return mul ? match_scaled(g, mul, m) : "no gamma before beta";
@@ -73,7 +77,8 @@ static const char *match_layer_norm(const sdx_graph *g, const sdx_node *last, la
 static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id last, const layer_norm *m)
 {
     sdx_id in[3] = {m->x, m->gamma, m->beta}, out = g->node[last].out[0], node;
-    TRY(sdx_pass_replace(context, g, last, "", "LayerNormalization", m->beta == SDX_NONE ? 2 : 3, in, 1, &out, &node));
+    TRY(sdx_pass_replace(context, g, last, "", "LayerNormalization", m->beta == SDX_NONE ? 2 : 3, in, 1, &out,
+                         &node));
     TRY(sdx_node_set_int(g, node, "axis", -1, context->err));
     return sdx_node_set_float(g, node, "epsilon", (float)m->epsilon, context->err);
 }
@@ -90,8 +95,8 @@ sdx_status sdx_pass_fuse_layer_norm(sdx_pass_context *context, sdx_graph *graph)
     layer_norm m;
     for (sdx_id i = graph->n_node; i-- > 0;) { /* from the end: the Add of a pattern before its Mul */
         const sdx_node *n = &graph->node[i];
-        if (!sdx_node_is(n, "Add") && !sdx_node_is(n, "Mul")) continue;
-        if (sdx_node_is(n, "Mul") && is_read_by_fused(graph, n)) continue;
+        if (!sdx_match_is(n, "Add") && !sdx_match_is(n, "Mul")) continue;
+        if (sdx_match_is(n, "Mul") && is_read_by_fused(graph, n)) continue;
         if (!match_layer_norm(graph, n, &m)) TRY(fuse(context, graph, i, &m));
     }
     return sdx_pass_finish(context, graph);

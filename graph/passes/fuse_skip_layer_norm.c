@@ -2,12 +2,12 @@
  * dense layer before it, goes into the normalization (as ONNX Runtime's FusionSkipLayerNormalization and
  * FusionBiasSkipLayerNormalization do):
  *
- *     MatMul -- Add bias[n] --+
- *                            Add -- LayerNormalization   ->  SkipLayerNormalization(input, skip, gamma, beta, bias)
- *     skip -------------------+
+ *     MatMul -- Add bias[n] -+
+ *                           Add -- LayerNormalization   ->   SkipLayerNormalization(., skip, gamma, beta, bias)
+ *     skip ------------------+
  *
- * Both operands must have the same shape; epsilon is always written, since the two operators' defaults differ. Who
- * else reads the sum (networks that normalize first) reads output 3. */
+ * Both operands must have the same shape; epsilon is always written, since the two operators' defaults differ.
+ * Who else reads the sum (networks that normalize first) reads output 3. */
 #include "passes.h"
 
 typedef struct skip {
@@ -18,8 +18,9 @@ typedef struct skip {
 static bool is_plain_norm(const sdx_graph *g, const sdx_node *n)
 {
     for (int i = 1; i < n->n_out; i++)
-        if (n->out[i] != SDX_NONE && g->value[n->out[i]].uses > 0) return false; /* mean and deviation differ in shape */
-    return sdx_node_is(n, "LayerNormalization") && sdx_match_axis_is_last(g, n, -1, n->in[0]);
+        if (n->out[i] != SDX_NONE && g->value[n->out[i]].uses > 0)
+            return false; /* mean and deviation differ in shape */
+    return sdx_match_is(n, "LayerNormalization") && sdx_match_axis_is_last(g, n, -1, n->in[0]);
 }
 
 /* A dense layer's bias on either operand; on both, the first is taken. */
@@ -52,7 +53,8 @@ static const char *match(const sdx_graph *g, const sdx_node *norm, skip *m)
     if (a->dtype != SDX_F32 || a->shape.rank != 3) return "the operands are not float32 of rank 3";
     if (!sdx_shape_same(&a->shape, &b->shape)) return "the operands may differ in shape";
     if (!sdx_match_vector(g, m->gamma, width)) return "gamma is not a constant of the last axis";
-    if (m->beta != SDX_NONE && !sdx_match_vector(g, m->beta, width)) return "beta is not a constant of the last axis";
+    if (m->beta != SDX_NONE && !sdx_match_vector(g, m->beta, width))
+        return "beta is not a constant of the last axis";
     m->epsilon = sdx_node_float(norm, "epsilon", 1e-5f);
     m->sum = g->value[add->out[0]].uses > 1 ? add->out[0] : SDX_NONE;
     match_bias(g, m);
@@ -69,7 +71,8 @@ static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id norm, con
 {
     sdx_id in[5] = {m->input, m->skip, m->gamma, m->beta, m->bias}, node;
     sdx_id out[4] = {g->node[norm].out[0], SDX_NONE, SDX_NONE, m->sum};
-    TRY(sdx_pass_replace(context, g, norm, SDX_MS, "SkipLayerNormalization", trim(in, 5), in, trim(out, 4), out, &node));
+    TRY(sdx_pass_replace(context, g, norm, SDX_MS, "SkipLayerNormalization", trim(in, 5), in, trim(out, 4), out,
+                         &node));
     return sdx_node_set_float(g, node, "epsilon", m->epsilon, context->err);
 }
 

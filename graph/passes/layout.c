@@ -10,8 +10,10 @@ sdx_layout sdx_layout_make(const char *text, const sdx_element size[SDX_LAYOUT_A
     sdx_layout l = {.rank = 1};
     memcpy(l.size, size, sizeof l.size);
     for (; *text; text++) {
-        if (*text == '|') l.rank++;
-        else l.dim[l.rank - 1].atom[l.dim[l.rank - 1].count++] = (int)(strchr(letters, *text) - letters);
+        if (*text == '|')
+            l.rank++;
+        else
+            l.dim[l.rank - 1].atom[l.dim[l.rank - 1].count++] = (int)(strchr(letters, *text) - letters);
     }
     return l;
 }
@@ -30,10 +32,14 @@ bool sdx_layout_is(const sdx_layout *l, const char *text)
 
 /* ---- Reshape -------------------------------------------------------------------------------------------- */
 
-static bool is_dim(sdx_element e, sdx_dim d) { return sdx_dim_same(sdx_element_to_dim(e), d); }
+static bool is_dim(sdx_element e, sdx_dim d)
+{
+    return sdx_dim_same(sdx_element_to_dim(e), d);
+}
 
 /* How many of the atoms at `from`, stepping by `step`, multiply to d; -1 when no number of them does. */
-static int span(const sdx_layout *l, sdx_model *model, const int *atom, int from, int step, int available, sdx_dim d)
+static int span(const sdx_layout *l, sdx_model *model, const int *atom, int from, int step, int available,
+                sdx_dim d)
 {
     sdx_element product = sdx_element_number(1);
     bool unit_first = available > 0 && is_dim(l->size[atom[from]], 1);
@@ -45,8 +51,8 @@ static int span(const sdx_layout *l, sdx_model *model, const int *atom, int from
     return -1;
 }
 
-/* Deals the atoms out to the new dims from both ends. Since Reshape keeps the number of elements, a single dim of
- * unknown size between them holds what is left. */
+/* Deals the atoms out to the new dims from both ends. Since Reshape keeps the number of elements, a single dim
+ * of unknown size between them holds what is left. */
 static bool regroup(sdx_layout *l, sdx_model *model, const sdx_shape *to)
 {
     int atom[SDX_LAYOUT_ATOMS], count = 0;
@@ -84,12 +90,12 @@ static bool transpose(sdx_layout *l, const sdx_node *n)
 
 static bool is_regrouping(const sdx_node *n)
 {
-    return sdx_node_is(n, "Reshape") || sdx_node_is(n, "Unsqueeze") || sdx_node_is(n, "Squeeze");
+    return sdx_match_is(n, "Reshape") || sdx_match_is(n, "Unsqueeze") || sdx_match_is(n, "Squeeze");
 }
 
 bool sdx_layout_follow(sdx_layout *l, const sdx_graph *g, const sdx_node *n)
 {
-    if (sdx_node_is(n, "Transpose")) return transpose(l, n);
+    if (sdx_match_is(n, "Transpose")) return transpose(l, n);
     const sdx_shape *to = &sdx_match_type(g, n->out[0])->shape;
     return is_regrouping(n) && to->rank >= 0 && regroup(l, g->model, to);
 }
@@ -104,7 +110,7 @@ void sdx_path_read(const sdx_graph *g, sdx_id v, sdx_path *path)
         const sdx_node *n = sdx_graph_producer(g, path->top);
         double factor;
         if (!n) return;
-        if (sdx_node_is(n, "Transpose") || is_regrouping(n)) {
+        if (sdx_match_is(n, "Transpose") || is_regrouping(n)) {
             if (path->count == (int)(sizeof path->node / sizeof *path->node)) return;
             path->node[path->count++] = sdx_match_id(g, n);
             v = n->in[0];

@@ -1,9 +1,10 @@
 /* layout.h: which meaning each dim of a tensor has while a graph splits heads, swaps axes and joins them again.
  *
- * The letters are b (batch), t (tokens), n (heads), h (channels of a head). A projection is "b|t|nh": rank 3, the last
- * dim holding heads of channels. Reshape regroups the letters without changing their order, Transpose moves groups.
- * So any exporter's path from a projection to a MatMul can be replayed, and the question is only what it ends in:
- * "b|n|t|h" for queries and values, "b|n|h|t" for transposed keys, or the same with "bn" in one dim. */
+ * The letters are b (batch), t (tokens), n (heads), h (channels of a head). A projection is "b|t|nh": rank 3,
+ * the last dim holding heads of channels. Reshape regroups the letters without changing their order, Transpose
+ * moves groups. So any exporter's path from a projection to a MatMul can be replayed, and the question is only
+ * what it ends in: "b|n|t|h" for queries and values, "b|n|h|t" for transposed keys, or the same with "bn" in
+ * one dim. */
 #ifndef SDX_PASSES_LAYOUT_H
 #define SDX_PASSES_LAYOUT_H
 

@@ -2,7 +2,6 @@
 #include "mask.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { DEPTH = 12 };
 
@@ -10,40 +9,85 @@ static const char *read_mask(const sdx_graph *g, sdx_id v, int depth, sdx_mask *
 
 /* ---- element-wise operators ----------------------------------------------------------------------------- */
 
-static double op_add(double a, double b) { return a + b; }
-static double op_sub(double a, double b) { return a - b; }
-static double op_mul(double a, double b) { return a * b; }
-static double op_div(double a, double b) { return a / b; }
-static double op_equal(double a, double b) { return a == b; }
-static double op_greater(double a, double b) { return a > b; }
-static double op_less(double a, double b) { return a < b; }
-static double op_greater_equal(double a, double b) { return a >= b; }
-static double op_less_equal(double a, double b) { return a <= b; }
-static double op_and(double a, double b) { return a != 0 && b != 0; }
-static double op_or(double a, double b) { return a != 0 || b != 0; }
+static double op_add(double a, double b)
+{
+    return a + b;
+}
+static double op_sub(double a, double b)
+{
+    return a - b;
+}
+static double op_mul(double a, double b)
+{
+    return a * b;
+}
+static double op_div(double a, double b)
+{
+    return a / b;
+}
+static double op_equal(double a, double b)
+{
+    return a == b;
+}
+static double op_greater(double a, double b)
+{
+    return a > b;
+}
+static double op_less(double a, double b)
+{
+    return a < b;
+}
+static double op_greater_equal(double a, double b)
+{
+    return a >= b;
+}
+static double op_less_equal(double a, double b)
+{
+    return a <= b;
+}
+static double op_and(double a, double b)
+{
+    return a != 0 && b != 0;
+}
+static double op_or(double a, double b)
+{
+    return a != 0 || b != 0;
+}
 
 static const struct binary {
     const char *op_type;
     double (*of)(double a, double b);
 } binaries[] = {
-    {"Add", op_add},         {"Sub", op_sub},         {"Mul", op_mul},   {"Div", op_div},
-    {"Equal", op_equal},     {"Greater", op_greater}, {"Less", op_less}, {"GreaterOrEqual", op_greater_equal},
-    {"LessOrEqual", op_less_equal}, {"And", op_and},  {"Or", op_or},
+    {"Add", op_add},
+    {"Sub", op_sub},
+    {"Mul", op_mul},
+    {"Div", op_div},
+    {"Equal", op_equal},
+    {"Greater", op_greater},
+    {"Less", op_less},
+    {"GreaterOrEqual", op_greater_equal},
+    {"LessOrEqual", op_less_equal},
+    {"And", op_and},
+    {"Or", op_or},
 };
 
 /* m and other are seen side by side: they must come from the same input along the same axes, or be numbers. */
 static bool join(sdx_mask *m, const sdx_mask *other)
 {
     if (other->source == SDX_NONE) return true;
-    if (m->source != SDX_NONE && (m->source != other->source || m->batch != other->batch || m->key != other->key))
+    if (m->source != SDX_NONE &&
+        (m->source != other->source || m->batch != other->batch || m->key != other->key))
         return false;
     m->source = other->source;
     m->batch = other->batch;
     m->key = other->key;
+    m->batch_size = other->batch_size;
+    m->key_size = other->key_size;
     return true;
 }
 
-static const char *read_binary(const sdx_graph *g, const sdx_node *n, const struct binary *op, int depth, sdx_mask *m)
+static const char *read_binary(const sdx_graph *g, const sdx_node *n, const struct binary *op, int depth,
+                               sdx_mask *m)
 {
     sdx_mask b;
     const char *reason = read_mask(g, n->in[0], depth, m);
@@ -69,8 +113,10 @@ static const char *read_cast(const sdx_graph *g, const sdx_node *n, int depth, s
     const char *reason = read_mask(g, n->in[0], depth, m);
     sdx_dtype to = (sdx_dtype)sdx_node_int(n, "to", 0);
     for (int i = 0; i < 2 && !reason; i++) {
-        if (to == SDX_BOOL) m->at[i] = m->at[i] != 0;
-        else if (sdx_dtype_is_integer(to)) m->at[i] = trunc(m->at[i]);
+        if (to == SDX_BOOL)
+            m->at[i] = m->at[i] != 0;
+        else if (sdx_dtype_is_integer(to))
+            m->at[i] = trunc(m->at[i]);
     }
     return reason;
 }
@@ -93,7 +139,8 @@ static const char *read_unsqueeze(const sdx_graph *g, const sdx_node *n, int dep
     unsigned inserted = 0; /* bit d: the axis at distance d from the end is new */
     const char *reason = read_mask(g, n->in[0], depth, m);
     if (reason) return reason;
-    if (axes) count = (int)n_axes;
+    if (axes)
+        count = (int)n_axes;
     else if (sdx_node_in(n, 1) == SDX_NONE ||
              !sdx_type_ints(sdx_match_type(g, n->in[1]), SDX_MAX_RANK, listed, &count))
         return "unknown axes";
@@ -109,14 +156,17 @@ static const char *read_unsqueeze(const sdx_graph *g, const sdx_node *n, int dep
     return NULL;
 }
 
-/* [batch, keys] to [batch, 1, 1, keys]; the sizes can only be those. */
+/* [batch, keys] to [batch, 1, 1, keys]: where the graph names the sizes anew, the new names are right. */
 static const char *read_reshape(const sdx_graph *g, const sdx_node *n, int depth, sdx_mask *m)
 {
     const sdx_shape *from = &sdx_match_type(g, n->in[0])->shape, *to = &sdx_match_type(g, n->out[0])->shape;
     const char *reason = read_mask(g, n->in[0], depth, m);
     if (reason) return reason;
-    if (from->rank != 2 || to->rank != 4 || to->dim[1] != 1 || to->dim[2] != 1) return "a Reshape that is no Unsqueeze";
+    if (from->rank != 2 || to->rank != 4 || to->dim[1] != 1 || to->dim[2] != 1)
+        return "a Reshape that is no Unsqueeze";
     m->batch = 3;
+    m->batch_size = to->dim[0];
+    m->key_size = to->dim[3];
     return m->key == 0 ? NULL : "keys are not the last axis";
 }
 
@@ -125,9 +175,11 @@ static const char *read_reshape(const sdx_graph *g, const sdx_node *n, int depth
 static const char *read_input(const sdx_graph *g, sdx_id v, sdx_mask *m)
 {
     const sdx_type *type = sdx_match_type(g, v);
-    bool number = sdx_dtype_is_integer(type->dtype) || sdx_dtype_is_float(type->dtype) || type->dtype == SDX_BOOL;
-    if (!g->value[v].is_input || type->shape.rank != 2 || !number) return "the mask is not a graph input [batch, keys]";
-    *m = (sdx_mask){{0, 1}, v, 1, 0};
+    bool number =
+        sdx_dtype_is_integer(type->dtype) || sdx_dtype_is_float(type->dtype) || type->dtype == SDX_BOOL;
+    if (!g->value[v].is_input || type->shape.rank != 2 || !number)
+        return "the mask is not a graph input [batch, keys]";
+    *m = (sdx_mask){{0, 1}, v, 1, 0, type->shape.dim[0], type->shape.dim[1]};
     return NULL;
 }
 
@@ -136,23 +188,23 @@ static const char *read_mask(const sdx_graph *g, sdx_id v, int depth, sdx_mask *
     double number;
     if (v == SDX_NONE || depth == 0) return "the mask's subgraph is too deep";
     if (sdx_graph_scalar(g, v, &number)) {
-        *m = (sdx_mask){{number, number}, SDX_NONE, 0, 0};
+        *m = (sdx_mask){.at = {number, number}, .source = SDX_NONE};
         return NULL;
     }
     const sdx_node *n = sdx_graph_producer(g, v);
     if (!n) return read_input(g, v, m);
-    if (sdx_node_is(n, "Unsqueeze")) return read_unsqueeze(g, n, depth - 1, m);
-    if (sdx_node_is(n, "Reshape")) return read_reshape(g, n, depth - 1, m);
-    if (sdx_node_is(n, "Cast")) return read_cast(g, n, depth - 1, m);
-    if (sdx_node_is(n, "Where")) return read_where(g, n, depth - 1, m);
-    if (sdx_node_is(n, "Expand") || sdx_node_is(n, "Identity")) return read_mask(g, n->in[0], depth - 1, m);
-    if (sdx_node_is(n, "Not")) {
+    if (sdx_match_is(n, "Unsqueeze")) return read_unsqueeze(g, n, depth - 1, m);
+    if (sdx_match_is(n, "Reshape")) return read_reshape(g, n, depth - 1, m);
+    if (sdx_match_is(n, "Cast")) return read_cast(g, n, depth - 1, m);
+    if (sdx_match_is(n, "Where")) return read_where(g, n, depth - 1, m);
+    if (sdx_match_is(n, "Expand") || sdx_match_is(n, "Identity")) return read_mask(g, n->in[0], depth - 1, m);
+    if (sdx_match_is(n, "Not")) {
         const char *reason = read_mask(g, n->in[0], depth - 1, m);
         for (int i = 0; i < 2 && !reason; i++) m->at[i] = m->at[i] == 0;
         return reason;
     }
     for (size_t i = 0; i < sizeof binaries / sizeof *binaries; i++)
-        if (sdx_node_is(n, binaries[i].op_type)) return read_binary(g, n, &binaries[i], depth - 1, m);
+        if (sdx_match_is(n, binaries[i].op_type)) return read_binary(g, n, &binaries[i], depth - 1, m);
     return "an operator that is not mask arithmetic";
 }
 

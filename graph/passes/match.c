@@ -2,7 +2,6 @@
 #include "match.h"
 
 #include <math.h>
-#include <string.h>
 
 static bool is_inference_dropout(const sdx_graph *g, const sdx_node *n)
 {
@@ -16,9 +15,9 @@ sdx_id sdx_match_copied(const sdx_graph *g, const sdx_node *n)
 {
     sdx_id x = sdx_node_in(n, 0);
     if (x == SDX_NONE) return SDX_NONE;
-    if (sdx_node_is(n, "Identity")) return x;
-    if (sdx_node_is(n, "Dropout")) return is_inference_dropout(g, n) ? x : SDX_NONE;
-    if (sdx_node_is(n, "Cast")) {
+    if (sdx_match_is(n, "Identity")) return x;
+    if (sdx_match_is(n, "Dropout")) return is_inference_dropout(g, n) ? x : SDX_NONE;
+    if (sdx_match_is(n, "Cast")) {
         sdx_dtype from = sdx_match_type(g, x)->dtype;
         return from != SDX_UNDEFINED && sdx_node_int(n, "to", 0) == (int64_t)from ? x : SDX_NONE;
     }
@@ -39,7 +38,7 @@ const sdx_node *sdx_match_op_in(const sdx_graph *g, sdx_id v, const char *domain
 {
     v = sdx_match_through(g, v);
     const sdx_node *n = v == SDX_NONE ? NULL : sdx_graph_producer(g, v);
-    return n && n->out[0] == v && sdx_node_is_in(n, domain, op_type) ? n : NULL;
+    return n && n->out[0] == v && sdx_match_is_in(n, domain, op_type) ? n : NULL;
 }
 
 const sdx_node *sdx_match_op(const sdx_graph *g, sdx_id v, const char *op_type)
@@ -61,9 +60,9 @@ bool sdx_match_scalar_operand(const sdx_graph *g, const sdx_node *n, sdx_id *oth
 
 bool sdx_match_factor(const sdx_graph *g, const sdx_node *n, sdx_id *other, double *factor)
 {
-    if (sdx_node_is(n, "Mul")) return sdx_match_scalar_operand(g, n, other, factor);
+    if (sdx_match_is(n, "Mul")) return sdx_match_scalar_operand(g, n, other, factor);
     double divisor;
-    if (!sdx_node_is(n, "Div") || !sdx_graph_scalar(g, n->in[1], &divisor) || divisor == 0) return false;
+    if (!sdx_match_is(n, "Div") || !sdx_graph_scalar(g, n->in[1], &divisor) || divisor == 0) return false;
     *other = n->in[0];
     *factor = 1 / divisor;
     return true;
@@ -77,7 +76,7 @@ bool sdx_match_vector(const sdx_graph *g, sdx_id v, sdx_dim length)
 
 bool sdx_match_bias(const sdx_graph *g, const sdx_node *n, sdx_id *other, sdx_id *bias)
 {
-    if (!n || !sdx_node_is(n, "Add")) return false;
+    if (!n || !sdx_match_is(n, "Add")) return false;
     for (int i = 0; i < 2; i++) {
         sdx_id x = n->in[1 - i];
         if (!sdx_graph_constant(g, x) && sdx_match_vector(g, n->in[i], sdx_match_last_dim(g, x))) {

@@ -1,17 +1,33 @@
 /* match.h: the vocabulary in which the fusions are written.
  *
- * A fusion looks at the last node of its pattern and walks up through producers; it never asks who else reads what
- * it walks through, because the old nodes stay until sdx_graph_clean finds that nobody wants them. A walk steps over
- * what changes no number (Identity, Dropout, a Cast to the same type), takes commutative operands in either order
- * and reads constants of one element whatever their rank. Matchers that a person may want to hear about return why
- * they gave up, NULL when they did not. */
+ * A fusion looks at the last node of its pattern and walks up through producers; it never asks who else reads
+ * what it walks through, because the old nodes stay until sdx_graph_clean finds that nobody wants them. A walk
+ * steps over what changes no number (Identity, Dropout, a Cast to the same type), takes commutative operands in
+ * either order and reads constants of one element whatever their rank. Matchers that a person may want to hear
+ * about return why they gave up, NULL when they did not. */
 #ifndef SDX_PASSES_MATCH_H
 #define SDX_PASSES_MATCH_H
 
 #include "../op.h"
 
-static inline sdx_id sdx_match_id(const sdx_graph *g, const sdx_node *n) { return n ? (sdx_id)(n - g->node) : SDX_NONE; }
-static inline const sdx_type *sdx_match_type(const sdx_graph *g, sdx_id v) { return &g->value[v].type; }
+static inline sdx_id sdx_match_id(const sdx_graph *g, const sdx_node *n)
+{
+    return n ? (sdx_id)(n - g->node) : SDX_NONE;
+}
+static inline const sdx_type *sdx_match_type(const sdx_graph *g, sdx_id v)
+{
+    return &g->value[v].type;
+}
+
+/* The node is this operator, alive, and has been checked to have the inputs and outputs that it needs. */
+static inline bool sdx_match_is_in(const sdx_node *n, const char *domain, const char *op_type)
+{
+    return n && n->def && sdx_node_is_in(n, domain, op_type);
+}
+static inline bool sdx_match_is(const sdx_node *n, const char *op_type)
+{
+    return sdx_match_is_in(n, "", op_type);
+}
 
 /* v, or the value it is a mere copy of. */
 sdx_id sdx_match_through(const sdx_graph *g, sdx_id v);
@@ -31,7 +47,8 @@ bool sdx_match_factor(const sdx_graph *g, const sdx_node *n, sdx_id *other, doub
 bool sdx_match_bias(const sdx_graph *g, const sdx_node *n, sdx_id *other, sdx_id *bias);
 /* A constant float32 vector of this length. */
 bool sdx_match_vector(const sdx_graph *g, sdx_id v, sdx_dim length);
-/* The node reduces or normalizes the last axis of its input 0 and nothing else: `axes` as attribute or as input 1. */
+/* The node reduces or normalizes the last axis of its input 0 and nothing else: `axes` as attribute or as
+ * input 1. */
 bool sdx_match_reduces_last(const sdx_graph *g, const sdx_node *n);
 /* True when attribute `axis` means the last dim of value v. */
 bool sdx_match_axis_is_last(const sdx_graph *g, const sdx_node *n, int64_t missing, sdx_id v);

@@ -2,9 +2,9 @@
  *
  *     a = Shape(x)   b = Shape(x)   ->   a, with b's readers reading a
  *
- * One sweep in topological order with a hash table: by the time a node is looked up its inputs are the merged ones.
- * Constants are compared up to CONSTANT_BYTES; exporters do not write large weights twice, and hashing them would
- * read the whole file. */
+ * One sweep in topological order with a hash table: by the time a node is looked up its inputs are the merged
+ * ones. Constants are compared up to CONSTANT_BYTES; exporters do not write large weights twice, and hashing
+ * them would read the whole file. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,10 +31,12 @@ static bool same_attr(const sdx_attr *a, const sdx_attr *b)
     switch (a->type) {
     case SDX_ATTR_FLOAT: return memcmp(&a->f, &b->f, sizeof a->f) == 0;
     case SDX_ATTR_INT: return a->i == b->i;
-    case SDX_ATTR_STRING: return a->s_length == b->s_length && (!a->s_length || !memcmp(a->s, b->s, a->s_length));
+    case SDX_ATTR_STRING:
+        return a->s_length == b->s_length && (!a->s_length || !memcmp(a->s, b->s, a->s_length));
     case SDX_ATTR_TENSOR: return same_tensor(a->tensor, b->tensor);
     case SDX_ATTR_FLOATS:
-        return a->count == b->count && (a->count == 0 || !memcmp(a->floats, b->floats, a->count * sizeof *a->floats));
+        return a->count == b->count &&
+               (a->count == 0 || !memcmp(a->floats, b->floats, a->count * sizeof *a->floats));
     case SDX_ATTR_INTS:
         return a->count == b->count && (a->count == 0 || !memcmp(a->ints, b->ints, a->count * sizeof *a->ints));
     default: return false;
@@ -144,7 +146,9 @@ static sdx_status merge_constants(sdx_pass_context *context, sdx_graph *g)
     for (sdx_id v = 0; v < g->n_value; v++) {
         const sdx_value *value = &g->value[v];
         const sdx_tensor *c = value->type.constant;
-        if (!c || value->producer != SDX_NONE || value->outer != SDX_NONE || value->uses == 0 || value->is_input) continue;
+        if (!c || value->producer != SDX_NONE || value->outer != SDX_NONE || value->uses == 0 ||
+            value->is_input)
+            continue;
         if (value->is_output || c->dtype == SDX_STRING || sdx_tensor_bytes(c) > CONSTANT_BYTES) continue;
         sdx_id *slot = find_constant(&t, g, c);
         if (*slot == SDX_NONE) {

@@ -1,8 +1,8 @@
 /* passes.c: the ordered table, its driver, and the few ways in which passes rewrite.
  *
- * Order matters as little as possible: each pass reads the graph by what its nodes mean. Still, shapes fold before
- * fusions look at sizes, LayerNormalization exists before what contains it, embeddings take their LayerNormalization
- * before skip connections do, and biases are absorbed last. */
+ * Order matters as little as possible: each pass reads the graph by what its nodes mean. Still, shapes fold
+ * before fusions look at sizes, LayerNormalization exists before what contains it, embeddings take their
+ * LayerNormalization before skip connections do, and biases are absorbed last. */
 #include "passes.h"
 
 #include <stdio.h>
@@ -17,8 +17,10 @@ const sdx_pass sdx_passes[] = {
     {"fuse_layer_norm", "LayerNormalization from its arithmetic", sdx_pass_fuse_layer_norm},
     {"fuse_gelu", "Gelu, FastGelu and QuickGelu from their arithmetic", sdx_pass_fuse_gelu},
     {"fuse_attention", "self-attention with its projections, scale and mask", sdx_pass_fuse_attention},
-    {"fuse_embed_layer_norm", "embedding look-ups, their sum and its normalization", sdx_pass_fuse_embed_layer_norm},
-    {"fuse_skip_layer_norm", "residual Add (and bias) into the normalization after it", sdx_pass_fuse_skip_layer_norm},
+    {"fuse_embed_layer_norm", "embedding look-ups, their sum and its normalization",
+     sdx_pass_fuse_embed_layer_norm},
+    {"fuse_skip_layer_norm", "residual Add (and bias) into the normalization after it",
+     sdx_pass_fuse_skip_layer_norm},
     {"fuse_bias_gelu", "bias Add into the Gelu after it", sdx_pass_fuse_bias_gelu},
 };
 const size_t sdx_pass_count = sizeof sdx_passes / sizeof *sdx_passes;
@@ -50,7 +52,8 @@ static sdx_status check_names(const char *only, sdx_error *err)
             char known[512] = "";
             for (size_t i = 0, n = 0; i < sdx_pass_count && n < sizeof known; i++)
                 n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", sdx_passes[i].name);
-            return sdx_fail(err, SDX_ERR_USAGE, "there is no pass \"%.*s\"; the passes are %s", (int)length, p, known);
+            return sdx_fail(err, SDX_ERR_USAGE, "there is no pass \"%.*s\"; the passes are %s", (int)length, p,
+                            known);
         }
         p += length + (p[length] == ',');
     }
@@ -97,7 +100,8 @@ sdx_status sdx_passes_run(sdx_pass_context *context, const char *only)
 /* ---- rewriting ------------------------------------------------------------------------------------------ */
 
 /* "/encoder/layer.0/output/LayerNorm/Add_1" and "SkipLayerNormalization" make
- * "/encoder/layer.0/output/LayerNorm/SkipLayerNormalization_812": the scope says where, the output's id makes it unique. */
+ * "/encoder/layer.0/output/LayerNorm/SkipLayerNormalization_812": the scope says where, the output's id makes
+ * it unique. */
 static const char *name_after(sdx_graph *graph, sdx_id anchor, const char *op_type, sdx_id out)
 {
     const char *name = graph->node[anchor].name, *slash = strrchr(name, '/');
@@ -123,7 +127,10 @@ sdx_status sdx_pass_replace(sdx_pass_context *context, sdx_graph *graph, sdx_id 
         if (old) old->dead = true;
     }
     context->changes++;
-    return sdx_graph_add_node(graph, domain, op_type, name, n_in, in, n_out, out, node, context->err);
+    TRY(sdx_graph_add_node(graph, domain, op_type, name, n_in, in, n_out, out, node, context->err));
+    int64_t version = sdx_model_opset(context->model, domain);
+    graph->node[*node].def = sdx_op_find(context->registry, domain, op_type, version);
+    return SDX_OK;
 }
 
 /* Only a value made by a node, and not an output itself, can take another name. */
@@ -161,7 +168,8 @@ static sdx_id find_int32(const sdx_graph *graph, sdx_id value)
 {
     for (sdx_id i = graph->n_node; i-- > 0;) {
         const sdx_node *n = &graph->node[i];
-        if (sdx_node_is(n, "Cast") && n->in[0] == value && sdx_node_int(n, "to", 0) == SDX_I32) return n->out[0];
+        if (sdx_node_is(n, "Cast") && sdx_node_in(n, 0) == value && sdx_node_int(n, "to", 0) == SDX_I32)
+            return n->out[0];
     }
     return SDX_NONE;
 }

@@ -18,14 +18,16 @@ sdx_status sdx_pass_fuse_embed_layer_norm(sdx_pass_context *context, sdx_graph *
 sdx_status sdx_pass_fuse_skip_layer_norm(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_bias_gelu(sdx_pass_context *context, sdx_graph *graph);
 
-/* A new node in the place of `anchor`, the last node of a matched pattern: it writes the values out[] (whose old
- * writers die), is named after anchor's scope, and imports its domain. Counts as a change. */
+/* A new node in the place of `anchor`, the last node of a matched pattern: it writes the values out[] (whose
+ * old writers die), is named after anchor's scope, and imports its domain. Counts as a change. */
 sdx_status sdx_pass_replace(sdx_pass_context *context, sdx_graph *graph, sdx_id anchor, const char *domain,
                             const char *op_type, int n_in, const sdx_id *in, int n_out, const sdx_id *out,
                             sdx_id *node);
-/* `copy` holds the same numbers as `original`: its readers read the original, or, where copy is a graph output, the
- * original's producer writes copy. *done tells whether that was possible; then copy's old writer is dead. */
-sdx_status sdx_pass_alias(sdx_pass_context *context, sdx_graph *graph, sdx_id original, sdx_id copy, bool *done);
+/* `copy` holds the same numbers as `original`: its readers read the original, or, where copy is a graph output,
+ * the original's producer writes copy. *done tells whether that was possible; then copy's old writer is dead.
+ */
+sdx_status sdx_pass_alias(sdx_pass_context *context, sdx_graph *graph, sdx_id original, sdx_id copy,
+                          bool *done);
 /* The value as int32: itself, a Cast made before (also by another node), or a new Cast called <name>_int32. */
 sdx_status sdx_pass_int32(sdx_pass_context *context, sdx_graph *graph, sdx_id value, sdx_id *result);
 /* Drops what nobody reads any more and restores the order and the index. */

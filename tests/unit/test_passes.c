@@ -1,5 +1,6 @@
-/* test_passes.c: each pass on small graphs built by hand, in the spellings that exporters use, and in spellings that
- * look alike but mean something else and must be left alone. A graph is compared as the list of its operators. */
+/* test_passes.c: each pass on small graphs built by hand, in the spellings that exporters use, and in spellings
+ * that look alike but mean something else and must be left alone. A graph is compared as the list of its
+ * operators. */
 #include <check.h>
 #include <math.h>
 #include <stdarg.h>
@@ -15,7 +16,10 @@ static sdx_model *model;
 static sdx_graph *g;
 static sdx_error err;
 
-static void ok(sdx_status status) { ck_assert_msg(status == SDX_OK, "%s", err.message); }
+static void ok(sdx_status status)
+{
+    ck_assert_msg(status == SDX_OK, "%s", err.message);
+}
 
 static void setup(void)
 {
@@ -25,11 +29,17 @@ static void setup(void)
     g = model->graph;
 }
 
-static void teardown(void) { sdx_model_close(model); }
+static void teardown(void)
+{
+    sdx_model_close(model);
+}
 
 /* ---- building ------------------------------------------------------------------------------------------- */
 
-static sdx_dim symbol(const char *name) { return SDX_DIM_SYMBOL(sdx_model_symbol(model, name)); }
+static sdx_dim symbol(const char *name)
+{
+    return SDX_DIM_SYMBOL(sdx_model_symbol(model, name));
+}
 
 static sdx_id input(const char *name, sdx_dtype dtype, int rank, sdx_dim a, sdx_dim b, sdx_dim c)
 {
@@ -53,17 +63,28 @@ static sdx_id tensor(sdx_dtype dtype, int rank, int64_t a, int64_t b, double fir
     t.data = sdx_arena_alloc(&model->arena, sdx_tensor_bytes(&t) + 1);
     for (int64_t i = 0; i < n; i++) {
         double x = first + step * (double)i;
-        if (dtype == SDX_F32) ((float *)t.data)[i] = (float)x;
-        else ((int64_t *)t.data)[i] = (int64_t)x;
+        if (dtype == SDX_F32)
+            ((float *)t.data)[i] = (float)x;
+        else
+            ((int64_t *)t.data)[i] = (int64_t)x;
     }
     sdx_id id;
     ok(sdx_graph_add_constant(g, "c", &t, &id, &err));
     return id;
 }
 
-static sdx_id scalar(double x) { return tensor(SDX_F32, 0, 0, 0, x, 0); }
-static sdx_id vector(int64_t n) { return tensor(SDX_F32, 1, n, 0, 0.1, 0.01); }
-static sdx_id matrix(int64_t rows, int64_t columns) { return tensor(SDX_F32, 2, rows, columns, 0.1, 0.01); }
+static sdx_id scalar(double x)
+{
+    return tensor(SDX_F32, 0, 0, 0, x, 0);
+}
+static sdx_id vector(int64_t n)
+{
+    return tensor(SDX_F32, 1, n, 0, 0.1, 0.01);
+}
+static sdx_id matrix(int64_t rows, int64_t columns)
+{
+    return tensor(SDX_F32, 2, rows, columns, 0.1, 0.01);
+}
 
 static sdx_id ints(int count, ...)
 {
@@ -84,8 +105,14 @@ static sdx_id op(const char *op_type, int n_in, sdx_id a, sdx_id b, sdx_id c)
     return out;
 }
 
-static sdx_id op1(const char *op_type, sdx_id a) { return op(op_type, 1, a, SDX_NONE, SDX_NONE); }
-static sdx_id op2(const char *op_type, sdx_id a, sdx_id b) { return op(op_type, 2, a, b, SDX_NONE); }
+static sdx_id op1(const char *op_type, sdx_id a)
+{
+    return op(op_type, 1, a, SDX_NONE, SDX_NONE);
+}
+static sdx_id op2(const char *op_type, sdx_id a, sdx_id b)
+{
+    return op(op_type, 2, a, b, SDX_NONE);
+}
 
 static sdx_id with_int(sdx_id v, const char *name, int64_t i)
 {
@@ -99,8 +126,14 @@ static sdx_id with_ints(sdx_id v, const char *name, int count, const int64_t *li
     return v;
 }
 
-static sdx_id cast(sdx_id v, sdx_dtype to) { return with_int(op1("Cast", v), "to", to); }
-static void output(sdx_id v) { ok(sdx_graph_add_output(g, v, &err)); }
+static sdx_id cast(sdx_id v, sdx_dtype to)
+{
+    return with_int(op1("Cast", v), "to", to);
+}
+static void output(sdx_id v)
+{
+    ok(sdx_graph_add_output(g, v, &err));
+}
 
 /* ---- looking -------------------------------------------------------------------------------------------- */
 
@@ -226,8 +259,8 @@ END_TEST
 START_TEST(reshape_of_two_foreign_dims_stays)
 {
     sdx_id x = hidden("x", 8), other = input("other", SDX_F32, 2, symbol("p"), symbol("q"), 0);
-    sdx_id in[3] = {op2("Gather", op1("Shape", other), ints(1, 0)), op2("Gather", op1("Shape", other), ints(1, 1)),
-                    ints(1, 8)};
+    sdx_id in[3] = {op2("Gather", op1("Shape", other), ints(1, 0)),
+                    op2("Gather", op1("Shape", other), ints(1, 1)), ints(1, 8)};
     sdx_id shape;
     ok(sdx_graph_emit(g, "", "Concat", NULL, 3, in, &shape, &err));
     with_int(shape, "axis", 0);
@@ -287,9 +320,75 @@ START_TEST(duplicates_merge)
 }
 END_TEST
 
-/* ---- LayerNormalization ----------------------------------------------------------------------------------- */
+START_TEST(integers_times_zero_fold)
+{
+    sdx_id x = hidden("x", 8), unused = input("unused", SDX_I64, 1, 3, 0, 0);
+    sdx_id sum = with_int(op1("ReduceSum", unused), "keepdims", 0);
+    output(op2("Add", x, op2("Mul", cast(sum, SDX_F32), scalar(0))));
+    sdx_id real = with_int(op1("ReduceSum", input("real", SDX_F32, 1, 3, 0, 0)), "keepdims", 0);
+    output(op2("Mul", real, scalar(0))); /* infinity * 0 is not 0 */
+    run(NULL);
+    ck_assert_int_eq(g->n_node, 3);
+    expect("Add ReduceSum Mul");
+}
+END_TEST
 
-static sdx_id mean(sdx_id v, int64_t axis) { return with_ints(op1("ReduceMean", v), "axes", 1, &axis); }
+/* ---- look-ups at NonZero ----------------------------------------------------------------------------------
+ */
+
+static sdx_id coordinates(sdx_id x)
+{
+    static const int64_t swapped[2] = {1, 0};
+    return with_ints(op1("Transpose", op1("NonZero", x)), "perm", 2, swapped);
+}
+
+START_TEST(flat_look_up_fuses)
+{
+    sdx_id x = input("x", SDX_F32, 2, symbol("batch"), 100, 0), column[2], transposed = coordinates(x);
+    ok(sdx_graph_add_value(g, NULL, &column[0], &err));
+    ok(sdx_graph_add_value(g, NULL, &column[1], &err));
+    sdx_id in[2] = {transposed, ints(2, 1, 1)}, node;
+    ok(sdx_graph_add_node(g, "", "Split", "", 2, in, 2, column, &node, &err));
+    ok(sdx_node_set_int(g, node, "axis", 1, &err));
+    sdx_id i = op2("Squeeze", column[0], ints(1, 1)), j = op2("Squeeze", column[1], ints(1, 1));
+    /* the width that the index is made with must be x's own */
+    sdx_id flat = op2("Add", j, op2("Mul", i, ints(1, _i == 0 ? 100 : 99)));
+    sdx_id list = op2("Gather", with_int(op1("Flatten", x), "axis", 2), flat);
+    output(j);
+    output(op2("Reshape", list, ints(1, -1)));
+    run("fuse_index");
+    if (_i == 0)
+        expect("NonZero Gather Transpose GatherND");
+    else
+        ck_assert_ptr_nonnull(find("Flatten"));
+}
+END_TEST
+
+START_TEST(stacked_look_up_fuses)
+{
+    sdx_id x = input("x", SDX_F32, 2, symbol("batch"), 100, 0), transposed = coordinates(x), column[2];
+    for (int k = 0; k < 2; k++) {
+        sdx_id in[4] = {transposed, ints(1, k), ints(1, k + 1), ints(1, 1)}, slice;
+        ok(sdx_graph_emit(g, "", "Slice", NULL, 4, in, &slice, &err));
+        column[k] = op2("Unsqueeze", op2("Squeeze", slice, ints(1, 1)), ints(1, -1));
+    }
+    sdx_id stacked = with_int(op2("Concat", column[_i], column[1 - _i]), "axis", -1);
+    output(op2("GatherND", x, stacked));
+    run("fuse_index");
+    if (_i == 0)
+        expect("NonZero Transpose GatherND");
+    else
+        ck_assert_ptr_nonnull(find("Concat")); /* columns swapped */
+}
+END_TEST
+
+/* ---- LayerNormalization -----------------------------------------------------------------------------------
+ */
+
+static sdx_id mean(sdx_id v, int64_t axis)
+{
+    return with_ints(op1("ReduceMean", v), "axes", 1, &axis);
+}
 
 static sdx_id norm(sdx_id x, double exponent, int64_t axis, int64_t width)
 {
@@ -328,7 +427,8 @@ START_TEST(other_norms_stay)
 }
 END_TEST
 
-/* ---- Gelu ------------------------------------------------------------------------------------------------- */
+/* ---- Gelu -------------------------------------------------------------------------------------------------
+ */
 
 /* where: on which operand of the outer products the 0.5 sits. */
 static sdx_id gelu(sdx_id x, sdx_id inner, const char *function, int where)
@@ -354,7 +454,8 @@ END_TEST
 START_TEST(tanh_gelu_fuses)
 {
     sdx_id x = hidden("x", 8), inner, k = scalar(sqrt(2 / M_PI)), c = scalar(0.044715);
-    if (_i % 3 == 0) inner = op2("Mul", k, op2("Add", x, op2("Mul", c, op2("Pow", x, scalar(3)))));
+    if (_i % 3 == 0)
+        inner = op2("Mul", k, op2("Add", x, op2("Mul", c, op2("Pow", x, scalar(3)))));
     else if (_i % 3 == 1)
         inner = op2("Mul", op2("Mul", x, k), op2("Add", scalar(1), op2("Mul", op2("Mul", c, x), x)));
     else
@@ -400,7 +501,8 @@ START_TEST(bias_goes_into_gelu)
 }
 END_TEST
 
-/* ---- SkipLayerNormalization --------------------------------------------------------------------------------- */
+/* ---- SkipLayerNormalization ---------------------------------------------------------------------------------
+ */
 
 static sdx_id layer_norm(sdx_id x, int64_t width)
 {
@@ -438,24 +540,33 @@ START_TEST(skips_that_broadcast_stay)
 }
 END_TEST
 
-/* ---- EmbedLayerNormalization -------------------------------------------------------------------------------- */
+/* ---- EmbedLayerNormalization --------------------------------------------------------------------------------
+ */
 
-static sdx_id ids(const char *name) { return input(name, SDX_I64, 2, symbol("batch"), symbol("tokens"), 0); }
+static sdx_id ids(const char *name)
+{
+    return input(name, SDX_I64, 2, symbol("batch"), symbol("tokens"), 0);
+}
 
 static sdx_id position_row(sdx_id like, double first)
 {
     sdx_id row = tensor(SDX_I64, 2, 1, 64, first, 1);
-    sdx_id in[5] = {row, ints(1, 0), op2("Gather", op1("Shape", like), ints(1, 1)), ints(1, 1), ints(1, 1)}, out;
+    sdx_id in[5] = {row, ints(1, 0), op2("Gather", op1("Shape", like), ints(1, 1)), ints(1, 1), ints(1, 1)},
+           out;
     ok(sdx_graph_emit(g, "", "Slice", NULL, 5, in, &out, &err));
     return out;
 }
 
-static sdx_id look_up(int rows, sdx_id which) { return op2("Gather", matrix(rows, 8), which); }
+static sdx_id look_up(int rows, sdx_id which)
+{
+    return op2("Gather", matrix(rows, 8), which);
+}
 
 START_TEST(bert_embeddings_fuse)
 {
     sdx_id words = ids("input_ids"), types = ids("token_type_ids");
-    sdx_id sum = op2("Add", op2("Add", look_up(100, words), look_up(2, types)), look_up(64, position_row(words, 0)));
+    sdx_id sum =
+        op2("Add", op2("Add", look_up(100, words), look_up(2, types)), look_up(64, position_row(words, 0)));
     output(layer_norm(sum, 8));
     run("fuse_embed_layer_norm");
     expect("Cast Cast EmbedLayerNormalization");
@@ -481,6 +592,24 @@ START_TEST(embeddings_with_given_positions_fuse)
 }
 END_TEST
 
+START_TEST(constant_segment_goes_into_positions)
+{
+    sdx_id words = ids("input_ids"), zeros = tensor(SDX_I64, 2, 1, 64, 0, 0);
+    sdx_id in[5] = {zeros, ints(1, 0), op2("Gather", op1("Shape", words), ints(1, 1)), ints(1, 1), ints(1, 1)};
+    sdx_id row;
+    ok(sdx_graph_emit(g, "", "Slice", NULL, 5, in, &row, &err));
+    sdx_id segment = look_up(2, op2("Expand", row, op1("Shape", words)));
+    sdx_id sum = op2("Add", op2("Add", look_up(100, words), segment), look_up(64, position_row(words, 0)));
+    output(layer_norm(sum, 8));
+    run(NULL);
+    expect("Cast EmbedLayerNormalization");
+    const sdx_node *n = find("EmbedLayerNormalization");
+    ck_assert_int_eq(n->in[4], SDX_NONE);
+    const float *positions = sdx_graph_constant(g, n->in[3])->data;
+    ck_assert_float_eq(positions[8], 0.1f + 8 * 0.01f + 0.1f);
+}
+END_TEST
+
 START_TEST(shifted_positions_stay)
 {
     sdx_id words = ids("input_ids");
@@ -490,7 +619,8 @@ START_TEST(shifted_positions_stay)
 }
 END_TEST
 
-/* ---- Attention ------------------------------------------------------------------------------------------------ */
+/* ---- Attention
+ * ------------------------------------------------------------------------------------------------ */
 
 enum { HEADS = 4, SIZE = 2, WIDTH = HEADS * SIZE };
 
@@ -505,10 +635,23 @@ static sdx_id swap(sdx_id v, int64_t b, int64_t c, int64_t d)
     return with_ints(op1("Transpose", v), "perm", 4, perm);
 }
 
-static sdx_id unsqueeze(sdx_id v) { return op2("Unsqueeze", op2("Unsqueeze", v, ints(1, 1)), ints(1, 2)); }
+static sdx_id unsqueeze(sdx_id v)
+{
+    return op2("Unsqueeze", op2("Unsqueeze", v, ints(1, 1)), ints(1, 2));
+}
 
 /* The ways to mask that exporters emit, on scores; mask is [batch, tokens]. */
-enum { NO_MASK, MUL_MIN, WHERE_MIN, SCORES_WHERE, SCORES_WHERE_KEEP, SET_INFINITY, N_MASK, INVERTED, SHORT_FILL };
+enum {
+    NO_MASK,
+    MUL_MIN,
+    WHERE_MIN,
+    SCORES_WHERE,
+    SCORES_WHERE_KEEP,
+    SET_INFINITY,
+    N_MASK,
+    INVERTED,
+    SHORT_FILL
+};
 
 static sdx_id apply_mask(int kind, sdx_id scores, sdx_id mask)
 {
@@ -521,7 +664,8 @@ static sdx_id apply_mask(int kind, sdx_id scores, sdx_id mask)
     case WHERE_MIN: return op2("Add", op("Where", 3, cast(hidden_keys, SDX_BOOL), min, hidden_keys), scores);
     case SCORES_WHERE: return op("Where", 3, op2("Expand", is_zero, op1("Shape", scores)), min, scores);
     case SCORES_WHERE_KEEP: return op("Where", 3, op1("Not", is_zero), scores, scalar(-10000));
-    case SET_INFINITY: return op2("Add", scores, op("Where", 3, cast(wide, SDX_BOOL), scalar(0), scalar(-INFINITY)));
+    case SET_INFINITY:
+        return op2("Add", scores, op("Where", 3, cast(wide, SDX_BOOL), scalar(0), scalar(-INFINITY)));
     case INVERTED: return op2("Add", scores, op2("Mul", cast(wide, SDX_F32), min));
     case SHORT_FILL: return op2("Add", scores, op2("Mul", hidden_keys, scalar(-1)));
     default: return scores;
@@ -555,9 +699,12 @@ START_TEST(attention_fuses)
     ck_assert_int_eq(sdx_node_int(n, "num_heads", 0), HEADS);
     ck_assert_ptr_null(sdx_node_attr(n, "scale"));
     float fill = sdx_node_float(n, "mask_filter_value", 0);
-    if (mask_kind == NO_MASK) ck_assert_int_eq(n->n_in, 3);
-    else if (mask_kind == SCORES_WHERE_KEEP) ck_assert_float_eq(fill, -10000.0f);
-    else ck_assert_float_eq(fill, -3.4028234663852886e38f);
+    if (mask_kind == NO_MASK)
+        ck_assert_int_eq(n->n_in, 3);
+    else if (mask_kind == SCORES_WHERE_KEEP)
+        ck_assert_float_eq(fill, -10000.0f);
+    else
+        ck_assert_float_eq(fill, -3.4028234663852886e38f);
     const float *packed = sdx_graph_constant(g, n->in[1])->data;
     ck_assert_float_eq(packed[WIDTH], 0.1f); /* row 0 of Wk starts after row 0 of Wq */
     ck_assert_float_eq(packed[3 * WIDTH], packed[WIDTH - 1] + 0.01f);
@@ -607,6 +754,37 @@ START_TEST(terms_that_are_no_mask_stay)
 }
 END_TEST
 
+/* A mask of one row for all texts broadcasts in the graph, which Attention's mask does not. */
+START_TEST(mask_of_other_size_stays)
+{
+    sdx_id x = hidden("x", WIDTH);
+    sdx_id mask = input("attention_mask", SDX_I64, 2, _i ? 1 : symbol("other"), symbol("tokens"), 0);
+    output(attend(x, x, x, 0, MUL_MIN, mask));
+    expect_no_attention();
+}
+END_TEST
+
+START_TEST(full_bias_is_kept)
+{
+    sdx_id x = hidden("x", WIDTH);
+    sdx_dim dim[4] = {1, HEADS, symbol("tokens"), _i ? symbol("more") : symbol("tokens")};
+    sdx_shape shape = sdx_shape_make(4, dim);
+    sdx_id bias, q = swap(project(x), 2, 1, 3), k = swap(project(x), 2, 3, 1), v = swap(project(x), 2, 1, 3);
+    ok(sdx_graph_add_input(g, "bias", SDX_F32, &shape, &bias, &err));
+    sdx_id weights = with_int(op1("Softmax", op2("Add", op2("MatMul", q, k), bias)), "axis", -1);
+    output(op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH)));
+    if (_i) {
+        expect_no_attention();
+        return;
+    }
+    run(NULL);
+    expect("Attention");
+    ck_assert_int_eq(g->node[0].n_in, 6);
+    ck_assert_int_eq(g->node[0].in[5], bias);
+    ck_assert_float_eq(sdx_node_float(&g->node[0], "scale", 0), 1);
+}
+END_TEST
+
 START_TEST(attention_weights_as_output_stay)
 {
     sdx_id x = hidden("x", WIDTH);
@@ -628,7 +806,8 @@ START_TEST(heads_joined_the_wrong_way_stay)
 }
 END_TEST
 
-/* ---- masks ------------------------------------------------------------------------------------------------------ */
+/* ---- masks
+ * ------------------------------------------------------------------------------------------------------ */
 
 START_TEST(mask_follows_its_axes)
 {
@@ -661,6 +840,9 @@ Suite *passes_suite(void)
     tcase_add_test(t, look_alikes_of_no_ops_stay);
     tcase_add_test(t, identity_before_an_output_keeps_its_name);
     tcase_add_test(t, duplicates_merge);
+    tcase_add_test(t, integers_times_zero_fold);
+    tcase_add_loop_test(t, flat_look_up_fuses, 0, 2);
+    tcase_add_loop_test(t, stacked_look_up_fuses, 0, 2);
     tcase_add_test(t, layer_norm_fuses);
     tcase_add_test(t, layer_norm_without_beta_fuses);
     tcase_add_test(t, other_norms_stay);
@@ -673,12 +855,15 @@ Suite *passes_suite(void)
     tcase_add_test(t, skips_that_broadcast_stay);
     tcase_add_test(t, bert_embeddings_fuse);
     tcase_add_test(t, embeddings_with_given_positions_fuse);
+    tcase_add_test(t, constant_segment_goes_into_positions);
     tcase_add_test(t, shifted_positions_stay);
     tcase_add_loop_test(t, attention_fuses, 0, 3 * N_MASK);
     tcase_add_test(t, layers_share_one_mask);
     tcase_add_test(t, unusual_scale_is_written);
     tcase_add_test(t, cross_attention_stays);
     tcase_add_loop_test(t, terms_that_are_no_mask_stay, INVERTED, SHORT_FILL + 1);
+    tcase_add_loop_test(t, mask_of_other_size_stays, 0, 2);
+    tcase_add_loop_test(t, full_bias_is_kept, 0, 2);
     tcase_add_test(t, attention_weights_as_output_stay);
     tcase_add_test(t, heads_joined_the_wrong_way_stay);
     tcase_add_test(t, mask_follows_its_axes);
