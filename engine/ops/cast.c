@@ -1,5 +1,6 @@
-/* cast.c: Cast and CastLike between all numeric types and bool, and from strings. C leaves the conversion of a float
- * beyond an integer type's range undefined; here it gives the nearest value of that type, and NaN gives 0. */
+/* cast.c: Cast and CastLike between all numeric types and bool, and from strings. C leaves the conversion of a
+ * float beyond an integer type's range undefined; here it gives the nearest value of that type, and NaN gives
+ * 0. */
 #include "contents.h"
 #include "copy.h"
 #include "lanes.h"
@@ -8,10 +9,11 @@
 
 static sdx_status check_types(sdx_dtype from, sdx_dtype to, sdx_error *err)
 {
-    bool from_ok = from == SDX_UNDEFINED || from == to || from == SDX_STRING || sdx_dtype_lane(from) != SDX_LANE_NONE;
+    bool from_ok =
+        from == SDX_UNDEFINED || from == to || from == SDX_STRING || sdx_dtype_lane(from) != SDX_LANE_NONE;
     if (from_ok && (from == to || sdx_dtype_lane(to) != SDX_LANE_NONE)) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "casts from %s to %s (type %d) are not supported", sdx_dtype_name(from),
-                    sdx_dtype_name(to), (int)to);
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "casts from %s to %s (type %d) are not supported",
+                    sdx_dtype_name(from), sdx_dtype_name(to), (int)to);
 }
 
 /* Numbers that the new type holds; sizes are taken to fit any type that is meant for them. */

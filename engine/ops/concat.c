@@ -1,10 +1,11 @@
-/* concat.c: Concat and Split, each other's inverse: seen from the axis, a tensor is [outer, inner], and a part is a
- * range of columns of the whole. */
+/* concat.c: Concat and Split, each other's inverse: seen from the axis, a tensor is [outer, inner], and a part
+ * is a range of columns of the whole. */
 #include "contents.h"
 #include "copy.h"
 
 /* Columns [at, at + part inner) of `whole`, to or from `part`. */
-static void move_part(const sdx_tensor *whole, const sdx_tensor *part, int axis, int64_t at, bool into, int threads)
+static void move_part(const sdx_tensor *whole, const sdx_tensor *part, int axis, int64_t at, bool into,
+                      int threads)
 {
     sdx_shape w = sdx_tensor_shape(whole), p = sdx_tensor_shape(part);
     int64_t outer = sdx_shape_span(&w, 0, axis), wide = sdx_shape_span(&w, axis, w.rank);
@@ -20,7 +21,7 @@ static void move_part(const sdx_tensor *whole, const sdx_tensor *part, int axis,
     sdx_copy_strided(&c, threads);
 }
 
-/* ---- Concat --------------------------------------------------------------------------------------------------- */
+/* ---- Concat ---------------------------------------------------------------------------------------------- */
 
 static sdx_status join_shapes(sdx_infer *x, int axis, sdx_shape *out)
 {
@@ -38,7 +39,8 @@ static sdx_status join_shapes(sdx_infer *x, int axis, sdx_shape *out)
             else if (out->dim[k] < 0 && s->dim[k] != SDX_DIM_UNKNOWN) out->dim[k] = s->dim[k];
         }
         if (s->rank != out->rank)
-            return sdx_fail(x->err, SDX_ERR_USAGE, "input %d has rank %d, input 0 has %d", i, s->rank, out->rank);
+            return sdx_fail(x->err, SDX_ERR_USAGE, "input %d has rank %d, input 0 has %d", i, s->rank,
+                            out->rank);
     }
     out->dim[axis] = sdx_element_to_dim(sum);
     return SDX_OK;
@@ -52,7 +54,8 @@ static void join_contents(sdx_infer *x, int64_t total)
     for (int i = 0; e && i < x->n_in; i++) {
         int n;
         const sdx_element *part = sdx_infer_contents(x, i, &n);
-        for (int64_t k = 0; k < x->in[i].shape.dim[0]; k++) e[at++] = part && k < n ? part[k] : SDX_ELEMENT_NONE;
+        for (int64_t k = 0; k < x->in[i].shape.dim[0]; k++)
+            e[at++] = part && k < n ? part[k] : SDX_ELEMENT_NONE;
     }
     sdx_infer_set_contents(x, 0, e, total);
 }
@@ -95,17 +98,20 @@ static sdx_status run_concat(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Split ---------------------------------------------------------------------------------------------------- */
+/* ---- Split ----------------------------------------------------------------------------------------------- */
 
 /* Size of output i along the axis when no sizes are given: equal parts, since 18 with a smaller last one. */
-static sdx_status equal_part(const sdx_node *node, int n_out, int64_t whole, int i, int64_t *out, sdx_error *err)
+static sdx_status equal_part(const sdx_node *node, int n_out, int64_t whole, int i, int64_t *out,
+                             sdx_error *err)
 {
     int64_t parts = sdx_node_int(node, "num_outputs", n_out), each;
     if (parts != n_out)
-        return sdx_fail(err, SDX_ERR_USAGE, "num_outputs is %lld, but it has %d outputs", (long long)parts, n_out);
+        return sdx_fail(err, SDX_ERR_USAGE, "num_outputs is %lld, but it has %d outputs", (long long)parts,
+                        n_out);
     each = whole / parts + (whole % parts != 0);
     if (whole % parts && (!node->def || node->def->since < 18))
-        return sdx_fail(err, SDX_ERR_USAGE, "size %lld does not split into %d equal parts", (long long)whole, n_out);
+        return sdx_fail(err, SDX_ERR_USAGE, "size %lld does not split into %d equal parts", (long long)whole,
+                        n_out);
     int64_t left = whole - each * i;
     *out = left < 0 ? 0 : left < each ? left : each;
     return SDX_OK;
@@ -121,8 +127,8 @@ static sdx_status check_sizes(const sdx_ints *sizes, int n_out, sdx_dim whole, s
         if (sizes->v[i] < 0 || __builtin_add_overflow(sum, sizes->v[i], &sum))
             return sdx_fail(err, SDX_ERR_USAGE, "split gives the size %lld", (long long)sizes->v[i]);
     if (whole >= 0 && sum != whole)
-        return sdx_fail(err, SDX_ERR_USAGE, "the split sizes sum to %lld, the axis has size %lld", (long long)sum,
-                        (long long)whole);
+        return sdx_fail(err, SDX_ERR_USAGE, "the split sizes sum to %lld, the axis has size %lld",
+                        (long long)sum, (long long)whole);
     return SDX_OK;
 }
 

@@ -30,7 +30,8 @@ const sdx_element *sdx_infer_contents(sdx_infer *infer, int i, int *count)
     const sdx_type *type = &infer->in[i];
     const sdx_element *known = sdx_type_contents(type, count);
     if (known) return known;
-    if (!type->constant || sdx_dtype_lane(type->dtype) == SDX_LANE_F || sdx_dtype_lane(type->dtype) == SDX_LANE_NONE)
+    if (!type->constant || sdx_dtype_lane(type->dtype) == SDX_LANE_F ||
+        sdx_dtype_lane(type->dtype) == SDX_LANE_NONE)
         return NULL;
     int64_t n = sdx_tensor_count(type->constant);
     sdx_element *e = sdx_infer_new_contents(infer, n);
@@ -88,8 +89,9 @@ sdx_status sdx_infer_shape_input(sdx_infer *infer, int i, sdx_shape *out)
     int64_t rank = e ? n : own->rank == 1 ? own->dim[0] : -1;
     *out = SDX_SHAPE_UNKNOWN;
     if (rank > SDX_MAX_RANK)
-        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "a shape of rank %lld is asked for; at most %d is supported",
-                        (long long)rank, SDX_MAX_RANK);
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED,
+                        "a shape of rank %lld is asked for; at most %d is supported", (long long)rank,
+                        SDX_MAX_RANK);
     if (rank < 0) return SDX_OK;
     out->rank = (int)rank;
     for (int k = 0; k < out->rank; k++) {
@@ -99,7 +101,7 @@ sdx_status sdx_infer_shape_input(sdx_infer *infer, int i, sdx_shape *out)
     return SDX_OK;
 }
 
-/* ---- short lists of integers ---------------------------------------------------------------------------------- */
+/* ---- short lists of integers ----------------------------------------------------------------------------- */
 
 static sdx_status check_list(int64_t count, const char *what, sdx_error *err)
 {
@@ -153,7 +155,8 @@ sdx_status sdx_run_ints(sdx_run *run, const char *attribute, int input, sdx_ints
     if (input < 0 || !sdx_run_has_in(run, input)) return attribute_ints(run->node, attribute, out, run->err);
     const sdx_tensor *t = &run->in[input];
     if (!sdx_dtype_is_integer(t->dtype))
-        return sdx_fail(run->err, SDX_ERR_USAGE, "input %d must be integers, not %s", input, sdx_dtype_name(t->dtype));
+        return sdx_fail(run->err, SDX_ERR_USAGE, "input %d must be integers, not %s", input,
+                        sdx_dtype_name(t->dtype));
     int64_t n = sdx_tensor_count(t);
     TRY(check_list(n, "an input", run->err));
     for (int64_t i = 0; i < n; i++) out->v[i] = sdx_tensor_index(t, i);

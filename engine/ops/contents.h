@@ -1,7 +1,8 @@
 /* contents.h: what infer knows of the numbers in small integer tensors, and short lists of integers.
  *
- * Exporters compute shapes inside the graph: Shape, Gather, Concat, Reshape. As long as each such operator passes
- * on its elements (numbers or symbols), every later shape is known exactly for a run and symbolically before.
+ * Exporters compute shapes inside the graph: Shape, Gather, Concat, Reshape. As long as each such operator
+ * passes on its elements (numbers or symbols), every later shape is known exactly for a run and symbolically
+ * before.
  */
 #ifndef SDX_OPS_CONTENTS_H
 #define SDX_OPS_CONTENTS_H

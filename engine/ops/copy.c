@@ -51,8 +51,10 @@ static void copy_row(size_t size, int64_t n, const char *src, int64_t src_stride
 
 #define TILE 16 /* elements: a cache line of float32 */
 
-/* A plane whose columns lie together in src: read and written by tiles, so that each cache line is fetched once. */
-static void copy_plane(const sdx_copy *c, int64_t rows, int64_t src_row, int64_t dst_row, const char *src, char *dst)
+/* A plane whose columns lie together in src: read and written by tiles, so that each cache line is fetched
+ * once. */
+static void copy_plane(const sdx_copy *c, int64_t rows, int64_t src_row, int64_t dst_row, const char *src,
+                       char *dst)
 {
     int last = c->rank - 1;
     int64_t columns = c->dim[last], src_column = c->src_stride[last], dst_column = c->dst_stride[last];
@@ -60,7 +62,8 @@ static void copy_plane(const sdx_copy *c, int64_t rows, int64_t src_row, int64_t
         int64_t n = columns - j < TILE ? columns - j : TILE;
         const char *s = src + j * src_column;
         char *d = dst + j * dst_column;
-        for (int64_t i = 0; i < rows; i++) copy_row(c->size, n, s + i * src_row, src_column, d + i * dst_row, dst_column);
+        for (int64_t i = 0; i < rows; i++)
+            copy_row(c->size, n, s + i * src_row, src_column, d + i * dst_row, dst_column);
     }
 }
 
@@ -70,7 +73,8 @@ static void copy_rows(void *context, int64_t begin, int64_t end, int worker)
     (void)worker;
     const sdx_copy *c = context;
     int last = c->rank - 1;
-    bool tiled = last > 0 && c->src_stride[last - 1] == (int64_t)c->size && c->src_stride[last] != (int64_t)c->size;
+    bool tiled =
+        last > 0 && c->src_stride[last - 1] == (int64_t)c->size && c->src_stride[last] != (int64_t)c->size;
     while (begin < end) {
         const char *src = c->src;
         char *dst = c->dst;

@@ -6,8 +6,8 @@
 
 #define SDX_COPY_RANK (2 * SDX_MAX_RANK)
 
-/* dst[sum i_k*dst_stride_k] = src[sum i_k*src_stride_k] for all i_k in [0, dim_k). Strides are in elements; those of
- * src may be 0 or negative, elements of dst are distinct. Any alignment. */
+/* dst[sum i_k*dst_stride_k] = src[sum i_k*src_stride_k] for all i_k in [0, dim_k). Strides are in elements;
+ * those of src may be 0 or negative, elements of dst are distinct. Any alignment. */
 typedef struct sdx_copy {
     int rank;
     int64_t dim[SDX_COPY_RANK], src_stride[SDX_COPY_RANK], dst_stride[SDX_COPY_RANK];

@@ -1,6 +1,6 @@
-/* elementwise.c: operators on two or more broadcast operands. Each is a description (binary_op): a float32 kernel
- * where there is one, and loops over lanes for everything else; one infer and one run serve all. The same lane
- * loops compute contents, so shape arithmetic in the graph is known at plan time. */
+/* elementwise.c: operators on two or more broadcast operands. Each is a description (binary_op): a float32
+ * kernel where there is one, and loops over lanes for everything else; one infer and one run serve all. The
+ * same lane loops compute contents, so shape arithmetic in the graph is known at plan time. */
 #include "contents.h"
 #include "copy.h"
 #include "lanes.h"
@@ -89,7 +89,7 @@ LANE_FN(shift_left_u, uint64_t, u, u, z > 63 ? 0 : x << z)
 LANE_FN(shift_right_u, uint64_t, u, u, z > 63 ? 0 : x >> z)
 LANE_FN(shift_right_i, int64_t, i, i, x >> (z < 0 || z > 63 ? 63 : z))
 
-/* ---- infer ---------------------------------------------------------------------------------------------------- */
+/* ---- infer ----------------------------------------------------------------------------------------------- */
 
 static unsigned dtype_class(sdx_dtype t)
 {
@@ -103,7 +103,8 @@ static sdx_status check_types(const sdx_infer *x, unsigned takes, bool same)
     for (int i = 0; i < x->n_in; i++) {
         sdx_dtype t = x->in[i].dtype, first = x->in[0].dtype;
         if (t && !(dtype_class(t) & takes))
-            return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "input %d is %s, a type it does not take", i, sdx_dtype_name(t));
+            return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "input %d is %s, a type it does not take", i,
+                            sdx_dtype_name(t));
         if (same && t && first && t != first)
             return sdx_fail(x->err, SDX_ERR_USAGE, "input %d is %s, input 0 is %s", i, sdx_dtype_name(t),
                             sdx_dtype_name(first));
@@ -120,8 +121,10 @@ static sdx_element symbolic(sdx_infer *x, const binary_op *op, sdx_element a, sd
     case '=':
         if (sdx_element_same(a, b)) return sdx_element_number(1);
         /* A size is never -1: the usual test for "keep this dim". */
-        if (sdx_element_is_number(a) && a.number < 0 && sdx_element_nonnegative(x->model, b)) return sdx_element_number(0);
-        if (sdx_element_is_number(b) && b.number < 0 && sdx_element_nonnegative(x->model, a)) return sdx_element_number(0);
+        if (sdx_element_is_number(a) && a.number < 0 && sdx_element_nonnegative(x->model, b))
+            return sdx_element_number(0);
+        if (sdx_element_is_number(b) && b.number < 0 && sdx_element_nonnegative(x->model, a))
+            return sdx_element_number(0);
         return SDX_ELEMENT_NONE;
     default: return SDX_ELEMENT_NONE;
     }
@@ -131,7 +134,8 @@ static sdx_element combine(sdx_infer *x, const binary_op *op, sdx_element a, sdx
 {
     if (!sdx_element_is_number(a) || !sdx_element_is_number(b)) return symbolic(x, op, a, b);
     sdx_dtype t = x->in[0].dtype;
-    if ((t != SDX_I64 && t != SDX_I32 && t != SDX_BOOL) || (op->divides && b.number == 0)) return SDX_ELEMENT_NONE;
+    if ((t != SDX_I64 && t != SDX_I32 && t != SDX_BOOL) || (op->divides && b.number == 0))
+        return SDX_ELEMENT_NONE;
     sdx_lane la = {.i = a.number}, lb = {.i = b.number}, y;
     op->i(1, &la, &lb, &y);
     return t == SDX_I32 && y.i != (int32_t)y.i ? SDX_ELEMENT_NONE : sdx_element_number(y.i);
@@ -166,7 +170,7 @@ static sdx_status infer_binary(sdx_infer *x, const binary_op *op)
     return SDX_OK;
 }
 
-/* ---- run ------------------------------------------------------------------------------------------------------ */
+/* ---- run ------------------------------------------------------------------------------------------------- */
 
 typedef struct binary_call {
     sdx_walk walk;
@@ -180,8 +184,8 @@ typedef struct binary_call {
 static void kernel_row(void *context, int64_t at, int64_t n, const int64_t *offset)
 {
     const binary_call *c = context;
-    c->kernel(n, (const float *)c->a + offset[0], c->walk.step[0], (const float *)c->b + offset[1], c->walk.step[1],
-              (float *)c->y + at);
+    c->kernel(n, (const float *)c->a + offset[0], c->walk.step[0], (const float *)c->b + offset[1],
+              c->walk.step[1], (float *)c->y + at);
 }
 
 static void lane_row(void *context, int64_t at, int64_t n, const int64_t *offset)
@@ -200,7 +204,8 @@ static void lane_row(void *context, int64_t at, int64_t n, const int64_t *offset
 static void equal_string_row(void *context, int64_t at, int64_t n, const int64_t *offset)
 {
     const binary_call *c = context;
-    const char *const *a = (const char *const *)c->a + offset[0], *const *b = (const char *const *)c->b + offset[1];
+    const char *const *a = (const char *const *)c->a + offset[0];
+    const char *const *b = (const char *const *)c->b + offset[1];
     for (int64_t i = 0; i < n; i++) {
         const char *s = a[i * c->walk.step[0]], *t = b[i * c->walk.step[1]];
         ((uint8_t *)c->y)[at + i] = !strcmp(s ? s : "", t ? t : "");
@@ -214,8 +219,8 @@ static lane_fn pick_lane_fn(const binary_op *op, sdx_dtype dtype)
 }
 
 /* y = a op b; y may be a. */
-static void compute(sdx_run *r, const binary_op *op, const sdx_tensor *a, const sdx_shape *sa, const sdx_tensor *b,
-                    const sdx_shape *sb, sdx_tensor *y)
+static void compute(sdx_run *r, const binary_op *op, const sdx_tensor *a, const sdx_shape *sa,
+                    const sdx_tensor *b, const sdx_shape *sb, sdx_tensor *y)
 {
     sdx_shape out = sdx_tensor_shape(y), operand[2] = {*sa, *sb};
     binary_call c = {.dtype = a->dtype, .to = y->dtype, .a = a->data, .b = b->data, .y = y->data};
@@ -223,7 +228,8 @@ static void compute(sdx_run *r, const binary_op *op, const sdx_tensor *a, const 
     c.fn = pick_lane_fn(op, a->dtype);
     bool fast = op->kernel != NO_KERNEL && a->dtype == SDX_F32;
     if (fast) c.kernel = r->kernels->element.binary_f32[op->kernel];
-    sdx_walk_run(&c.walk, r->threads, fast ? kernel_row : a->dtype == SDX_STRING ? equal_string_row : lane_row, &c);
+    sdx_walk_fn row = a->dtype == SDX_STRING ? equal_string_row : fast ? kernel_row : lane_row;
+    sdx_walk_run(&c.walk, r->threads, row, &c);
 }
 
 static sdx_status check_divisor(const sdx_tensor *t, sdx_error *err)
@@ -266,14 +272,17 @@ BINARY(BitwiseAnd, INTS, NO_KERNEL, NULL, and_u, and_u, .arith = 0)
 BINARY(BitwiseOr, INTS, NO_KERNEL, NULL, or_u, or_u, .arith = 0)
 BINARY(BitwiseXor, INTS, NO_KERNEL, NULL, xor_u, xor_u, .arith = 0)
 
-/* ---- operators that an attribute splits in two ---------------------------------------------------------------- */
+/* ---- operators that an attribute splits in two ----------------------------------------------------------- */
 
 static const binary_op floor_mod_op = {NUMBERS, NO_KERNEL, mod_f, mod_i, mod_u, .divides = true};
 static const binary_op c_mod_op = {NUMBERS, NO_KERNEL, fmod_f, fmod_i, mod_u, .divides = true};
 static const binary_op shift_left_op = {INTS, NO_KERNEL, NULL, shift_left_u, shift_left_u, .arith = 0};
 static const binary_op shift_right_op = {INTS, NO_KERNEL, NULL, shift_right_i, shift_right_u, .arith = 0};
 
-static const binary_op *mod_op(const sdx_node *n) { return sdx_node_int(n, "fmod", 0) ? &c_mod_op : &floor_mod_op; }
+static const binary_op *mod_op(const sdx_node *n)
+{
+    return sdx_node_int(n, "fmod", 0) ? &c_mod_op : &floor_mod_op;
+}
 static sdx_status infer_Mod(sdx_infer *x) { return infer_binary(x, mod_op(x->node)); }
 static sdx_status run_Mod(sdx_run *r) { return run_binary(r, mod_op(r->node)); }
 
@@ -290,7 +299,7 @@ static sdx_status infer_BitShift(sdx_infer *x)
 }
 static sdx_status run_BitShift(sdx_run *r) { return run_binary(r, shift_op(r->node)); }
 
-/* ---- Pow: base and exponent may differ in type; the result has the base's --------------------------------------- */
+/* ---- Pow: base and exponent may differ in type; the result has the base's -------------------------------- */
 
 static int64_t pow_int(int64_t x, int64_t z)
 {
@@ -378,7 +387,7 @@ static sdx_status run_pow(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- any number of operands: folded from the left -------------------------------------------------------------- */
+/* ---- any number of operands: folded from the left -------------------------------------------------------- */
 
 static const binary_op Max_op = {NUMBERS, SDX_BINARY_MAX, max_f, max_i, max_u, .arith = '<'};
 static const binary_op Min_op = {NUMBERS, SDX_BINARY_MIN, min_f, min_i, min_u, .arith = '<'};
@@ -434,7 +443,7 @@ static sdx_status run_mean(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Where ---------------------------------------------------------------------------------------------------- */
+/* ---- Where ----------------------------------------------------------------------------------------------- */
 
 static void where_contents(sdx_infer *x)
 {
@@ -457,7 +466,8 @@ static sdx_status infer_where(sdx_infer *x)
     if (c && c != SDX_BOOL)
         return sdx_fail(x->err, SDX_ERR_USAGE, "the condition is %s, not bool", sdx_dtype_name(c));
     if (a && b && a != b)
-        return sdx_fail(x->err, SDX_ERR_USAGE, "it chooses between %s and %s", sdx_dtype_name(a), sdx_dtype_name(b));
+        return sdx_fail(x->err, SDX_ERR_USAGE, "it chooses between %s and %s", sdx_dtype_name(a),
+                        sdx_dtype_name(b));
     sdx_shape out;
     TRY(sdx_shape_broadcast(&x->in[1].shape, &x->in[2].shape, &out, x->err));
     TRY(sdx_shape_broadcast(&x->in[0].shape, &out, &out, x->err));

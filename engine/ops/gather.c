@@ -1,6 +1,6 @@
-/* gather.c: reading and writing at indices that are data. Indices are checked before anything is moved: a negative
- * one counts from the end, one outside the dim is the user's error, named with its bound. Embedding tables come
- * straight from the mapped file, so data and indices are read at any alignment. */
+/* gather.c: reading and writing at indices that are data. Indices are checked before anything is moved: a
+ * negative one counts from the end, one outside the dim is the user's error, named with its bound. Embedding
+ * tables come straight from the mapped file, so data and indices are read at any alignment. */
 #include "contents.h"
 #include "copy.h"
 #include "lanes.h"
@@ -50,10 +50,11 @@ static sdx_status read_axis(const sdx_node *node, int rank, int *axis, sdx_error
 
 static sdx_status fail_rank(sdx_error *err, int rank)
 {
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the result has rank %d; at most %d is supported", rank, SDX_MAX_RANK);
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the result has rank %d; at most %d is supported", rank,
+                    SDX_MAX_RANK);
 }
 
-/* ---- Gather --------------------------------------------------------------------------------------------------- */
+/* ---- Gather ---------------------------------------------------------------------------------------------- */
 
 static sdx_status gather_contents(sdx_infer *x)
 {
@@ -102,8 +103,8 @@ static void gather_range(void *context, int64_t begin, int64_t end, int worker)
     const gather_call *c = context;
     for (int64_t i = begin; i < end; i++) {
         int64_t outer = i / c->n_indices, index = wrap(index_at(c->indices, i % c->n_indices), c->dim);
-        memcpy(c->y + (size_t)i * c->bytes, (const char *)c->data->data + (size_t)(outer * c->dim + index) * c->bytes,
-               c->bytes);
+        memcpy(c->y + (size_t)i * c->bytes,
+               (const char *)c->data->data + (size_t)(outer * c->dim + index) * c->bytes, c->bytes);
     }
 }
 
@@ -122,7 +123,7 @@ static sdx_status run_gather(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- GatherElements, ScatterElements: indices as long as the result, along one axis ----------------------------- */
+/* ---- GatherElements, ScatterElements: indices as long as the result, along one axis ---------------------- */
 
 /* Steps through a shape in row-major order, keeping the offset that given strides give. */
 typedef struct odometer {
@@ -186,12 +187,13 @@ static sdx_status run_gather_elements(sdx_run *r)
     size_t size = sdx_element_size(r->in[0].dtype);
     for (int64_t i = 0; i < n; i++, advance(&o)) {
         int64_t from = o.offset + wrap(index_at(&r->in[1], i), r->in[0].dim[axis]) * axis_stride;
-        memcpy((char *)r->out[0].data + (size_t)i * size, (const char *)r->in[0].data + (size_t)from * size, size);
+        memcpy((char *)r->out[0].data + (size_t)i * size, (const char *)r->in[0].data + (size_t)from * size,
+               size);
     }
     return SDX_OK;
 }
 
-/* ---- what scattering does with the value that is there ---------------------------------------------------------- */
+/* ---- what scattering does with the value that is there --------------------------------------------------- */
 
 typedef enum reduction { REPLACE, ADD, MUL, MAX, MIN, N_REDUCTION } reduction;
 
@@ -200,7 +202,8 @@ static sdx_status read_reduction(const sdx_node *node, sdx_dtype dtype, reductio
     static const char *const name[] = {"none", "add", "mul", "max", "min"};
     const char *wanted = sdx_node_string(node, "reduction", "none");
     for (*out = REPLACE; *out < N_REDUCTION && strcmp(name[*out], wanted);) ++*out;
-    if (*out == N_REDUCTION) return sdx_fail(err, SDX_ERR_UNSUPPORTED, "reduction \"%.40s\" is not known", wanted);
+    if (*out == N_REDUCTION)
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "reduction \"%.40s\" is not known", wanted);
     if (*out != REPLACE && sdx_dtype_lane(dtype) == SDX_LANE_NONE)
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "reduction \"%s\" of %s", wanted, sdx_dtype_name(dtype));
     return SDX_OK;
@@ -216,7 +219,8 @@ static void reduce_into(reduction how, const sdx_tensor *x, int64_t from, int64_
 {
     size_t size = sdx_element_size(y->dtype);
     if (how == REPLACE) {
-        memcpy((char *)y->data + (size_t)to * size, (const char *)x->data + (size_t)from * size, (size_t)n * size);
+        memcpy((char *)y->data + (size_t)to * size, (const char *)x->data + (size_t)from * size,
+               (size_t)n * size);
         return;
     }
     sdx_lane_kind kind = sdx_dtype_lane(y->dtype);
@@ -259,9 +263,10 @@ static sdx_status run_scatter_elements(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- GatherND, ScatterND: each row of the indices is a coordinate ------------------------------------------------ */
+/* ---- GatherND, ScatterND: each row of the indices is a coordinate ---------------------------------------- */
 
-/* Coordinates of `depth` numbers into dims [batch, batch + depth) of the data, a slice of `slice` elements behind. */
+/* Coordinates of `depth` numbers into dims [batch, batch + depth) of the data, a slice of `slice` elements
+ * behind. */
 typedef struct coordinates {
     const sdx_tensor *indices;
     int64_t dim[SDX_MAX_RANK], stride[SDX_MAX_RANK];
@@ -293,7 +298,8 @@ static sdx_status read_coordinates(sdx_run *r, int batch, coordinates *c)
 static int64_t coordinate_offset(const coordinates *c, int64_t i)
 {
     int64_t offset = i / c->per_batch * c->batch_stride;
-    for (int k = 0; k < c->depth; k++) offset += wrap(index_at(c->indices, i * c->depth + k), c->dim[k]) * c->stride[k];
+    for (int k = 0; k < c->depth; k++)
+        offset += wrap(index_at(c->indices, i * c->depth + k), c->dim[k]) * c->stride[k];
     return offset;
 }
 
@@ -307,13 +313,13 @@ static sdx_status coordinate_shape(sdx_infer *x, int64_t batch, sdx_shape *out)
     if (index->rank < 1 || data->rank < 1)
         return sdx_fail(x->err, SDX_ERR_USAGE, "data and indices must have rank 1 at least");
     if (batch < 0 || batch >= index->rank || batch >= data->rank)
-        return sdx_fail(x->err, SDX_ERR_USAGE, "batch_dims is %lld, beyond the ranks %d and %d", (long long)batch,
-                        data->rank, index->rank);
+        return sdx_fail(x->err, SDX_ERR_USAGE, "batch_dims is %lld, beyond the ranks %d and %d",
+                        (long long)batch, data->rank, index->rank);
     sdx_dim depth = index->dim[index->rank - 1];
     if (depth < 0) return SDX_OK;
     if (depth < 1 || depth > data->rank - batch)
-        return sdx_fail(x->err, SDX_ERR_USAGE, "coordinates of %lld numbers for data of rank %d", (long long)depth,
-                        data->rank);
+        return sdx_fail(x->err, SDX_ERR_USAGE, "coordinates of %lld numbers for data of rank %d",
+                        (long long)depth, data->rank);
     for (int i = 0; i < batch; i++)
         if (data->dim[i] >= 0 && index->dim[i] >= 0 && data->dim[i] != index->dim[i])
             return sdx_fail(x->err, SDX_ERR_USAGE, "batch dim %d is %lld in the data, %lld in the indices", i,
@@ -373,10 +379,13 @@ static sdx_status run_scatter_nd(sdx_run *r)
 
 static const sdx_op_def rows[] = {
     {"", "Gather", 1, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_gather, NULL, NULL, run_gather},
-    {"", "GatherElements", 11, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_gather_elements, NULL, NULL, run_gather_elements},
+    {"", "GatherElements", 11, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_gather_elements, NULL, NULL,
+     run_gather_elements},
     {"", "GatherND", 11, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_gather_nd, NULL, NULL, run_gather_nd},
-    {"", "Scatter", 9, 10, 3, 3, 1, 1, SDX_OP_INPLACE, infer_scatter_elements, NULL, NULL, run_scatter_elements},
-    {"", "ScatterElements", 11, 0, 3, 3, 1, 1, SDX_OP_INPLACE, infer_scatter_elements, NULL, NULL, run_scatter_elements},
+    {"", "Scatter", 9, 10, 3, 3, 1, 1, SDX_OP_INPLACE, infer_scatter_elements, NULL, NULL,
+     run_scatter_elements},
+    {"", "ScatterElements", 11, 0, 3, 3, 1, 1, SDX_OP_INPLACE, infer_scatter_elements, NULL, NULL,
+     run_scatter_elements},
     {"", "ScatterND", 11, 0, 3, 3, 1, 1, SDX_OP_INPLACE, infer_scatter_nd, NULL, NULL, run_scatter_nd},
 };
 

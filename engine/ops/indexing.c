@@ -4,14 +4,14 @@
 #include "lanes.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* One value of any numeric type, from a constant at any alignment; false when it is not known. */
 static bool constant_lane(const sdx_type *type, sdx_lane *out)
 {
     sdx_dtype t = type->dtype;
-    if (!type->constant || sdx_dtype_lane(t) == SDX_LANE_NONE || sdx_tensor_count(type->constant) != 1) return false;
+    if (!type->constant || sdx_dtype_lane(t) == SDX_LANE_NONE || sdx_tensor_count(type->constant) != 1)
+        return false;
     uint64_t word = 0;
     memcpy(&word, type->constant->data, sdx_dtype_size(t));
     sdx_lanes_load(t, &word, 0, 1, 1, out);
@@ -22,7 +22,8 @@ static sdx_status want_numeric(const sdx_infer *x, int i)
 {
     sdx_dtype t = x->in[i].dtype;
     if (t == SDX_UNDEFINED || sdx_dtype_lane(t) != SDX_LANE_NONE) return SDX_OK;
-    return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "input %d is %s, a type it does not take", i, sdx_dtype_name(t));
+    return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "input %d is %s, a type it does not take", i,
+                    sdx_dtype_name(t));
 }
 
 /* Repeats one element over a whole tensor. */
@@ -33,7 +34,7 @@ static void fill(sdx_run *r, sdx_tensor *y, const void *element)
     sdx_copy_strided(&c, r->threads);
 }
 
-/* ---- Constant ------------------------------------------------------------------------------------------------- */
+/* ---- Constant -------------------------------------------------------------------------------------------- */
 
 static sdx_status list_tensor(sdx_infer *x, sdx_dtype dtype, size_t count, const void *data, sdx_tensor **out)
 {
@@ -98,7 +99,7 @@ static sdx_status run_constant(sdx_run *r)
     return status;
 }
 
-/* ---- ConstantOfShape ------------------------------------------------------------------------------------------- */
+/* ---- ConstantOfShape ------------------------------------------------------------------------------------- */
 
 static sdx_status fill_value(const sdx_node *node, sdx_dtype *dtype, const void **element, sdx_error *err)
 {
@@ -137,7 +138,7 @@ static sdx_status run_constant_of_shape(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Range ---------------------------------------------------------------------------------------------------- */
+/* ---- Range ----------------------------------------------------------------------------------------------- */
 
 /* max(ceil((limit - start) / delta), 0). Integers in unsigned differences, which cannot overflow. */
 static sdx_status range_count(sdx_dtype dtype, const sdx_lane v[3], int64_t *count, sdx_error *err)
@@ -216,7 +217,7 @@ static sdx_status run_range(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- NonZero: its size is known only by looking ----------------------------------------------------------------- */
+/* ---- NonZero: its size is known only by looking ---------------------------------------------------------- */
 
 static sdx_status infer_nonzero(sdx_infer *x)
 {
@@ -261,7 +262,7 @@ static sdx_status run_nonzero(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- CumSum --------------------------------------------------------------------------------------------------- */
+/* ---- CumSum ---------------------------------------------------------------------------------------------- */
 
 static sdx_status infer_cumsum(sdx_infer *x)
 {
@@ -316,7 +317,7 @@ static sdx_status run_cumsum(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Trilu ---------------------------------------------------------------------------------------------------- */
+/* ---- Trilu ----------------------------------------------------------------------------------------------- */
 
 static sdx_status infer_trilu(sdx_infer *x)
 {
@@ -332,7 +333,8 @@ static sdx_status run_trilu(sdx_run *r)
     sdx_shape in = sdx_run_shape(r, 0);
     sdx_ints diagonal;
     TRY(sdx_run_ints(r, NULL, 1, &diagonal));
-    if (diagonal.present && diagonal.count != 1) return sdx_fail(r->err, SDX_ERR_USAGE, "k must be one integer");
+    if (diagonal.present && diagonal.count != 1)
+        return sdx_fail(r->err, SDX_ERR_USAGE, "k must be one integer");
     int64_t rows = in.dim[in.rank - 2], columns = in.dim[in.rank - 1];
     /* Beyond these limits nothing changes any more. */
     int64_t k = diagonal.present ? clamp(diagonal.v[0], -rows, columns) : 0;
@@ -348,7 +350,7 @@ static sdx_status run_trilu(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- EyeLike -------------------------------------------------------------------------------------------------- */
+/* ---- EyeLike --------------------------------------------------------------------------------------------- */
 
 static sdx_status infer_eye(sdx_infer *x)
 {
@@ -369,11 +371,12 @@ static sdx_status run_eye(sdx_run *r)
     sdx_lanes_convert(SDX_LANE_F, r->out[0].dtype, 1, &one);
     memset(r->out[0].data, 0, sdx_tensor_bytes(&r->out[0]));
     for (int64_t i = 0; i < rows; i++)
-        if (i + k >= 0 && i + k < columns) sdx_lanes_store(r->out[0].dtype, &one, 1, r->out[0].data, i * columns + i + k);
+        if (i + k >= 0 && i + k < columns)
+            sdx_lanes_store(r->out[0].dtype, &one, 1, r->out[0].data, i * columns + i + k);
     return SDX_OK;
 }
 
-/* ---- OneHot --------------------------------------------------------------------------------------------------- */
+/* ---- OneHot ---------------------------------------------------------------------------------------------- */
 
 static sdx_status one_hot_axis(const sdx_node *node, int rank, int *axis, sdx_error *err)
 {
@@ -386,7 +389,8 @@ static sdx_status infer_one_hot(sdx_infer *x)
     TRY(want_numeric(x, 0));
     x->out[0].dtype = x->in[2].dtype;
     if (in->rank < 0) return SDX_OK;
-    if (in->rank == SDX_MAX_RANK) return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "the result has rank %d", in->rank + 1);
+    if (in->rank == SDX_MAX_RANK)
+        return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "the result has rank %d", in->rank + 1);
     int axis, n;
     TRY(one_hot_axis(x->node, in->rank, &axis, x->err));
     sdx_lane depth;
@@ -409,7 +413,8 @@ static sdx_status run_one_hot(sdx_run *r)
     TRY(one_hot_axis(r->node, in.rank, &axis, r->err));
     if (r->in[2].rank != 1 || r->in[2].dim[0] != 2)
         return sdx_fail(r->err, SDX_ERR_USAGE, "values must be [off, on]");
-    int64_t depth = r->out[0].dim[axis], inner = sdx_shape_span(&in, axis, in.rank), n = sdx_tensor_count(&r->in[0]);
+    int64_t depth = r->out[0].dim[axis], inner = sdx_shape_span(&in, axis, in.rank),
+            n = sdx_tensor_count(&r->in[0]);
     size_t size = sdx_element_size(r->in[2].dtype);
     fill(r, &r->out[0], r->in[2].data);
     for (int64_t i = 0; i < n; i++) {
@@ -424,7 +429,7 @@ static sdx_status run_one_hot(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Tile: [r0, d0, r1, d1, ...], the input not moving along r ---------------------------------------------------- */
+/* ---- Tile: [r0, d0, r1, d1, ...], the input not moving along r ------------------------------------------- */
 
 static sdx_status infer_tile(sdx_infer *x)
 {
@@ -460,100 +465,6 @@ static sdx_status run_tile(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- TopK ----------------------------------------------------------------------------------------------------- */
-
-/* A value as a number whose order is the wanted one (smallest first), then its index: equal values keep theirs. */
-typedef struct ranked {
-    uint64_t key;
-    int64_t index;
-} ranked;
-
-#define SIGN_BIT (UINT64_C(1) << 63)
-
-static uint64_t rank_key(sdx_lane x, sdx_lane_kind kind, bool largest)
-{
-    uint64_t key = x.u;
-    /* Negative doubles order backwards as integers; positive ones only lack the sign bit. */
-    if (kind == SDX_LANE_F) key = key & SIGN_BIT ? ~key : key | SIGN_BIT;
-    else if (kind == SDX_LANE_I) key ^= SIGN_BIT;
-    return largest ? ~key : key;
-}
-
-static int compare_ranked(const void *a, const void *b)
-{
-    const ranked *x = a, *y = b;
-    if (x->key != y->key) return x->key < y->key ? -1 : 1;
-    return (x->index > y->index) - (x->index < y->index);
-}
-
-static sdx_status top_axis(const sdx_node *node, int rank, int *axis, sdx_error *err)
-{
-    return sdx_axis_normalize(sdx_node_int(node, "axis", -1), rank, axis, err);
-}
-
-static sdx_status infer_top_k(sdx_infer *x)
-{
-    sdx_shape out = x->in[0].shape;
-    sdx_ints k = {.known = true, .count = 1, .v = {sdx_node_int(x->node, "k", 0)}};
-    TRY(want_numeric(x, 0));
-    if (x->n_in > 1) TRY(sdx_infer_ints(x, NULL, 1, &k));
-    if (out.rank >= 0) {
-        int axis;
-        TRY(top_axis(x->node, out.rank, &axis, x->err));
-        if (k.known && (k.count != 1 || k.v[0] < 0 || (out.dim[axis] >= 0 && k.v[0] > out.dim[axis])))
-            return sdx_fail(x->err, SDX_ERR_USAGE, "k is %lld, the axis has %lld elements", (long long)k.v[0],
-                            (long long)out.dim[axis]);
-        out.dim[axis] = k.known ? k.v[0] : SDX_DIM_UNKNOWN;
-    }
-    sdx_infer_set(x, 0, x->in[0].dtype, &out);
-    sdx_infer_set(x, 1, SDX_I64, &out);
-    return SDX_OK;
-}
-
-static sdx_status plan_top_k(sdx_plan_step *p)
-{
-    int axis;
-    TRY(top_axis(p->node, p->in[0].shape.rank, &axis, p->err));
-    if (sdx_mul_size((size_t)p->in[0].shape.dim[axis], sizeof(ranked), &p->workspace)) return SDX_OK;
-    return sdx_fail_memory(p->err, SIZE_MAX);
-}
-
-/* The k first of one line along the axis, `inner` apart, into line `to` of the outputs. */
-static void top_line(sdx_run *r, int64_t n, int64_t k, int64_t inner, int64_t from, int64_t to, bool largest)
-{
-    const sdx_tensor *x = &r->in[0];
-    sdx_lane_kind kind = sdx_dtype_lane(x->dtype);
-    size_t size = sdx_dtype_size(x->dtype);
-    ranked *line = r->workspace;
-    for (int64_t i = 0; i < n; i++) {
-        sdx_lane v;
-        sdx_lanes_load(x->dtype, x->data, from + i * inner, 1, 1, &v);
-        line[i] = (ranked){rank_key(v, kind, largest), i};
-    }
-    qsort(line, (size_t)n, sizeof *line, compare_ranked);
-    for (int64_t i = 0; i < k; i++) {
-        int64_t source = from + line[i].index * inner, target = to + i * inner;
-        if (sdx_run_has_out(r, 0))
-            memcpy((char *)r->out[0].data + (size_t)target * size, (const char *)x->data + (size_t)source * size, size);
-        if (sdx_run_has_out(r, 1)) ((int64_t *)r->out[1].data)[target] = line[i].index;
-    }
-}
-
-static sdx_status run_top_k(sdx_run *r)
-{
-    sdx_shape in = sdx_run_shape(r, 0);
-    int axis;
-    TRY(top_axis(r->node, in.rank, &axis, r->err));
-    const sdx_tensor *any = sdx_run_has_out(r, 0) ? &r->out[0] : &r->out[1];
-    int64_t n = in.dim[axis], k = any->dim[axis], inner = sdx_shape_span(&in, axis + 1, in.rank);
-    bool largest = sdx_node_int(r->node, "largest", 1) != 0;
-    for (int64_t line = 0, lines = sdx_shape_span(&in, 0, axis) * inner; line < lines; line++) {
-        int64_t outer = line / inner, column = line % inner;
-        top_line(r, n, k, inner, outer * n * inner + column, outer * k * inner + column, largest);
-    }
-    return SDX_OK;
-}
-
 static const sdx_op_def rows[] = {
     {"", "Constant", 1, 0, 0, 0, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_constant, NULL, NULL, run_constant},
     {"", "ConstantOfShape", 9, 0, 1, 1, 1, 1, 0, infer_constant_of_shape, NULL, NULL, run_constant_of_shape},
@@ -564,8 +475,6 @@ static const sdx_op_def rows[] = {
     {"", "EyeLike", 9, 0, 1, 1, 1, 1, 0, infer_eye, NULL, NULL, run_eye},
     {"", "OneHot", 9, 0, 3, 3, 1, 1, 0, infer_one_hot, NULL, NULL, run_one_hot},
     {"", "Tile", 6, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_tile, NULL, NULL, run_tile},
-    {"", "TopK", 1, 9, 1, 1, 2, 2, 0, infer_top_k, NULL, plan_top_k, run_top_k},
-    {"", "TopK", 10, 0, 2, 2, 2, 2, 0, infer_top_k, NULL, plan_top_k, run_top_k},
 };
 
 SDX_OP_TABLE(indexing);

@@ -5,7 +5,7 @@
 
 #include "../../base/parallel.h"
 
-/* ---- lanes ---------------------------------------------------------------------------------------------------- */
+/* ---- lanes ----------------------------------------------------------------------------------------------- */
 
 /* The integer types and the lane field that carries them; floats need conversions and stand beside. */
 #define INTEGER_TYPES(X)                                                                                   \
@@ -98,7 +98,7 @@ void sdx_lanes_convert(sdx_lane_kind from, sdx_dtype to, int64_t n, sdx_lane *x)
         for (int64_t i = 0; i < n; i++) x[i].f = (double)x[i].u;
 }
 
-/* ---- broadcasting --------------------------------------------------------------------------------------------- */
+/* ---- broadcasting ---------------------------------------------------------------------------------------- */
 
 void sdx_walk_init(sdx_walk *walk, const sdx_shape *result, int operands, const sdx_shape *operand)
 {
@@ -107,7 +107,8 @@ void sdx_walk_init(sdx_walk *walk, const sdx_shape *result, int operands, const 
     *walk = (sdx_walk){.operands = operands, .count = sdx_shape_count(result)};
     for (int i = 0; i < result->rank; i++) {
         if (result->dim[i] == 1) continue;
-        /* Dim i continues the one before when stepping over it whole is one step of that one, for every operand. */
+        /* Dim i continues the one before when stepping over it whole is one step of that one, for every
+         * operand. */
         bool merge = walk->rank > 0;
         for (int k = 0; k < operands; k++)
             merge = merge && walk->stride[k][walk->rank - 1] == stride[k][i] * result->dim[i];

@@ -1,7 +1,7 @@
 /* lanes.h: one loop for every dtype, and broadcasting.
  *
- * An operator that computes loads up to SDX_LANES elements of any numeric type into 64-bit lanes (double, int64 or
- * uint64), works on lanes, and stores. A sum of int8 wraps and a float32 quotient rounds once, as they would
+ * An operator that computes loads up to SDX_LANES elements of any numeric type into 64-bit lanes (double, int64
+ * or uint64), works on lanes, and stores. A sum of int8 wraps and a float32 quotient rounds once, as they would
  * natively: 64-bit results are exact, or have more than twice the bits of the type they are stored to.
  * float32 has its own kernels where models are hot.
  */
@@ -27,14 +27,15 @@ sdx_lane_kind sdx_dtype_lane(sdx_dtype dtype);
 void sdx_lanes_load(sdx_dtype dtype, const void *x, int64_t at, int64_t stride, int64_t n, sdx_lane *y);
 /* y[at + i] = x[i]; x is of the type's own kind, integers wrap. */
 void sdx_lanes_store(sdx_dtype dtype, const sdx_lane *x, int64_t n, void *y, int64_t at);
-/* From one kind to what storing as `to` wants. A float beyond an integer type becomes that type's limit, NaN 0. */
+/* From one kind to what storing as `to` wants. A float beyond an integer type becomes that type's limit, NaN 0.
+ */
 void sdx_lanes_convert(sdx_lane_kind from, sdx_dtype to, int64_t n, sdx_lane *x);
 
-/* ---- broadcasting ------------------------------------------------------------------------------------------- */
+/* ---- broadcasting ---------------------------------------------------------------------------------------- */
 #define SDX_WALK_MAX 3
 
-/* How operands lie under a broadcast result, with as few dims as will do. Along the last dim (the row) an operand
- * advances by step 1 or stands still. */
+/* How operands lie under a broadcast result, with as few dims as will do. Along the last dim (the row) an
+ * operand advances by step 1 or stands still. */
 typedef struct sdx_walk {
     int rank; /* >= 1 */
     int operands;

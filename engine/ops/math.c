@@ -1,6 +1,7 @@
-/* math.c: operators of one operand, element by element. As in elementwise.c an operator is a description: a float32
- * kernel where there is one, else a scalar function per kind of lane, called on blocks of fixed size. Blocks, not
- * threads, decide where a kernel starts and ends, so that results do not depend on the number of threads. */
+/* math.c: operators of one operand, element by element. As in elementwise.c an operator is a description: a
+ * float32 kernel where there is one, else a scalar function per kind of lane, called on blocks of fixed size.
+ * Blocks, not threads, decide where a kernel starts and ends, so that results do not depend on the number of
+ * threads. */
 #include "contents.h"
 #include "lanes.h"
 
@@ -17,7 +18,7 @@ typedef struct unary_op {
     bool predicate;          /* the result is bool: not zero */
 } unary_op;
 
-/* ---- infer ---------------------------------------------------------------------------------------------------- */
+/* ---- infer ----------------------------------------------------------------------------------------------- */
 
 static bool takes(const unary_op *op, sdx_dtype t)
 {
@@ -45,13 +46,14 @@ static void unary_contents(sdx_infer *x, const unary_op *op)
 static sdx_status infer_unary(sdx_infer *x, const unary_op *op)
 {
     sdx_dtype t = x->in[0].dtype;
-    if (t && !takes(op, t)) return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "it does not take %s", sdx_dtype_name(t));
+    if (t && !takes(op, t))
+        return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "it does not take %s", sdx_dtype_name(t));
     sdx_infer_set(x, 0, op->predicate ? SDX_BOOL : t, &x->in[0].shape);
     unary_contents(x, op);
     return SDX_OK;
 }
 
-/* ---- run ------------------------------------------------------------------------------------------------------ */
+/* ---- run ------------------------------------------------------------------------------------------------- */
 
 typedef struct unary_call {
     const sdx_run *run;
@@ -104,7 +106,7 @@ static sdx_status run_unary(sdx_run *r, const unary_op *op)
     return SDX_OK;
 }
 
-/* ---- the scalar functions that C's library lacks ---------------------------------------------------------------- */
+/* ---- the scalar functions that C's library lacks --------------------------------------------------------- */
 
 static double negative(double x) { return -x; }
 static int64_t negative_int(int64_t x) { return (int64_t)(0 - (uint64_t)x); }
@@ -126,7 +128,7 @@ static int64_t not_bool(int64_t x) { return !x; }
 static int64_t invert(int64_t x) { return ~x; }
 static uint64_t invert_word(uint64_t x) { return ~x; }
 
-/* ---- the operators: name, first opset, kernel, functions for float, int and uint64 lanes ------------------------- */
+/* ---- the operators: name, first opset, kernel, functions for float, int and uint64 lanes ----------------- */
 #define FLOAT_OPS(X)                                                                                       \
     X(Exp, 1, SDX_UNARY_EXP, exp)                                                                          \
     X(Log, 1, SDX_UNARY_LOG, log)                                                                          \
@@ -176,15 +178,17 @@ FUNCTIONS(IsNaN)
 static const unary_op *is_inf_op(const sdx_node *node)
 {
     static const unary_op op[2][2] = {
-        {{.kernel = NO_KERNEL, .f = never, .predicate = true}, {.kernel = NO_KERNEL, .f = is_positive_inf, .predicate = true}},
-        {{.kernel = NO_KERNEL, .f = is_negative_inf, .predicate = true}, {.kernel = NO_KERNEL, .f = is_inf, .predicate = true}},
+        {{.kernel = NO_KERNEL, .f = never, .predicate = true},
+         {.kernel = NO_KERNEL, .f = is_positive_inf, .predicate = true}},
+        {{.kernel = NO_KERNEL, .f = is_negative_inf, .predicate = true},
+         {.kernel = NO_KERNEL, .f = is_inf, .predicate = true}},
     };
     return &op[sdx_node_int(node, "detect_negative", 1) != 0][sdx_node_int(node, "detect_positive", 1) != 0];
 }
 static sdx_status infer_is_inf(sdx_infer *x) { return infer_unary(x, is_inf_op(x->node)); }
 static sdx_status run_is_inf(sdx_run *r) { return run_unary(r, is_inf_op(r->node)); }
 
-/* ---- Clip ----------------------------------------------------------------------------------------------------- */
+/* ---- Clip ------------------------------------------------------------------------------------------------ */
 
 static sdx_status infer_clip(sdx_infer *x)
 {

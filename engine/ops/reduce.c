@@ -1,8 +1,8 @@
 /* reduce.c: reductions over any set of axes, ArgMax and ArgMin.
  *
- * Neighbouring axes of one kind, kept or reduced, are joined first. What models are hot in is then one reduced dim:
- * the last (a kernel per row), or [outer, R, inner], summed row on row into the result. All else folds lanes, in
- * double or 64-bit integers, in row-major order of the reduced axes. */
+ * Neighbouring axes of one kind, kept or reduced, are joined first. What models are hot in is then one reduced
+ * dim: the last (a kernel per row), or [outer, R, inner], summed row on row into the result. All else folds
+ * lanes, in double or 64-bit integers, in row-major order of the reduced axes. */
 #include "contents.h"
 #include "copy.h"
 #include "lanes.h"
@@ -12,10 +12,11 @@
 
 typedef enum reduce_kind { SUM, MEAN, MAX, MIN, PROD, L1, L2, SUM_SQUARE, LOG_SUM, LOG_SUM_EXP } reduce_kind;
 
-/* ---- axes and shapes ------------------------------------------------------------------------------------------ */
+/* ---- axes and shapes ------------------------------------------------------------------------------------- */
 
 /* Without axes all are reduced, or none when noop_with_empty_axes says so. */
-static sdx_status reduced_set(const sdx_node *node, const sdx_ints *axes, int rank, unsigned *set, sdx_error *err)
+static sdx_status reduced_set(const sdx_node *node, const sdx_ints *axes, int rank, unsigned *set,
+                              sdx_error *err)
 {
     TRY(sdx_axes_to_set(axes, rank, set, err));
     if (axes->count == 0 && !sdx_node_int(node, "noop_with_empty_axes", 0)) *set = (1u << rank) - 1;
@@ -57,7 +58,8 @@ static sdx_status infer_reduce(sdx_infer *x, reduce_kind kind)
     sdx_ints axes;
     TRY(sdx_infer_ints(x, "axes", 1, &axes));
     x->out[0].dtype = in->dtype;
-    if (in->dtype && (sdx_dtype_lane(in->dtype) == SDX_LANE_NONE || (in->dtype == SDX_BOOL && kind != MAX && kind != MIN)))
+    if (in->dtype &&
+        (sdx_dtype_lane(in->dtype) == SDX_LANE_NONE || (in->dtype == SDX_BOOL && kind != MAX && kind != MIN)))
         return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "it does not take %s", sdx_dtype_name(in->dtype));
     if (in->shape.rank < 0) return SDX_OK;
     bool keep = sdx_node_int(x->node, "keepdims", 1) != 0;
@@ -76,7 +78,7 @@ static sdx_status infer_reduce(sdx_infer *x, reduce_kind kind)
     return SDX_OK;
 }
 
-/* ---- layout: kept and reduced dims, joined where they lie together --------------------------------------------- */
+/* ---- layout: kept and reduced dims, joined where they lie together --------------------------------------- */
 
 typedef struct axis_list {
     int rank;
@@ -114,7 +116,7 @@ typedef struct reduce_call {
     axis_list kept, reduced;
 } reduce_call;
 
-/* ---- lanes ---------------------------------------------------------------------------------------------------- */
+/* ---- lanes ----------------------------------------------------------------------------------------------- */
 
 static bool in_double(const reduce_call *c)
 {
@@ -152,7 +154,8 @@ static void absolute(int64_t n, sdx_lane *x)
 #define FOLD(expression)                                                                                   \
     for (int64_t i = 0; i < n; i++) acc = (expression);                                                    \
     return acc
-/* NaN is contagious: acc != acc keeps it, and it is not <= anything. Signed sums wrap, spelled in an unsigned type. */
+/* NaN is contagious: acc != acc keeps it, and it is not <= anything. Signed sums wrap, spelled in an unsigned
+ * type. */
 #define FOLD_FN(name, type, sum_type, field)                                                               \
     static type name(reduce_kind kind, type acc, int64_t n, const sdx_lane *x)                             \
     {                                                                                                      \
@@ -230,7 +233,7 @@ static void reduce_lanes(void *context, int64_t begin, int64_t end, int worker)
     }
 }
 
-/* ---- float32: the last dim ------------------------------------------------------------------------------------ */
+/* ---- float32: the last dim ------------------------------------------------------------------------------- */
 
 static void reduce_rows(void *context, int64_t begin, int64_t end, int worker)
 {
@@ -247,7 +250,7 @@ static void reduce_rows(void *context, int64_t begin, int64_t end, int worker)
     }
 }
 
-/* ---- float32: [outer, R, inner] ---------------------------------------------------------------------------------- */
+/* ---- float32: [outer, R, inner] -------------------------------------------------------------------------- */
 
 enum { COLUMNS = 2048 }; /* of a result row at a time: they stay in the first-level cache while R rows pass */
 
@@ -292,13 +295,15 @@ static sdx_status run_reduce(sdx_run *r, reduce_kind kind)
     int64_t outputs = sdx_tensor_count(&r->out[0]), each = c.reduced.count;
     bool fast = r->in[0].dtype == SDX_F32 && c.reduced.rank == 1 && each > 0;
     bool row = fast && c.reduced.stride[0] == 1 && (kind == SUM || kind == MEAN || kind == MAX);
-    bool column = fast && c.reduced.stride[0] > 1 && (kind == SUM || kind == MEAN || kind == MAX || kind == MIN);
+    bool column =
+        fast && c.reduced.stride[0] > 1 && (kind == SUM || kind == MEAN || kind == MAX || kind == MIN);
     if (column) {
         int64_t inner = c.reduced.stride[0], blocks = (inner + COLUMNS - 1) / COLUMNS;
         int64_t work = each * (inner < COLUMNS ? inner : COLUMNS);
         sdx_parallel_for(r->threads, outputs / inner * blocks, 1 + SDX_WALK_GRAIN / work, reduce_columns, &c);
     } else {
-        sdx_parallel_for(r->threads, outputs, 1 + SDX_WALK_GRAIN / (each + 1), row ? reduce_rows : reduce_lanes, &c);
+        sdx_parallel_for(r->threads, outputs, 1 + SDX_WALK_GRAIN / (each + 1), row ? reduce_rows : reduce_lanes,
+                         &c);
     }
     return SDX_OK;
 }
@@ -313,7 +318,7 @@ static sdx_status run_reduce(sdx_run *r, reduce_kind kind)
     static sdx_status run_##name(sdx_run *r) { return run_reduce(r, kind); }
 REDUCE_OPS(FUNCTIONS)
 
-/* ---- ArgMax, ArgMin ------------------------------------------------------------------------------------------- */
+/* ---- ArgMax, ArgMin -------------------------------------------------------------------------------------- */
 
 static sdx_status arg_axis(const sdx_node *node, int rank, int *axis, sdx_error *err)
 {

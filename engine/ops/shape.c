@@ -1,11 +1,11 @@
-/* shape.c: operators that look at shapes or change them without touching the data. Nearly all of their work is done
- * by infer; a view then shares its input's memory. */
+/* shape.c: operators that look at shapes or change them without touching the data. Nearly all of their work is
+ * done by infer; a view then shares its input's memory. */
 #include "contents.h"
 #include "copy.h"
 
 #include <string.h>
 
-/* ---- Shape, Size ---------------------------------------------------------------------------------------------- */
+/* ---- Shape, Size ----------------------------------------------------------------------------------------- */
 
 static int clamp_axis(int64_t axis, int rank)
 {
@@ -61,7 +61,7 @@ static sdx_status run_size(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Reshape -------------------------------------------------------------------------------------------------- */
+/* ---- Reshape --------------------------------------------------------------------------------------------- */
 
 /* A product of sizes: a number and symbols that are not products themselves. */
 typedef struct product {
@@ -126,8 +126,8 @@ static sdx_status fill_hole(sdx_infer *x, sdx_shape *out, int hole)
         if (rest.number == 0 || total.number % rest.number) return fail_reshape(x, out);
         out->dim[hole] = total.number / rest.number;
     } else if (rest.number > 0) {
-        out->dim[hole] = sdx_element_to_dim(
-            sdx_model_arith(x->model, '/', product_element(x->model, &total), product_element(x->model, &rest)));
+        out->dim[hole] = sdx_element_to_dim(sdx_model_arith(x->model, '/', product_element(x->model, &total),
+                                                            product_element(x->model, &rest)));
     }
     return SDX_OK;
 }
@@ -140,13 +140,15 @@ static sdx_status reshape_dim(sdx_infer *x, int i, sdx_element e, bool allow_zer
     if (!sdx_element_is_number(e)) return SDX_OK;
     if (e.number == 0 && !allow_zero) {
         if (in->rank >= 0 && i >= in->rank)
-            return sdx_fail(x->err, SDX_ERR_USAGE, "its shape copies dim %d of an input of rank %d", i, in->rank);
+            return sdx_fail(x->err, SDX_ERR_USAGE, "its shape copies dim %d of an input of rank %d", i,
+                            in->rank);
         *dim = in->rank >= 0 ? in->dim[i] : SDX_DIM_UNKNOWN;
     }
     if (e.number >= 0) return SDX_OK;
     if (e.number < -1 || *hole >= 0)
         return sdx_fail(x->err, SDX_ERR_USAGE,
-                        e.number < -1 ? "its shape has the negative size %lld" : "its shape has more than one %lld",
+                        e.number < -1 ? "its shape has the negative size %lld"
+                                      : "its shape has more than one %lld",
                         (long long)e.number);
     *hole = i;
     return SDX_OK;
@@ -194,9 +196,11 @@ static sdx_status infer_flatten(sdx_infer *x)
     if (in->rank >= 0) {
         int64_t axis = sdx_node_int(x->node, "axis", 1);
         if (axis < -in->rank || axis > in->rank)
-            return sdx_fail(x->err, SDX_ERR_USAGE, "axis %lld is outside [%d, %d]", (long long)axis, -in->rank, in->rank);
+            return sdx_fail(x->err, SDX_ERR_USAGE, "axis %lld is outside [%d, %d]", (long long)axis, -in->rank,
+                            in->rank);
         if (axis < 0) axis += in->rank;
-        sdx_shape head = sdx_shape_make((int)axis, in->dim), tail = sdx_shape_make(in->rank - (int)axis, in->dim + axis);
+        sdx_shape head = sdx_shape_make((int)axis, in->dim),
+                  tail = sdx_shape_make(in->rank - (int)axis, in->dim + axis);
         out.dim[0] = sdx_element_to_dim(sdx_infer_size(x, &head));
         out.dim[1] = sdx_element_to_dim(sdx_infer_size(x, &tail));
     }
@@ -204,7 +208,7 @@ static sdx_status infer_flatten(sdx_infer *x)
     return SDX_OK;
 }
 
-/* ---- Squeeze, Unsqueeze --------------------------------------------------------------------------------------- */
+/* ---- Squeeze, Unsqueeze ---------------------------------------------------------------------------------- */
 
 static sdx_status squeeze_set(sdx_infer *x, const sdx_ints *axes, const sdx_shape *in, unsigned *set)
 {
@@ -258,7 +262,7 @@ static sdx_status infer_unsqueeze(sdx_infer *x)
     return SDX_OK;
 }
 
-/* ---- Expand --------------------------------------------------------------------------------------------------- */
+/* ---- Expand ---------------------------------------------------------------------------------------------- */
 
 static sdx_status infer_expand(sdx_infer *x)
 {
@@ -289,7 +293,7 @@ static sdx_status run_expand(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Dropout: the identity outside training ------------------------------------------------------------------- */
+/* ---- Dropout: the identity outside training -------------------------------------------------------------- */
 
 static sdx_status infer_dropout(sdx_infer *x)
 {
@@ -303,7 +307,8 @@ static sdx_status run_dropout(sdx_run *r)
     bool training = sdx_run_has_in(r, 2) && *(const uint8_t *)r->in[2].data;
     double ratio = sdx_run_has_in(r, 1) ? sdx_tensor_get_f64(&r->in[1], 0) : 0.5;
     if (training && ratio != 0)
-        return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "training mode with ratio %g; only inference is supported", ratio);
+        return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "training mode with ratio %g; only inference is supported",
+                        ratio);
     TRY(sdx_run_copy(r));
     if (!sdx_run_has_out(r, 1)) return SDX_OK;
     if (r->out[1].dtype != SDX_BOOL) return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "a mask that is not bool");

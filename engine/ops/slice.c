@@ -1,18 +1,19 @@
-/* slice.c: Slice is a strided copy. Pad is a copy through one table per axis that says which input row, if any, a
- * row of the result shows: the modes differ in the table alone. */
+/* slice.c: Slice is a strided copy. Pad is a copy through one table per axis that says which input row, if any,
+ * a row of the result shows: the modes differ in the table alone. */
 #include "contents.h"
 #include "copy.h"
 
 #include <string.h>
 
-/* ---- Slice ---------------------------------------------------------------------------------------------------- */
+/* ---- Slice ----------------------------------------------------------------------------------------------- */
 
 typedef struct slice_args {
     sdx_ints starts, ends, axes, steps;
 } slice_args;
 
 enum { STARTS, ENDS, AXES, STEPS, N_LISTS };
-static const char *const list_name[] = {"starts", "ends", "axes", "steps"}; /* attributes in Slice-1, inputs 1.. since 10 */
+static const char *const list_name[] = {"starts", "ends", "axes",
+                                        "steps"}; /* attributes in Slice-1, inputs 1.. since 10 */
 
 static sdx_status check_lists(const slice_args *a, sdx_error *err)
 {
@@ -21,8 +22,8 @@ static sdx_status check_lists(const slice_args *a, sdx_error *err)
                 (!a->axes.present || a->axes.count < 0 || n < 0 || a->axes.count == n) &&
                 (!a->steps.present || a->steps.count < 0 || n < 0 || a->steps.count == n);
     if (same) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_USAGE, "starts, ends, axes and steps have %d, %d, %d and %d numbers", n, a->ends.count,
-                    a->axes.count, a->steps.count);
+    return sdx_fail(err, SDX_ERR_USAGE, "starts, ends, axes and steps have %d, %d, %d and %d numbers", n,
+                    a->ends.count, a->axes.count, a->steps.count);
 }
 
 /* First index, step and count of the result for axis entry i over a dim of known size. */
@@ -73,14 +74,16 @@ static sdx_element list_element(sdx_infer *x, int list, const sdx_ints *ints, in
 }
 
 /* The sliced size where start, end or the dim itself is not a number. */
-static sdx_dim symbolic_size(const sdx_model *model, sdx_element start, sdx_element end, int64_t step, sdx_dim dim)
+static sdx_dim symbolic_size(const sdx_model *model, sdx_element start, sdx_element end, int64_t step,
+                             sdx_dim dim)
 {
     if (!sdx_element_is_number(start) || start.number != 0 || step != 1) return SDX_DIM_UNKNOWN;
     /* [0:INT_MAX] keeps everything; exporters write either limit. */
     if (sdx_element_is_number(end)) return end.number >= INT32_MAX ? dim : SDX_DIM_UNKNOWN;
     if (end.symbol < 0 || !sdx_element_nonnegative(model, end)) return SDX_DIM_UNKNOWN;
     sdx_dim size = sdx_element_to_dim(end);
-    /* Of a table with as many rows as the model has positions, the first `sequence`: it fits, or the run fails. */
+    /* Of a table with as many rows as the model has positions, the first `sequence`: it fits, or the run fails.
+     */
     return dim >= 0 || sdx_dim_same(dim, size) ? size : SDX_DIM_UNKNOWN;
 }
 
@@ -146,7 +149,8 @@ static sdx_status run_slice(sdx_run *r)
         int axis;
         span s;
         TRY(entry_axis(&a, i, in.rank, &seen, &axis, r->err));
-        TRY(clamp_span(a.starts.v[i], a.ends.v[i], a.steps.present ? a.steps.v[i] : 1, in.dim[axis], &s, r->err));
+        TRY(clamp_span(a.starts.v[i], a.ends.v[i], a.steps.present ? a.steps.v[i] : 1, in.dim[axis], &s,
+                       r->err));
         if (s.count == 0) return SDX_OK;
         first += s.start * c.src_stride[axis];
         c.src_stride[axis] *= s.step;
@@ -157,7 +161,7 @@ static sdx_status run_slice(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Pad ------------------------------------------------------------------------------------------------------ */
+/* ---- Pad ------------------------------------------------------------------------------------------------- */
 
 typedef enum pad_mode { PAD_CONSTANT, PAD_EDGE, PAD_REFLECT, PAD_WRAP, N_PAD_MODE } pad_mode;
 
@@ -171,8 +175,8 @@ static sdx_status read_mode(const sdx_node *node, pad_mode *mode, sdx_error *err
 }
 
 /* pads is [begins..., ends...] over the axes given (Pad-18), or over all: to before[rank] and after[rank]. */
-static sdx_status spread_pads(const sdx_ints *pads, const sdx_ints *axes, int rank, int64_t *before, int64_t *after,
-                              sdx_error *err)
+static sdx_status spread_pads(const sdx_ints *pads, const sdx_ints *axes, int rank, int64_t *before,
+                              int64_t *after, sdx_error *err)
 {
     int n = axes->present ? axes->count : rank;
     if (pads->count != 2 * n)
@@ -189,13 +193,14 @@ static sdx_status spread_pads(const sdx_ints *pads, const sdx_ints *axes, int ra
     return SDX_OK;
 }
 
-static sdx_status padded_size(sdx_infer *x, pad_mode mode, sdx_dim dim, int64_t before, int64_t after, sdx_dim *out)
+static sdx_status padded_size(sdx_infer *x, pad_mode mode, sdx_dim dim, int64_t before, int64_t after,
+                              sdx_dim *out)
 {
     sdx_element e = sdx_model_arith(x->model, '+', sdx_element_from_dim(dim), sdx_element_number(before));
     e = sdx_model_arith(x->model, '+', e, sdx_element_number(after));
     if (sdx_element_is_number(e) && e.number < 0)
-        return sdx_fail(x->err, SDX_ERR_USAGE, "pads %lld and %lld take more than the %lld there are", (long long)before,
-                        (long long)after, (long long)dim);
+        return sdx_fail(x->err, SDX_ERR_USAGE, "pads %lld and %lld take more than the %lld there are",
+                        (long long)before, (long long)after, (long long)dim);
     if (mode != PAD_CONSTANT && dim == 0 && sdx_element_is_number(e) && e.number > 0)
         return sdx_fail(x->err, SDX_ERR_USAGE, "an empty dim can only be padded with a constant");
     *out = sdx_element_to_dim(e);
@@ -275,7 +280,8 @@ static void pad_rows(void *context, int64_t begin, int64_t end, int worker)
         if (!inside) fill(dst, c->value, c->size, n);
         for (int64_t i = 0; inside && i < n; i++) {
             int64_t k = c->map[last][i];
-            memcpy(dst + (size_t)i * c->size, k < 0 ? c->value : c->src + (size_t)(offset + k) * c->size, c->size);
+            memcpy(dst + (size_t)i * c->size, k < 0 ? c->value : c->src + (size_t)(offset + k) * c->size,
+                   c->size);
         }
     }
 }
@@ -288,12 +294,14 @@ static sdx_status read_value(sdx_run *r, const char **value, float *own)
     *value = r->in[0].dtype == SDX_STRING ? (const char *)&empty : zero;
     if (sdx_run_has_in(r, 2)) {
         if (r->in[2].dtype != r->in[0].dtype || sdx_tensor_count(&r->in[2]) != 1)
-            return sdx_fail(r->err, SDX_ERR_USAGE, "the constant value must be one %s", sdx_dtype_name(r->in[0].dtype));
+            return sdx_fail(r->err, SDX_ERR_USAGE, "the constant value must be one %s",
+                            sdx_dtype_name(r->in[0].dtype));
         *value = r->in[2].data;
     } else if (sdx_node_attr(r->node, "value")) {
         *own = sdx_node_float(r->node, "value", 0);
         if (r->in[0].dtype != SDX_F32 && *own != 0)
-            return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "an attribute \"value\" for %s", sdx_dtype_name(r->in[0].dtype));
+            return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "an attribute \"value\" for %s",
+                            sdx_dtype_name(r->in[0].dtype));
         if (r->in[0].dtype == SDX_F32) *value = (const char *)own;
     }
     return SDX_OK;

@@ -1,5 +1,6 @@
-/* transpose.c: Transpose is a strided copy: reading dim perm[i] where the result has dim i. Dims that stay together
- * are joined first, so [B,T,H,D] -> [B,H,T,D] moves runs of D; a true transposition of the last two goes by tiles. */
+/* transpose.c: Transpose is a strided copy: reading dim perm[i] where the result has dim i. Dims that stay
+ * together are joined first, so [B,T,H,D] -> [B,H,T,D] moves runs of D; a true transposition of the last two
+ * goes by tiles. */
 #include "contents.h"
 #include "copy.h"
 
