@@ -12,7 +12,8 @@
 /* Records the status of a call made while nothing has failed; what follows it is skipped once something has. */
 #define DO(b, call) ((b)->status == SDX_OK ? (void)((b)->status = (call)) : (void)0)
 
-static void full_name(const sdx_builder *b, char *out, const char *name, const char *separator, const char *tail)
+static void full_name(const sdx_builder *b, char *out, const char *name, const char *separator,
+                      const char *tail)
 {
     snprintf(out, MAX_NAME, "%s%s%s%s", b->scope, name, separator, tail);
 }
@@ -25,7 +26,7 @@ void sdx_build_scope(sdx_builder *b, const char *format, ...)
     va_end(args);
 }
 
-/* ---- inputs and outputs ---------------------------------------------------------------------------------------- */
+/* ---- inputs and outputs ---------------------------------------------------------------------------------- */
 
 static sdx_dim make_dim(sdx_builder *b, int64_t dim)
 {
@@ -48,12 +49,14 @@ sdx_id sdx_build_token_input(sdx_builder *b, const char *name)
 static sdx_status rename_value(sdx_graph *graph, sdx_id value, const char *name, sdx_error *err)
 {
     char *copy = sdx_arena_strdup(&graph->model->arena, name);
-    if (!copy || !sdx_map_put(&graph->names, copy, strlen(copy), value)) return sdx_fail_memory(err, strlen(name));
+    if (!copy || !sdx_map_put(&graph->names, copy, strlen(copy), value))
+        return sdx_fail_memory(err, strlen(name));
     graph->value[value].name = copy;
     return SDX_OK;
 }
 
-void sdx_build_output(sdx_builder *b, sdx_id value, const char *name, sdx_dtype dtype, int rank, const int64_t *dim)
+void sdx_build_output(sdx_builder *b, sdx_id value, const char *name, sdx_dtype dtype, int rank,
+                      const int64_t *dim)
 {
     sdx_shape shape = {.rank = rank};
     for (int i = 0; i < rank; i++) shape.dim[i] = make_dim(b, dim[i]);
@@ -64,7 +67,7 @@ void sdx_build_output(sdx_builder *b, sdx_id value, const char *name, sdx_dtype 
     b->graph->value[value].type.shape = shape;
 }
 
-/* ---- constants -------------------------------------------------------------------------------------------------- */
+/* ---- constants ------------------------------------------------------------------------------------------- */
 
 static sdx_id find_value(const sdx_builder *b, const char *name)
 {
@@ -78,8 +81,8 @@ static const sdx_tensor *find_weight(sdx_builder *b, const char *name)
     return t;
 }
 
-/* dst [columns, rows] from src [rows, columns]. Tiles of 16 by 64: a source row's part is one or two cache lines'
- * stream, and the 16 floats written side by side fill a destination line. */
+/* dst [columns, rows] from src [rows, columns]. Tiles of 16 by 64: a source row's part is one or two cache
+ * lines' stream, and the 16 floats written side by side fill a destination line. */
 static void transpose(const sdx_tensor *src, float *dst)
 {
     enum { ROWS = 16, COLUMNS = 64 };
@@ -96,7 +99,8 @@ static void transpose(const sdx_tensor *src, float *dst)
     }
 }
 
-static sdx_status add_float_copy(sdx_builder *b, const char *name, const sdx_tensor *t, bool transposed, sdx_id *out)
+static sdx_status add_float_copy(sdx_builder *b, const char *name, const sdx_tensor *t, bool transposed,
+                                 sdx_id *out)
 {
     sdx_arena *arena = &b->graph->model->arena;
     int64_t count = sdx_tensor_count(t);
@@ -123,8 +127,10 @@ sdx_id sdx_build_weight(sdx_builder *b, const char *name)
     sdx_id id = find_value(b, full);
     const sdx_tensor *t = id == SDX_NONE ? find_weight(b, full) : NULL;
     if (!t) return id;
-    if (t->dtype == SDX_F32) DO(b, sdx_graph_add_constant(b->graph, full, t, &id, b->err));
-    else DO(b, add_float_copy(b, full, t, false, &id));
+    if (t->dtype == SDX_F32)
+        DO(b, sdx_graph_add_constant(b->graph, full, t, &id, b->err));
+    else
+        DO(b, add_float_copy(b, full, t, false, &id));
     return id;
 }
 
@@ -172,7 +178,7 @@ sdx_id sdx_build_ints(sdx_builder *b, int count, const int64_t *ints)
     return id;
 }
 
-/* ---- operators -------------------------------------------------------------------------------------------------- */
+/* ---- operators ------------------------------------------------------------------------------------------- */
 
 sdx_id sdx_build_op(sdx_builder *b, const char *op, const char *label, int n_in, const sdx_id *in)
 {
@@ -247,7 +253,7 @@ static sdx_id module_weight(sdx_builder *b, const char *module, const char *weig
     return sdx_build_weight(b, l.text);
 }
 
-/* ---- layers -------------------------------------------------------------------------------------------------------- */
+/* ---- layers ---------------------------------------------------------------------------------------------- */
 
 sdx_id sdx_build_linear(sdx_builder *b, const char *name, sdx_id x)
 {
@@ -281,7 +287,8 @@ sdx_id sdx_build_layer_norm(sdx_builder *b, const char *name, sdx_id x, double e
     sdx_id centered = module_op2(b, name, "Sub", x, mean);
     sdx_id squared = module_op2(b, name, "Pow", centered, sdx_build_real(b, 2));
     sdx_id variance = reduce(b, "ReduceMean", in_module(name, "ReduceMean_variance").text, squared, -1, true);
-    sdx_id shifted = sdx_build_op2(b, "Add", in_module(name, "Add_epsilon").text, variance, sdx_build_real(b, epsilon));
+    sdx_id shifted =
+        sdx_build_op2(b, "Add", in_module(name, "Add_epsilon").text, variance, sdx_build_real(b, epsilon));
     sdx_id normal = module_op2(b, name, "Div", centered, module_op1(b, name, "Sqrt", shifted));
     sdx_id scaled = module_op2(b, name, "Mul", normal, module_weight(b, name, "weight"));
     return module_op2(b, name, "Add", scaled, module_weight(b, name, "bias"));
@@ -405,8 +412,9 @@ sdx_id sdx_build_first_token(sdx_builder *b, const char *name, sdx_id x)
     return x;
 }
 
-/* log(1 + relu(x)) never decreases and is 0 at 0, so it may follow the maximum over tokens instead of preceding it:
- * three passes over [B, V] in place of [B, S, V]. Padding counts as 0, as Formal et al. 2021 (SPLADE v2) have it. */
+/* log(1 + relu(x)) never decreases and is 0 at 0, so it may follow the maximum over tokens instead of preceding
+ * it: three passes over [B, V] in place of [B, S, V]. Padding counts as 0, as Formal et al. 2021 (SPLADE v2)
+ * have it. */
 void sdx_build_splade(sdx_builder *b, sdx_id logits, sdx_id mask)
 {
     const int64_t last = -1, row_major[] = {1, 0}, any[] = {SDX_NONZERO};

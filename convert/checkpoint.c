@@ -12,7 +12,8 @@
 
 #include "../base/memory.h"
 
-typedef sdx_status (*read_fn)(sdx_checkpoint *checkpoint, const unsigned char *data, size_t size, sdx_error *err);
+typedef sdx_status (*read_fn)(sdx_checkpoint *checkpoint, const unsigned char *data, size_t size,
+                              sdx_error *err);
 
 typedef struct source {
     const char *file;
@@ -71,7 +72,8 @@ sdx_status sdx_checkpoint_add(sdx_checkpoint *c, const char *name, size_t length
                               sdx_error *err)
 {
     if (!length || length > MAX_NAME || memchr(name, 0, length))
-        return sdx_fail(err, SDX_ERR_FILE, "a tensor's name is empty, longer than %d bytes or holds a NUL", MAX_NAME);
+        return sdx_fail(err, SDX_ERR_FILE, "a tensor's name is empty, longer than %d bytes or holds a NUL",
+                        MAX_NAME);
     if (sdx_map_get(&c->index, name, length, -1) >= 0)
         return sdx_fail(err, SDX_ERR_FILE, "two tensors are called \"%.*s\"", (int)length, name);
     char *copy = sdx_arena_strndup(&c->arena, name, length);
@@ -82,7 +84,7 @@ sdx_status sdx_checkpoint_add(sdx_checkpoint *c, const char *name, size_t length
     return SDX_OK;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------------------- */
 
 static sdx_status read_file(sdx_checkpoint *c, const char *name, read_fn read, sdx_error *err)
 {
@@ -109,20 +111,24 @@ static sdx_status read_shards(sdx_checkpoint *c, json_t *map, read_fn read, sdx_
     sdx_status status = SDX_OK;
     const char *name;
     json_t *value;
-    json_object_foreach (map, name, value) {
+    json_object_foreach(map, name, value)
+    {
         const char *file = json_string_value(value);
         size_t length = json_string_length(value);
         if (!file || !length || strchr(file, '/') || !strcmp(file, ".") || !strcmp(file, "..")) {
-            status = sdx_fail(err, SDX_ERR_FILE, "the shard of tensor \"%.200s\" must be a file of this folder", name);
+            status = sdx_fail(err, SDX_ERR_FILE, "the shard of tensor \"%.200s\" must be a file of this folder",
+                              name);
             goto done;
         }
         if (sdx_map_get(&seen, file, length, 0)) continue;
         TRY_GOTO(sdx_map_put(&seen, file, length, 1) ? SDX_OK : sdx_fail_memory(err, length));
         TRY_GOTO(read_file(c, file, read, err));
     }
-    json_object_foreach (map, name, value) {
+    json_object_foreach(map, name, value)
+    {
         if (sdx_map_get(&c->index, name, strlen(name), -1) >= 0) continue;
-        status = sdx_fail(err, SDX_ERR_FILE, "tensor \"%.200s\" is not in %.200s", name, json_string_value(value));
+        status =
+            sdx_fail(err, SDX_ERR_FILE, "tensor \"%.200s\" is not in %.200s", name, json_string_value(value));
         goto done;
     }
 done:
@@ -155,12 +161,13 @@ static sdx_status read_folder(sdx_checkpoint *c, sdx_error *err)
         if (!path) return sdx_fail_memory(err, strlen(c->folder));
         bool exists = sdx_file_exists(path);
         sdx_status status = SDX_OK;
-        if (exists) status = s->is_index ? read_index(c, path, s->read, err) : read_file(c, s->file, s->read, err);
+        if (exists)
+            status = s->is_index ? read_index(c, path, s->read, err) : read_file(c, s->file, s->read, err);
         free(path);
         if (exists) return status;
     }
-    return sdx_fail(err, SDX_ERR_FILE, "%s: holds no model.safetensors or pytorch_model.bin (or an index of shards)",
-                    c->folder);
+    return sdx_fail(err, SDX_ERR_FILE,
+                    "%s: holds no model.safetensors or pytorch_model.bin (or an index of shards)", c->folder);
 }
 
 sdx_status sdx_checkpoint_open(const char *folder, sdx_checkpoint **out, sdx_error *err)
@@ -176,9 +183,10 @@ sdx_status sdx_checkpoint_open(const char *folder, sdx_checkpoint **out, sdx_err
     return SDX_OK;
 }
 
-/* ---- finding ----------------------------------------------------------------------------------------------- */
+/* ---- finding --------------------------------------------------------------------------------------------- */
 
-static const sdx_tensor *find_exact(const sdx_checkpoint *c, const char *prefix, const char *name, const char *old)
+static const sdx_tensor *find_exact(const sdx_checkpoint *c, const char *prefix, const char *name,
+                                    const char *old)
 {
     char key[MAX_NAME];
     size_t length = strlen(name);
@@ -213,13 +221,14 @@ sdx_status sdx_checkpoint_get(const sdx_checkpoint *c, const char *name, int ran
     const sdx_tensor *t = sdx_checkpoint_find(c, name);
     if (!t) return sdx_fail(err, SDX_ERR_FILE, "%s: the checkpoint has no tensor \"%s\"", c->folder, name);
     if (!sdx_dtype_is_float(t->dtype))
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: tensor \"%s\" holds %s, not floating point numbers", c->folder,
-                        name, sdx_dtype_name(t->dtype));
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: tensor \"%s\" holds %s, not floating point numbers",
+                        c->folder, name, sdx_dtype_name(t->dtype));
     sdx_shape expected = sdx_shape_make(rank, dim), found = sdx_tensor_shape(t);
     if (!sdx_shape_same(&expected, &found)) {
         char a[SDX_SHAPE_TEXT], b[SDX_SHAPE_TEXT];
-        return sdx_fail(err, SDX_ERR_FILE, "%s: tensor \"%s\" has shape %s where config.json makes it %s", c->folder,
-                        name, sdx_shape_format(&found, a, sizeof a), sdx_shape_format(&expected, b, sizeof b));
+        return sdx_fail(err, SDX_ERR_FILE, "%s: tensor \"%s\" has shape %s where config.json makes it %s",
+                        c->folder, name, sdx_shape_format(&found, a, sizeof a),
+                        sdx_shape_format(&expected, b, sizeof b));
     }
     *out = t;
     return SDX_OK;
@@ -239,7 +248,7 @@ void sdx_checkpoint_release(const sdx_checkpoint *c, const sdx_tensor *t)
     }
 }
 
-/* ---- converting -------------------------------------------------------------------------------------------- */
+/* ---- converting ------------------------------------------------------------------------------------------ */
 
 void sdx_weight_load(const sdx_tensor *t, int64_t from, int64_t n, float *out)
 {

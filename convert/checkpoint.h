@@ -3,7 +3,8 @@
  *   safetensors.c   model.safetensors, or shards named by model.safetensors.index.json
  *   torch_zip.c     pytorch_model.bin, or shards named by pytorch_model.bin.index.json
  *
- * Files stay mapped: a tensor's data points into the mapping, at any alignment, until the checkpoint is closed. */
+ * Files stay mapped: a tensor's data points into the mapping, at any alignment, until the checkpoint is closed.
+ */
 #ifndef SDX_CONVERT_CHECKPOINT_H
 #define SDX_CONVERT_CHECKPOINT_H
 
@@ -27,7 +28,8 @@ typedef struct sdx_checkpoint {
 sdx_status sdx_checkpoint_open(const char *folder, sdx_checkpoint **out, sdx_error *err);
 void sdx_checkpoint_close(sdx_checkpoint *checkpoint);
 
-/* The tensor called name, prefix + name, or by TensorFlow's old LayerNorm names (gamma, beta); NULL if absent. */
+/* The tensor called name, prefix + name, or by TensorFlow's old LayerNorm names (gamma, beta); NULL if absent.
+ */
 const sdx_tensor *sdx_checkpoint_find(const sdx_checkpoint *checkpoint, const char *name);
 /* The same, with a sentence when it is absent, is no float type or has another shape. */
 sdx_status sdx_checkpoint_get(const sdx_checkpoint *checkpoint, const char *name, int rank, const int64_t *dim,
@@ -38,14 +40,16 @@ void sdx_checkpoint_release(const sdx_checkpoint *checkpoint, const sdx_tensor *
 /* Elements [from, from + n) of a float tensor as float32. */
 void sdx_weight_load(const sdx_tensor *tensor, int64_t from, int64_t n, float *out);
 
-/* ---- for the readers --------------------------------------------------------------------------------------- */
+/* ---- for the readers ------------------------------------------------------------------------------------- */
 
 /* Takes a tensor in; a name that is already there is an error. */
-sdx_status sdx_checkpoint_add(sdx_checkpoint *checkpoint, const char *name, size_t length, const sdx_tensor *tensor,
-                              sdx_error *err);
+sdx_status sdx_checkpoint_add(sdx_checkpoint *checkpoint, const char *name, size_t length,
+                              const sdx_tensor *tensor, sdx_error *err);
 /* Both read one file's bytes, which must outlive the checkpoint; messages come without the path. */
-sdx_status sdx_safetensors_read(sdx_checkpoint *checkpoint, const unsigned char *data, size_t size, sdx_error *err);
-sdx_status sdx_torch_zip_read(sdx_checkpoint *checkpoint, const unsigned char *data, size_t size, sdx_error *err);
+sdx_status sdx_safetensors_read(sdx_checkpoint *checkpoint, const unsigned char *data, size_t size,
+                                sdx_error *err);
+sdx_status sdx_torch_zip_read(sdx_checkpoint *checkpoint, const unsigned char *data, size_t size,
+                              sdx_error *err);
 /* An empty checkpoint, for readers and tests. */
 sdx_status sdx_checkpoint_create(const char *folder, sdx_checkpoint **out, sdx_error *err);
 

@@ -30,13 +30,16 @@ sdx_status sdx_config_open(const char *path, sdx_config *out, sdx_error *err)
     if (status == SDX_OK) {
         json_error_t why;
         c.json = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
-        if (!c.json) status = sdx_fail(err, SDX_ERR_FILE, "%s: line %d: %s", c.path, why.line, why.text);
+        if (!c.json)
+            status = sdx_fail(err, SDX_ERR_FILE, "%s: line %d: %s", c.path, why.line, why.text);
         else if (!json_is_object((json_t *)c.json))
             status = sdx_fail(err, SDX_ERR_FILE, "%s: is no JSON object", c.path);
     }
     free(text);
-    if (status == SDX_OK) *out = c;
-    else sdx_config_close(&c);
+    if (status == SDX_OK)
+        *out = c;
+    else
+        sdx_config_close(&c);
     return status;
 }
 
@@ -64,11 +67,13 @@ static json_t *find(const sdx_config *c, const char *key)
     return json_is_null(value) ? NULL : value;
 }
 
-static sdx_status read_field(const sdx_config *c, const sdx_config_field *f, sdx_settings *settings, sdx_error *err)
+static sdx_status read_field(const sdx_config *c, const sdx_config_field *f, sdx_settings *settings,
+                             sdx_error *err)
 {
     json_t *value = find(c, f->key);
     int64_t n = value ? json_integer_value(value) : f->missing;
-    if (!value && f->missing == SDX_REQUIRED) return sdx_fail(err, SDX_ERR_FILE, "%s: has no \"%s\"", c->path, f->key);
+    if (!value && f->missing == SDX_REQUIRED)
+        return sdx_fail(err, SDX_ERR_FILE, "%s: has no \"%s\"", c->path, f->key);
     if (value && (!json_is_integer(value) || n < 1 || n > f->limit))
         return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a whole number from 1 to %lld", c->path, f->key,
                         (long long)f->limit);
@@ -83,7 +88,8 @@ sdx_status sdx_config_read_fields(const sdx_config *c, const sdx_config_field *f
     return SDX_OK;
 }
 
-sdx_status sdx_config_read_real(const sdx_config *c, const char *key, double missing, double *out, sdx_error *err)
+sdx_status sdx_config_read_real(const sdx_config *c, const char *key, double missing, double *out,
+                                sdx_error *err)
 {
     json_t *value = find(c, key);
     double x = value ? json_number_value(value) : missing;
@@ -102,8 +108,9 @@ sdx_status sdx_config_read_activation(const sdx_config *c, const char *key, sdx_
         *out = activations[i].activation;
         return SDX_OK;
     }
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"%s\" is \"%.40s\"; known are gelu, gelu_new, gelu_pytorch_tanh and relu",
-                    c->path, key, name ? name : "no string");
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                    "%s: \"%s\" is \"%.40s\"; known are gelu, gelu_new, gelu_pytorch_tanh and relu", c->path,
+                    key, name ? name : "no string");
 }
 
 bool sdx_config_read_bool(const sdx_config *c, const char *key, bool missing)
@@ -117,7 +124,8 @@ sdx_status sdx_config_read_labels(const sdx_config *c, int64_t *out, sdx_error *
     json_t *names = find(c, "id2label"), *number = find(c, "num_labels");
     json_int_t n = number ? json_integer_value(number) : names ? (json_int_t)json_object_size(names) : 2;
     if (n < 1 || n > MAX_LABELS)
-        return sdx_fail(err, SDX_ERR_FILE, "%s: the number of labels must be from 1 to %d", c->path, MAX_LABELS);
+        return sdx_fail(err, SDX_ERR_FILE, "%s: the number of labels must be from 1 to %d", c->path,
+                        MAX_LABELS);
     *out = n;
     return SDX_OK;
 }

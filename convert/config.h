@@ -39,16 +39,18 @@ const char *sdx_config_architecture(const sdx_config *config, size_t i);
 /* One whole number of config.json and where it goes. */
 typedef struct sdx_config_field {
     const char *key;
-    size_t offset;      /* of an int64_t in sdx_settings */
-    int64_t missing;    /* value when the key is absent; SDX_REQUIRED: an error */
-    int64_t limit;      /* values are in [1, limit] */
+    size_t offset;   /* of an int64_t in sdx_settings */
+    int64_t missing; /* value when the key is absent; SDX_REQUIRED: an error */
+    int64_t limit;   /* values are in [1, limit] */
 } sdx_config_field;
 #define SDX_REQUIRED (-1)
 
 sdx_status sdx_config_read_fields(const sdx_config *config, const sdx_config_field *field, size_t count,
                                   sdx_settings *settings, sdx_error *err);
-sdx_status sdx_config_read_real(const sdx_config *config, const char *key, double missing, double *out, sdx_error *err);
-sdx_status sdx_config_read_activation(const sdx_config *config, const char *key, sdx_activation *out, sdx_error *err);
+sdx_status sdx_config_read_real(const sdx_config *config, const char *key, double missing, double *out,
+                                sdx_error *err);
+sdx_status sdx_config_read_activation(const sdx_config *config, const char *key, sdx_activation *out,
+                                      sdx_error *err);
 bool sdx_config_read_bool(const sdx_config *config, const char *key, bool missing);
 /* num_labels, or the number of entries of id2label; 2 (Hugging Face's default) when neither is there. */
 sdx_status sdx_config_read_labels(const sdx_config *config, int64_t *out, sdx_error *err);

@@ -27,9 +27,18 @@ void sdx_reference_free(sdx_reference *r)
     free(r);
 }
 
-bool sdx_reference_is_sparse(const sdx_reference *r) { return r->splade; }
-int64_t sdx_reference_vocab_size(const sdx_reference *r) { return r->settings.vocab; }
-int64_t sdx_reference_positions(const sdx_reference *r) { return r->settings.positions; }
+bool sdx_reference_is_sparse(const sdx_reference *r)
+{
+    return r->splade;
+}
+int64_t sdx_reference_vocab_size(const sdx_reference *r)
+{
+    return r->settings.vocab;
+}
+int64_t sdx_reference_positions(const sdx_reference *r)
+{
+    return r->settings.positions;
+}
 
 sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t *ids, const int64_t *type_ids,
                              sdx_reference_result *out, sdx_error *err)
@@ -58,14 +67,28 @@ sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t
     return f.status;
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------------------- */
+
+/* Sparse vectors are made of a masked-LM head. */
+static sdx_status choose_task(sdx_reference *r, const sdx_convert_options *options, const char **task,
+                              sdx_error *err)
+{
+    const char *asked = options->task ? options->task : "auto";
+    bool sparse = !strcmp(asked, "sparse"),
+         fits = sparse || !strcmp(asked, "auto") || !strcmp(asked, "fill-mask");
+    r->splade = options->splade || sparse;
+    if (r->splade && !fits)
+        return sdx_fail(err, SDX_ERR_USAGE,
+                        "SPLADE vectors come from a masked language model, not from task \"%.60s\"", asked);
+    *task = r->splade ? "fill-mask" : asked;
+    return SDX_OK;
+}
 
 static sdx_status read_config(sdx_reference *r, const sdx_convert_options *options, sdx_error *err)
 {
     sdx_config config;
-    const char *task = options->task;
-    r->splade = options->splade || (task && !strcmp(task, "sparse"));
-    if (r->splade) task = "fill-mask";
+    const char *task = NULL;
+    TRY(choose_task(r, options, &task, err));
     TRY(sdx_config_open(options->checkpoint, &config, err));
     sdx_status status = sdx_family_find(&config, &r->family, err);
     if (status == SDX_OK) status = sdx_family_find_head(r->family, &config, task, &r->head, err);
@@ -82,12 +105,14 @@ static sdx_status read_folder(const sdx_convert_options *options, sdx_reference 
     if (status == SDX_OK) status = sdx_checkpoint_open(options->checkpoint, &r->checkpoint, err);
     if (status == SDX_OK)
         status = sdx_family_check(r->family, r->head, &r->settings, r->checkpoint, &r->parts, err);
-    if (status == SDX_OK) *out = r;
-    else sdx_reference_free(r);
+    if (status == SDX_OK)
+        *out = r;
+    else
+        sdx_reference_free(r);
     return status;
 }
 
-/* ---- building -------------------------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------------------- */
 
 static sdx_status set_number(sdx_model *model, const char *key, int64_t number, sdx_error *err)
 {
@@ -110,11 +135,8 @@ static sdx_status describe(sdx_model *model, const sdx_reference *r, int opset, 
 
 static sdx_status build(sdx_model *model, const sdx_reference *r, int opset, sdx_error *err)
 {
-    sdx_builder b = {.graph = model->graph,
-                     .checkpoint = r->checkpoint,
-                     .opset = opset,
-                     .splade = r->splade,
-                     .err = err};
+    sdx_builder b = {
+        .graph = model->graph, .checkpoint = r->checkpoint, .opset = opset, .splade = r->splade, .err = err};
     TRY(describe(model, r, opset, err));
     model->graph->name = r->family->model_type;
     r->head->build(&b, &r->settings, r->parts);
@@ -137,8 +159,8 @@ sdx_status sdx_convert_build(const sdx_convert_options *options, sdx_model **out
 {
     int opset = options->opset ? options->opset : DEFAULT_OPSET;
     if (opset < FIRST_OPSET || opset > LAST_OPSET)
-        return sdx_fail(err, SDX_ERR_USAGE, "opset %d is not offered; choose one from %d to %d", opset, FIRST_OPSET,
-                        LAST_OPSET);
+        return sdx_fail(err, SDX_ERR_USAGE, "opset %d is not offered; choose one from %d to %d", opset,
+                        FIRST_OPSET, LAST_OPSET);
     sdx_reference *r = NULL;
     sdx_model *model = NULL;
     TRY(read_folder(options, &r, err));

@@ -4,12 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const sdx_family sdx_family_bert;
-
 static const sdx_family *const families[] = {&sdx_family_bert};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
-/* ---- the table ------------------------------------------------------------------------------------------------ */
+/* ---- the table ------------------------------------------------------------------------------------------- */
 
 sdx_status sdx_family_find(const sdx_config *config, const sdx_family **out, sdx_error *err)
 {
@@ -24,8 +22,9 @@ sdx_status sdx_family_find(const sdx_config *config, const sdx_family **out, sdx
         if (n < sizeof known)
             n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", families[i]->model_type);
     }
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: models of type \"%.60s\" cannot be converted yet; known types: %s",
-                    config->path, type, known);
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                    "%s: models of type \"%.60s\" cannot be converted yet; known types: %s", config->path, type,
+                    known);
 }
 
 static const sdx_head *find_head(const sdx_family *family, const char *architecture, const char *task)
@@ -43,21 +42,23 @@ sdx_status sdx_family_find_head(const sdx_family *family, const sdx_config *conf
     if (task && !strcmp(task, "auto")) task = NULL;
     const char *architecture = task ? "" : sdx_config_architecture(config, 0);
     if (!architecture)
-        return sdx_fail(err, SDX_ERR_USAGE, "%s: names no architecture, so the task must be given", config->path);
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: names no architecture, so the task must be given",
+                        config->path);
     *out = find_head(family, architecture, task);
     if (*out) return SDX_OK;
     char known[512] = "";
     for (size_t i = 0, n = 0; i < family->n_head && n < sizeof known; i++)
-        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s (%s)", i ? ", " : "", family->head[i].architecture,
-                              family->head[i].task);
+        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s (%s)", i ? ", " : "",
+                              family->head[i].architecture, family->head[i].task);
     if (task)
-        return sdx_fail(err, SDX_ERR_USAGE, "%s: no task \"%.60s\" for models of type \"%s\"; there are %s", config->path,
-                        task, family->model_type, known);
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: architecture \"%.80s\" is unknown; known are %s; or give the task",
-                    config->path, architecture, known);
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: no task \"%.60s\" for models of type \"%s\"; there are %s",
+                        config->path, task, family->model_type, known);
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                    "%s: architecture \"%.80s\" is unknown; known are %s; or give the task", config->path,
+                    architecture, known);
 }
 
-/* ---- tensors --------------------------------------------------------------------------------------------------- */
+/* ---- tensors --------------------------------------------------------------------------------------------- */
 
 static int64_t size_of(const sdx_settings *s, char letter)
 {
@@ -78,10 +79,11 @@ static void make_spec(const sdx_tensor_row *row, const sdx_settings *s, int64_t 
     spec->row = row;
     spec->rank = (int)strlen(row->shape);
     for (int i = 0; i < spec->rank; i++) spec->dim[i] = size_of(s, row->shape[i]);
-    if (!star) snprintf(spec->name, sizeof spec->name, "%s", row->name);
+    if (!star)
+        snprintf(spec->name, sizeof spec->name, "%s", row->name);
     else
-        snprintf(spec->name, sizeof spec->name, "%.*s%lld%s", (int)(star - row->name), row->name, (long long)layer,
-                 star + 1);
+        snprintf(spec->name, sizeof spec->name, "%.*s%lld%s", (int)(star - row->name), row->name,
+                 (long long)layer, star + 1);
 }
 
 sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *s, unsigned parts,
@@ -90,7 +92,8 @@ sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *
     for (size_t first = 0, last; first < family->n_row; first = last) {
         /* Neighbouring rows with a '*' make up a layer: all of layer 0 comes before layer 1. */
         bool layered = strchr(family->row[first].name, '*') != NULL;
-        for (last = first; last < family->n_row && (strchr(family->row[last].name, '*') != NULL) == layered;) last++;
+        for (last = first; last < family->n_row && (strchr(family->row[last].name, '*') != NULL) == layered;)
+            last++;
         for (int64_t layer = 0; layer < (layered ? s->layers : 1); layer++) {
             for (size_t i = first; i < last; i++) {
                 sdx_tensor_spec spec;
@@ -108,7 +111,7 @@ unsigned sdx_family_parts(const sdx_head *head, const sdx_settings *settings)
     return head->required | head->optional | (settings->tied ? 0 : head->untied);
 }
 
-/* ---- checking -------------------------------------------------------------------------------------------------- */
+/* ---- checking -------------------------------------------------------------------------------------------- */
 
 typedef struct presence {
     const sdx_checkpoint *checkpoint;

@@ -40,6 +40,8 @@ typedef struct sdx_family {
     sdx_status (*read)(const sdx_config *config, sdx_settings *settings, sdx_error *err);
 } sdx_family;
 
+extern const sdx_family sdx_family_bert; /* arch/bert.c */
+
 /* By config.json's model_type; the failure lists what is known. */
 sdx_status sdx_family_find(const sdx_config *config, const sdx_family **out, sdx_error *err);
 /* By task, or (NULL or "auto") by config.json's architectures. */
@@ -61,7 +63,8 @@ sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *
                                   sdx_tensor_visitor visit, void *context, sdx_error *err);
 /* Parts a complete checkpoint of this head has. */
 unsigned sdx_family_parts(const sdx_head *head, const sdx_settings *settings);
-/* Sets the checkpoint's prefix, finds out which optional parts it has, and checks every tensor's presence and shape. */
+/* Sets the checkpoint's prefix, finds out which optional parts it has, and checks every tensor's presence and
+ * shape. */
 sdx_status sdx_family_check(const sdx_family *family, const sdx_head *head, const sdx_settings *settings,
                             sdx_checkpoint *checkpoint, unsigned *parts, sdx_error *err);
 

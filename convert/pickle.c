@@ -1,6 +1,6 @@
 /* pickle.c: see pickle.h. The instructions are those of CPython's Lib/pickletools.py, protocol 2, as far as
- * torch.save uses them; torch.load(weights_only=True) restricts itself likewise. Memory stays in proportion to the
- * pickle: each instruction makes at most one object, and tuples take over what was on the stack. */
+ * torch.save uses them; torch.load(weights_only=True) restricts itself likewise. Memory stays in proportion to
+ * the pickle: each instruction makes at most one object, and tuples take over what was on the stack. */
 #include "pickle.h"
 
 #include <stdio.h>
@@ -11,7 +11,7 @@
 typedef enum kind {
     NONE,
     MARK,
-    INT,  /* also booleans */
+    INT, /* also booleans */
     TEXT,
     LIST, /* also tuples */
     DICT,
@@ -31,9 +31,9 @@ typedef struct storage {
 struct object {
     kind kind;
     union {
-        int64_t number;        /* INT; GLOBAL: row of globals[] */
-        sdx_pickle_text text;  /* TEXT */
-        storage storage;       /* STORAGE */
+        int64_t number;       /* INT; GLOBAL: row of globals[] */
+        sdx_pickle_text text; /* TEXT */
+        storage storage;      /* STORAGE */
         sdx_pickle_tensor *tensor;
         struct {
             object **item; /* DICT: key, value, key, value, ... */
@@ -81,7 +81,7 @@ static sdx_status fail(machine *m, const char *what)
     return sdx_fail(m->err, SDX_ERR_FILE, "pickle, byte %zu: %s", m->at, what);
 }
 
-/* ---- objects and stack ------------------------------------------------------------------------------------- */
+/* ---- objects and stack ----------------------------------------------------------------------------------- */
 
 /* Room for one more pointer in an arena array; the old one is abandoned, as sizes double. */
 static bool reserve(sdx_arena *arena, object ***array, size_t used, size_t *capacity)
@@ -130,7 +130,8 @@ static sdx_status find_mark(machine *m, size_t *out)
 
 static sdx_status append(machine *m, object *list, object *item)
 {
-    if (!reserve(m->arena, &list->item, list->count, &list->capacity)) return sdx_fail_memory(m->err, sizeof item);
+    if (!reserve(m->arena, &list->item, list->count, &list->capacity))
+        return sdx_fail_memory(m->err, sizeof item);
     list->item[list->count++] = item;
     return SDX_OK;
 }
@@ -170,6 +171,12 @@ static sdx_status add_items(machine *m, size_t from, size_t marks, kind into)
     return SDX_OK;
 }
 
+/* The top `count` objects go into the container below them. */
+static sdx_status add_last(machine *m, size_t count, kind into)
+{
+    return count <= m->depth ? add_items(m, m->depth - count, 0, into) : fail(m, "the stack is empty");
+}
+
 static sdx_status add_marked(machine *m, kind into)
 {
     size_t from = 0;
@@ -177,7 +184,7 @@ static sdx_status add_marked(machine *m, kind into)
     return add_items(m, from, 1, into);
 }
 
-/* ---- reading operands --------------------------------------------------------------------------------------- */
+/* ---- reading operands ------------------------------------------------------------------------------------ */
 
 static sdx_status take(machine *m, size_t n, const unsigned char **out)
 {
@@ -250,7 +257,8 @@ static sdx_status push_global(machine *m)
     for (size_t i = 0; i < sizeof globals / sizeof *globals; i++)
         if (module.length + 1 + name.length == (size_t)n && !strcmp(globals[i].name, full))
             return push_new(m, (object){.kind = GLOBAL, .number = (int64_t)i});
-    return sdx_fail(m->err, SDX_ERR_UNSUPPORTED, "the pickle calls \"%s\", which a file of weights has no need of", full);
+    return sdx_fail(m->err, SDX_ERR_UNSUPPORTED,
+                    "the pickle calls \"%s\", which a file of weights has no need of", full);
 }
 
 static sdx_status memo_put(machine *m, size_t length_bytes)
@@ -271,7 +279,7 @@ static sdx_status memo_get(machine *m, size_t length_bytes)
     return push(m, m->memo[i]);
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------------------- */
+/* ---- tensors --------------------------------------------------------------------------------------------- */
 
 /* ('storage', class, key, location, elements): see torch/serialization.py, persistent_id. */
 static sdx_status load_storage(machine *m)
@@ -326,26 +334,28 @@ static sdx_status reduce(machine *m)
         return push_new(m, (object){.kind = DICT});
     case TENSOR_V2: return build_tensor(m, arguments);
     case PARAMETER: /* (tensor, requires_grad, hooks) */
-        if (!arguments->count || arguments->item[0]->kind != TENSOR) return fail(m, "a parameter without a tensor");
+        if (!arguments->count || arguments->item[0]->kind != TENSOR)
+            return fail(m, "a parameter without a tensor");
         return push(m, arguments->item[0]);
     case STORAGE_CLASS: break;
     }
     return fail(m, "a call of a storage class");
 }
 
-/* ---- the machine ----------------------------------------------------------------------------------------------- */
+/* ---- the machine ----------------------------------------------------------------------------------------- */
 
 static sdx_status step(machine *m)
 {
     const unsigned char *p = NULL;
     object *ignored = NULL;
     TRY(take(m, 1, &p));
+    /* clang-format off */
     switch (*p) {
     case 0x80: return take(m, 1, &p);                               /* PROTO */
     case '.': m->stopped = true; return SDX_OK;                     /* STOP */
     case '(': return push_new(m, (object){.kind = MARK});           /* MARK */
     case 'N': return push_new(m, (object){.kind = NONE});           /* NONE */
-    case 0x88: return push_new(m, (object){.kind = INT, .number = 1}); /* NEWTRUE */
+    case 0x88: return push_new(m, (object){.kind = INT, .number = 1});  /* NEWTRUE */
     case 0x89: return push_new(m, (object){.kind = INT});           /* NEWFALSE */
     case 'K': return push_number(m, 1);                             /* BININT1 */
     case 'M': return push_number(m, 2);                             /* BININT2 */
@@ -366,17 +376,17 @@ static sdx_status step(machine *m)
     case 't': return make_marked_tuple(m);                          /* TUPLE */
     case ']': return push_new(m, (object){.kind = LIST});           /* EMPTY_LIST */
     case '}': return push_new(m, (object){.kind = DICT});           /* EMPTY_DICT */
-    case 'a': return m->depth ? add_items(m, m->depth - 1, 0, LIST) : fail(m, "the stack is empty");     /* APPEND */
+    case 'a': return add_last(m, 1, LIST);                          /* APPEND */
     case 'e': return add_marked(m, LIST);                           /* APPENDS */
-    case 's': return m->depth > 1 ? add_items(m, m->depth - 2, 0, DICT) : fail(m, "the stack is empty"); /* SETITEM */
+    case 's': return add_last(m, 2, DICT);                          /* SETITEM */
     case 'u': return add_marked(m, DICT);                           /* SETITEMS */
     case 'Q': return load_storage(m);                               /* BINPERSID */
     case 'R': return reduce(m);                                     /* REDUCE */
     case 'b': return pop(m, &ignored);                              /* BUILD: attributes of a dictionary */
-    default:
-        return sdx_fail(m->err, SDX_ERR_UNSUPPORTED, "pickle, byte %zu: instruction 0x%02x is not used by files of weights",
-                        m->at - 1, *p);
     }
+    /* clang-format on */
+    return sdx_fail(m->err, SDX_ERR_UNSUPPORTED,
+                    "pickle, byte %zu: instruction 0x%02x is not used by files of weights", m->at - 1, *p);
 }
 
 static sdx_status collect(machine *m, const object *dict, sdx_pickle_tensor **out, size_t *count)

@@ -1,5 +1,5 @@
-/* pickle.h: reads the data.pkl of a PyTorch checkpoint without executing anything: a pickle is a program, and this
- * machine knows only the instructions that build dictionaries of tensors. */
+/* pickle.h: reads the data.pkl of a PyTorch checkpoint without executing anything: a pickle is a program, and
+ * this machine knows only the instructions that build dictionaries of tensors. */
 #ifndef SDX_CONVERT_PICKLE_H
 #define SDX_CONVERT_PICKLE_H
 

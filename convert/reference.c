@@ -1,5 +1,5 @@
-/* reference.c: see reference.h. Weights are read once, in the order they are stored: each row of a matrix meets all
- * tokens before the next, and the pages of a matrix are given back when it is done. */
+/* reference.c: see reference.h. Weights are read once, in the order they are stored: each row of a matrix meets
+ * all tokens before the next, and the pages of a matrix are given back when it is done. */
 #include "reference.h"
 
 #include <math.h>
@@ -43,12 +43,12 @@ static double load(const sdx_tensor *t, int64_t i)
     return x;
 }
 
-/* ---- matrices --------------------------------------------------------------------------------------------------- */
+/* ---- matrices -------------------------------------------------------------------------------------------- */
 
 typedef struct product {
     const sdx_tensor *weight, *bias; /* [out, in], [out] */
-    const double *x;                 /* [rows / LANES, in, LANES]: a row is a lane, so that a weight meets 8 at once */
-    double *y;                       /* [rows, out] */
+    const double *x; /* [rows / LANES, in, LANES]: a row is a lane, so that a weight meets 8 at once */
+    double *y;       /* [rows, out] */
     int64_t rows, in, out;
 } product;
 
@@ -84,7 +84,8 @@ static double *interleave(sdx_forward *f, const double *x, int64_t rows, int64_t
     return out;
 }
 
-static double *multiply(sdx_forward *f, const sdx_tensor *weight, const sdx_tensor *bias, const double *x, int64_t rows)
+static double *multiply(sdx_forward *f, const sdx_tensor *weight, const sdx_tensor *bias, const double *x,
+                        int64_t rows)
 {
     if (f->status != SDX_OK) return NULL;
     product p = {.weight = weight, .bias = bias, .rows = rows, .in = weight->dim[1], .out = weight->dim[0]};
@@ -108,7 +109,7 @@ double *sdx_forward_linear(sdx_forward *f, const char *name, const double *x, in
     return multiply(f, w, b, x, rows);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------------------ */
 
 void sdx_forward_layer_norm(sdx_forward *f, const char *name, double *x, int64_t rows, double epsilon)
 {
@@ -164,7 +165,7 @@ void sdx_forward_add_embedding(sdx_forward *f, const char *name, const int64_t *
     }
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------------------- */
 
 static void softmax(double *x, int64_t n)
 {

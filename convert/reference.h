@@ -1,8 +1,9 @@
-/* reference.h: the same models once more, computed straight from the checkpoint: plain loops in double precision,
- * no graph, no kernels. What the converter checks its graphs against.
+/* reference.h: the same models once more, computed straight from the checkpoint: plain loops in double
+ * precision, no graph, no kernels. What the converter checks its graphs against.
  *
- * One sequence without padding. As with the builder, the first failure sticks in `status` and the layers after it
- * return NULL, so that a description reads without error handling. Arrays are row-major doubles in the arena. */
+ * One sequence without padding. As with the builder, the first failure sticks in `status` and the layers after
+ * it return NULL, so that a description reads without error handling. Arrays are row-major doubles in the
+ * arena. */
 #ifndef SDX_CONVERT_REFERENCE_H
 #define SDX_CONVERT_REFERENCE_H
 
@@ -15,10 +16,10 @@ typedef struct sdx_forward {
     sdx_arena *arena;
     int threads;
     bool splade;
-    int64_t count; /* tokens: S */
+    int64_t count;                 /* tokens: S */
     const int64_t *ids, *type_ids; /* [S] */
-    char scope[128]; /* stands before every name given */
-    int rank;        /* of the result, batch left out */
+    char scope[128];               /* stands before every name given */
+    int rank;                      /* of the result, batch left out */
     int64_t dim[SDX_MAX_RANK];
     sdx_status status;
     sdx_error *err;
@@ -30,7 +31,8 @@ double *sdx_forward_alloc(sdx_forward *f, int64_t count); /* zeros */
 /* y [rows, out] = x [rows, in] W^T + b, W and b being name.weight and name.bias */
 double *sdx_forward_linear(sdx_forward *f, const char *name, const double *x, int64_t rows);
 /* The same with W and b under names of their own. */
-double *sdx_forward_product(sdx_forward *f, const char *weight, const char *bias, const double *x, int64_t rows);
+double *sdx_forward_product(sdx_forward *f, const char *weight, const char *bias, const double *x,
+                            int64_t rows);
 /* In place: */
 void sdx_forward_layer_norm(sdx_forward *f, const char *name, double *x, int64_t rows, double epsilon);
 void sdx_forward_activation(sdx_forward *f, double *x, int64_t count, sdx_activation kind);

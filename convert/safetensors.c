@@ -2,8 +2,8 @@
  *
  *   u64 little-endian N | N bytes of JSON: name -> {dtype, shape, data_offsets: [begin, end]} | data
  *
- * Checked as its authors' reader does: the tensors, in order of their offsets, cover the data without gap or overlap,
- * so that no byte means two things; names are unique; shape and dtype give exactly the length. */
+ * Checked as its authors' reader does: the tensors, in order of their offsets, cover the data without gap or
+ * overlap, so that no byte means two things; names are unique; shape and dtype give exactly the length. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +44,8 @@ static sdx_status read_shape(json_t *json, sdx_shape *shape, const char *name, s
     for (size_t i = 0; i < rank; i++) {
         json_t *dim = json_array_get(json, i);
         if (!json_is_integer(dim) || json_integer_value(dim) < 0)
-            return sdx_fail(err, SDX_ERR_FILE, "tensor \"%.200s\": a size of the shape is no natural number", name);
+            return sdx_fail(err, SDX_ERR_FILE, "tensor \"%.200s\": a size of the shape is no natural number",
+                            name);
         shape->dim[i] = json_integer_value(dim);
     }
     return SDX_OK;
@@ -57,7 +58,8 @@ static sdx_status read_offsets(json_t *json, size_t size, span *s, sdx_error *er
         return sdx_fail(err, SDX_ERR_FILE, "tensor \"%.200s\": data_offsets is no pair of numbers", s->name);
     json_int_t b = json_integer_value(begin), e = json_integer_value(end);
     if (b < 0 || e < b || (uint64_t)e > size)
-        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%.200s\": data_offsets [%lld, %lld] lie outside the %zu bytes of data",
+        return sdx_fail(err, SDX_ERR_FILE,
+                        "tensor \"%.200s\": data_offsets [%lld, %lld] lie outside the %zu bytes of data",
                         s->name, (long long)b, (long long)e, size);
     s->begin = (uint64_t)b;
     s->end = (uint64_t)e;
@@ -71,14 +73,16 @@ static sdx_status read_tensor(sdx_checkpoint *c, json_t *entry, const unsigned c
     const char *type = json_string_value(json_object_get(entry, "dtype"));
     sdx_dtype dtype = find_dtype(type);
     if (dtype == SDX_UNDEFINED)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "tensor \"%.200s\": unknown dtype \"%.40s\"", s->name, type ? type : "");
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "tensor \"%.200s\": unknown dtype \"%.40s\"", s->name,
+                        type ? type : "");
     TRY(read_shape(json_object_get(entry, "shape"), &shape, s->name, err));
     TRY(read_offsets(json_object_get(entry, "data_offsets"), size, s, err));
     size_t bytes;
     char text[SDX_TENSOR_TEXT];
     if (!sdx_tensor_size(dtype, &shape, &bytes) || bytes != s->end - s->begin)
-        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%.200s\": %s does not take the %llu bytes its data_offsets give it",
-                        s->name, sdx_tensor_format(dtype, &shape, text, sizeof text),
+        return sdx_fail(err, SDX_ERR_FILE,
+                        "tensor \"%.200s\": %s does not take the %llu bytes its data_offsets give it", s->name,
+                        sdx_tensor_format(dtype, &shape, text, sizeof text),
                         (unsigned long long)(s->end - s->begin));
     sdx_tensor tensor = sdx_tensor_make(dtype, &shape, data + s->begin);
     return sdx_checkpoint_add(c, s->name, strlen(s->name), &tensor, err);
@@ -97,14 +101,16 @@ static sdx_status check_cover(span *s, size_t n, size_t size, sdx_error *err)
     uint64_t at = 0;
     for (size_t i = 0; i < n; at = s[i++].end)
         if (s[i].begin != at)
-            return sdx_fail(err, SDX_ERR_FILE, "tensor \"%.200s\" begins at byte %llu of the data, %s the one before it",
-                            s[i].name, (unsigned long long)s[i].begin, s[i].begin < at ? "inside" : "with a gap after");
+            return sdx_fail(
+                err, SDX_ERR_FILE, "tensor \"%.200s\" begins at byte %llu of the data, %s the one before it",
+                s[i].name, (unsigned long long)s[i].begin, s[i].begin < at ? "inside" : "with a gap after");
     if (at == size) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_FILE, "the tensors take %llu bytes, but %zu follow the header", (unsigned long long)at,
-                    size);
+    return sdx_fail(err, SDX_ERR_FILE, "the tensors take %llu bytes, but %zu follow the header",
+                    (unsigned long long)at, size);
 }
 
-static sdx_status read_header(sdx_checkpoint *c, json_t *root, const unsigned char *data, size_t size, sdx_error *err)
+static sdx_status read_header(sdx_checkpoint *c, json_t *root, const unsigned char *data, size_t size,
+                              sdx_error *err)
 {
     if (!json_is_object(root)) return sdx_fail(err, SDX_ERR_FILE, "the header is no JSON object");
     span *spans = sdx_calloc(json_object_size(root), sizeof *spans);
@@ -113,7 +119,8 @@ static sdx_status read_header(sdx_checkpoint *c, json_t *root, const unsigned ch
     size_t n = 0;
     const char *name;
     json_t *entry;
-    json_object_foreach (root, name, entry) {
+    json_object_foreach(root, name, entry)
+    {
         if (!strcmp(name, "__metadata__")) continue;
         spans[n].name = name;
         TRY_GOTO(read_tensor(c, entry, data, size, &spans[n++], err));
@@ -127,10 +134,12 @@ done:
 sdx_status sdx_safetensors_read(sdx_checkpoint *c, const unsigned char *file, size_t size, sdx_error *err)
 {
     uint64_t length = 0;
-    if (size < HEADER_LENGTH) return sdx_fail(err, SDX_ERR_FILE, "%zu bytes are too few for a safetensors file", size);
+    if (size < HEADER_LENGTH)
+        return sdx_fail(err, SDX_ERR_FILE, "%zu bytes are too few for a safetensors file", size);
     for (int i = 0; i < HEADER_LENGTH; i++) length |= (uint64_t)file[i] << 8 * i;
     if (length > size - HEADER_LENGTH || length > MAX_HEADER)
-        return sdx_fail(err, SDX_ERR_FILE, "the header claims %llu bytes; the file has %zu (and 100 MB is the limit)",
+        return sdx_fail(err, SDX_ERR_FILE,
+                        "the header claims %llu bytes; the file has %zu (and 100 MB is the limit)",
                         (unsigned long long)length, size);
     const char *text = (const char *)file + HEADER_LENGTH;
     json_error_t why;

@@ -1,5 +1,5 @@
-/* synthetic.c: see synthetic.h. The tensors are those the family's table lists for config.json's architecture, so a
- * new family needs nothing here. */
+/* synthetic.c: see synthetic.h. The tensors are those the family's table lists for config.json's architecture,
+ * so a new family needs nothing here. */
 #include "synthetic.h"
 
 #include <errno.h>
@@ -20,13 +20,13 @@ typedef struct job {
     const sdx_head *head;
     sdx_settings settings;
     unsigned parts;
-    size_t bytes; /* of data so far */
+    size_t bytes;   /* of data so far */
     uint64_t index; /* of the tensor */
     sdx_buffer header;
     sdx_writer writer;
 } job;
 
-/* ---- numbers ---------------------------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------------------- */
 
 /* splitmix64 (Steele, Lea, Flood 2014) */
 static uint64_t next_random(uint64_t *state)
@@ -37,11 +37,13 @@ static uint64_t next_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
-/* Nearly normal, mean 0, deviation 1: four 16-bit uniforms summed (Irwin-Hall). No libm, so the same everywhere. */
+/* Nearly normal, mean 0, deviation 1: four 16-bit uniforms summed (Irwin-Hall). No libm, so the same
+ * everywhere. */
 static float next_normal(uint64_t *state)
 {
     uint64_t r = next_random(state);
-    int sum = (int)(r & 0xffff) + (int)(r >> 16 & 0xffff) + (int)(r >> 32 & 0xffff) + (int)(r >> 48) - 2 * 0xffff;
+    int sum =
+        (int)(r & 0xffff) + (int)(r >> 16 & 0xffff) + (int)(r >> 32 & 0xffff) + (int)(r >> 48) - 2 * 0xffff;
     return (float)sum * (1.7320508f / 65536);
 }
 
@@ -67,7 +69,7 @@ static size_t encode(float x, sdx_dtype dtype, unsigned char *out)
     return sizeof half;
 }
 
-/* ---- model.safetensors ------------------------------------------------------------------------------------------- */
+/* ---- model.safetensors ----------------------------------------------------------------------------------- */
 
 static sdx_status put_header(void *context, const sdx_tensor_spec *spec, sdx_error *err)
 {
@@ -117,7 +119,7 @@ static sdx_status put_tensors(void *context, sdx_error *err)
     return sdx_family_each_tensor(j->family, &j->settings, j->parts, put_data, j, err);
 }
 
-/* ---- the small files ---------------------------------------------------------------------------------------------- */
+/* ---- the small files ------------------------------------------------------------------------------------- */
 
 static sdx_status put_config(void *context, sdx_error *err)
 {
@@ -142,12 +144,18 @@ static void put_token(sdx_writer *w, int64_t id, int64_t first_special)
     enum { FIRST = '!', LAST = '~', N = LAST - FIRST + 1 };
     char text[32];
     int64_t rest = id - first_special - 4;
-    if (id == 0) snprintf(text, sizeof text, "[PAD]");
-    else if (id < first_special) snprintf(text, sizeof text, "[unused%d]", (int)id - 1);
-    else if (rest < 0) snprintf(text, sizeof text, "%s", special[id - first_special]);
-    else if (rest < N) snprintf(text, sizeof text, "%c", (char)(FIRST + rest));
-    else if (rest < 2 * N) snprintf(text, sizeof text, "##%c", (char)(FIRST + rest - N));
-    else snprintf(text, sizeof text, "word%d", (int)rest);
+    if (id == 0)
+        snprintf(text, sizeof text, "[PAD]");
+    else if (id < first_special)
+        snprintf(text, sizeof text, "[unused%d]", (int)id - 1);
+    else if (rest < 0)
+        snprintf(text, sizeof text, "%s", special[id - first_special]);
+    else if (rest < N)
+        snprintf(text, sizeof text, "%c", (char)(FIRST + rest));
+    else if (rest < 2 * N)
+        snprintf(text, sizeof text, "##%c", (char)(FIRST + rest - N));
+    else
+        snprintf(text, sizeof text, "word%d", (int)rest);
     sdx_writer_put(w, text, strlen(text));
     sdx_writer_put(w, "\n", 1);
 }
@@ -156,7 +164,8 @@ static sdx_status put_vocabulary(void *context, sdx_error *err)
 {
     job *j = context;
     (void)err;
-    for (int64_t id = 0; id < j->settings.vocab; id++) put_token(&j->writer, id, j->settings.vocab >= 1000 ? 100 : 1);
+    for (int64_t id = 0; id < j->settings.vocab; id++)
+        put_token(&j->writer, id, j->settings.vocab >= 1000 ? 100 : 1);
     return SDX_OK;
 }
 
@@ -165,14 +174,15 @@ static sdx_status put_tokenizer(void *context, sdx_error *err)
     job *j = context;
     char text[256];
     (void)err;
-    int n = snprintf(text, sizeof text,
-                     "{\"tokenizer_class\": \"BertTokenizer\", \"do_lower_case\": true, \"model_max_length\": %lld}\n",
-                     (long long)j->settings.positions);
+    int n = snprintf(
+        text, sizeof text,
+        "{\"tokenizer_class\": \"BertTokenizer\", \"do_lower_case\": true, \"model_max_length\": %lld}\n",
+        (long long)j->settings.positions);
     sdx_writer_put(&j->writer, text, (size_t)n);
     return SDX_OK;
 }
 
-/* ---- the folder ------------------------------------------------------------------------------------------------------ */
+/* ---- the folder ------------------------------------------------------------------------------------------ */
 
 static const struct {
     const char *name;
@@ -218,7 +228,8 @@ sdx_status sdx_synthetic_write(const sdx_synthetic_options *options, sdx_error *
     if (mkdir(options->folder, 0777) && errno != EEXIST)
         return sdx_fail(err, SDX_ERR_FILE, "%s: cannot make the folder: %s", options->folder, strerror(errno));
     sdx_status status = SDX_OK;
-    for (size_t i = 0; i < sizeof files / sizeof *files && status == SDX_OK; i++) status = write_file(&j, i, err);
+    for (size_t i = 0; i < sizeof files / sizeof *files && status == SDX_OK; i++)
+        status = write_file(&j, i, err);
     sdx_buffer_fini(&j.header);
     return status;
 }

@@ -14,8 +14,8 @@ typedef struct sdx_synthetic_options {
     sdx_dtype dtype; /* SDX_F32, SDX_F16 or SDX_BF16 */
 } sdx_synthetic_options;
 
-/* Writes config.json, model.safetensors, vocab.txt and tokenizer_config.json. The same options give the same bytes on
- * every machine; memory stays at one buffer whatever the size. */
+/* Writes config.json, model.safetensors, vocab.txt and tokenizer_config.json. The same options give the same
+ * bytes on every machine; memory stays at one buffer whatever the size. */
 sdx_status sdx_synthetic_write(const sdx_synthetic_options *options, sdx_error *err);
 
 #endif

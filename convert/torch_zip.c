@@ -1,5 +1,6 @@
-/* torch_zip.c: pytorch_model.bin as torch.save has written it since 1.6: a zip archive with <root>/data.pkl, a pickle
- * of the dictionary, and <root>/data/<key>, one raw storage each (torch/csrc/jit/serialization, "torch zip"). */
+/* torch_zip.c: pytorch_model.bin as torch.save has written it since 1.6: a zip archive with <root>/data.pkl, a
+ * pickle of the dictionary, and <root>/data/<key>, one raw storage each (torch/csrc/jit/serialization, "torch
+ * zip"). */
 #include <stdio.h>
 #include <string.h>
 
@@ -63,8 +64,8 @@ static bool is_contiguous(const sdx_pickle_tensor *t)
 }
 
 /* A row-major copy in the arena; both count and every index are known to be in range. */
-static sdx_status gather(sdx_checkpoint *c, const sdx_pickle_tensor *t, const unsigned char *from, int64_t count,
-                         const void **out, sdx_error *err)
+static sdx_status gather(sdx_checkpoint *c, const sdx_pickle_tensor *t, const unsigned char *from,
+                         int64_t count, const void **out, sdx_error *err)
 {
     size_t size = sdx_dtype_size(t->dtype);
     unsigned char *copy = sdx_arena_array(&c->arena, (size_t)count, size);
@@ -124,8 +125,9 @@ static sdx_status read_archive(sdx_checkpoint *c, archive *a, sdx_arena *scratch
 sdx_status sdx_torch_zip_read(sdx_checkpoint *c, const unsigned char *data, size_t size, sdx_error *err)
 {
     if (size < 4 || memcmp(data, "PK", 2))
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "is not a zip archive; files from before PyTorch 1.6 (or pickles of "
-                                                  "whole models) must be loaded and saved again with a newer PyTorch");
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                        "is not a zip archive; files from before PyTorch 1.6 (or pickles of "
+                        "whole models) must be loaded and saved again with a newer PyTorch");
     archive a = {0};
     sdx_arena scratch;
     sdx_arena_init(&scratch);

@@ -1,6 +1,6 @@
-/* zip.c: see zip.h. After PKWARE's APPNOTE.TXT 6.3.9: the end record (4.3.16) is searched from the back, it leads to
- * the central directory (4.3.12), each row of which leads to a local header (4.3.7) with the data behind it. Sizes
- * of 4 GB and more stand in the Zip64 records and extra fields (4.3.14, 4.5.3). */
+/* zip.c: see zip.h. After PKWARE's APPNOTE.TXT 6.3.9: the end record (4.3.16) is searched from the back, it
+ * leads to the central directory (4.3.12), each row of which leads to a local header (4.3.7) with the data
+ * behind it. Sizes of 4 GB and more stand in the Zip64 records and extra fields (4.3.14, 4.5.3). */
 #include "zip.h"
 
 #include <string.h>
@@ -41,7 +41,8 @@ static const unsigned char *at(bytes file, uint64_t offset, uint64_t n)
 
 static bool read_end64(bytes file, uint64_t end, directory *out)
 {
-    const unsigned char *p = end >= END64_LOCATOR_SIZE ? at(file, end - END64_LOCATOR_SIZE, END64_LOCATOR_SIZE) : NULL;
+    const unsigned char *p =
+        end >= END64_LOCATOR_SIZE ? at(file, end - END64_LOCATOR_SIZE, END64_LOCATOR_SIZE) : NULL;
     if (!p || get(p, 4) != END64_LOCATOR) return false;
     p = at(file, get(p + 8, 8), END64_SIZE);
     if (!p || get(p, 4) != END64) return false;
@@ -136,7 +137,10 @@ sdx_status sdx_zip_open(sdx_zip *zip, sdx_arena *arena, const unsigned char *dat
     return status;
 }
 
-void sdx_zip_close(sdx_zip *zip) { sdx_map_fini(&zip->index); }
+void sdx_zip_close(sdx_zip *zip)
+{
+    sdx_map_fini(&zip->index);
+}
 
 const sdx_zip_entry *sdx_zip_find(const sdx_zip *zip, const char *name)
 {

@@ -1,8 +1,8 @@
 /* convert_validate.c: the public sdx_convert: build the graph, write it, then open the written file as any user
  * would, run it on a sentence, and compare with the reference computed straight from the checkpoint.
  *
- * The steps hold their memory one after the other: the model is freed when it is written, the reference when its
- * numbers are known, and only then the program is opened. */
+ * The steps hold their memory one after the other: the model is freed when it is written, the reference when
+ * its numbers are known, and only then the program is opened. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 
 enum { MAX_FILE = 64 << 20, MAX_INPUTS = 8 };
 
-/* ---- vocabulary ------------------------------------------------------------------------------------------------- */
+/* ---- vocabulary ------------------------------------------------------------------------------------------ */
 
 /* path of name in folder if it is a file there, else NULL */
 static char *find_file(const char *folder, const char *name)
@@ -61,7 +61,7 @@ static sdx_status write_vocabulary(const char *folder, const char *path, sdx_err
     return status;
 }
 
-/* ---- the sentence ------------------------------------------------------------------------------------------------ */
+/* ---- the sentence ---------------------------------------------------------------------------------------- */
 
 static bool has_tokenizer(const char *folder)
 {
@@ -75,7 +75,8 @@ static bool has_tokenizer(const char *folder)
     return found;
 }
 
-static sdx_status tokenize(const sdx_convert_options *options, size_t longest, sdx_encoding *out, sdx_error *err)
+static sdx_status tokenize(const sdx_convert_options *options, size_t longest, sdx_encoding *out,
+                           sdx_error *err)
 {
     const char *text = options->text ? options->text : "what is AI?";
     sdx_tokenizer *tokenizer;
@@ -98,19 +99,19 @@ static sdx_status invent_tokens(size_t count, int64_t vocab, sdx_encoding *out, 
     return SDX_OK;
 }
 
-static sdx_status encode_text(const sdx_convert_options *options, const sdx_reference *reference, sdx_encoding *out,
-                              sdx_error *err)
+static sdx_status encode_text(const sdx_convert_options *options, const sdx_reference *reference,
+                              sdx_encoding *out, sdx_error *err)
 {
     size_t longest = (size_t)sdx_reference_positions(reference);
     if (has_tokenizer(options->checkpoint)) return tokenize(options, longest, out, err);
     return invent_tokens(longest < 8 ? longest : 8, sdx_reference_vocab_size(reference), out, err);
 }
 
-/* ---- running the written file ------------------------------------------------------------------------------------- */
+/* ---- running the written file ---------------------------------------------------------------------------- */
 
 /* A row for each of the graph's inputs, all [1, count]. mask: ones. */
-static sdx_status bind_inputs(const sdx_model *model, const sdx_encoding *text, int64_t *mask, const char **names,
-                              sdx_tensor *inputs, sdx_error *err)
+static sdx_status bind_inputs(const sdx_model *model, const sdx_encoding *text, int64_t *mask,
+                              const char **names, sdx_tensor *inputs, sdx_error *err)
 {
     size_t n = sdx_model_input_count(model);
     if (n > MAX_INPUTS) return sdx_fail(err, SDX_ERR_INTERNAL, "the converted graph has %zu inputs", n);
@@ -124,8 +125,8 @@ static sdx_status bind_inputs(const sdx_model *model, const sdx_encoding *text, 
     return SDX_OK;
 }
 
-static sdx_status run(sdx_session *session, const sdx_model *model, const sdx_encoding *text, sdx_tensor *outputs,
-                      size_t n_outputs, sdx_error *err)
+static sdx_status run(sdx_session *session, const sdx_model *model, const sdx_encoding *text,
+                      sdx_tensor *outputs, size_t n_outputs, sdx_error *err)
 {
     const char *names[MAX_INPUTS];
     sdx_tensor inputs[MAX_INPUTS];
@@ -139,7 +140,7 @@ static sdx_status run(sdx_session *session, const sdx_model *model, const sdx_en
     return status;
 }
 
-/* ---- comparing ------------------------------------------------------------------------------------------------------ */
+/* ---- comparing ------------------------------------------------------------------------------------------- */
 
 static int64_t count_values(const sdx_reference_result *r)
 {
@@ -149,14 +150,16 @@ static int64_t count_values(const sdx_reference_result *r)
 }
 
 /* Indices and weights to a dense vector [n] of floats. */
-static sdx_status scatter(const sdx_tensor *index, const sdx_tensor *weight, float *out, int64_t n, sdx_error *err)
+static sdx_status scatter(const sdx_tensor *index, const sdx_tensor *weight, float *out, int64_t n,
+                          sdx_error *err)
 {
     int64_t count = sdx_tensor_count(index);
     if (index->dtype != SDX_I64 || weight->dtype != SDX_F32 || sdx_tensor_count(weight) != count)
         return sdx_fail(err, SDX_ERR_INTERNAL, "the graph's sparse outputs do not fit together");
     for (int64_t i = 0; i < count; i++) {
         int64_t at = ((const int64_t *)index->data)[i];
-        if (at < 0 || at >= n) return sdx_fail(err, SDX_ERR_INTERNAL, "the graph's output names token %lld", (long long)at);
+        if (at < 0 || at >= n)
+            return sdx_fail(err, SDX_ERR_INTERNAL, "the graph's output names token %lld", (long long)at);
         out[at] = ((const float *)weight->data)[i];
     }
     return SDX_OK;
@@ -177,12 +180,14 @@ static void compare(const float *graph, const sdx_reference_result *reference, s
 }
 
 static sdx_status compare_outputs(const sdx_tensor *outputs, size_t n_outputs, bool sparse,
-                                  const sdx_reference_result *reference, sdx_convert_report *report, sdx_error *err)
+                                  const sdx_reference_result *reference, sdx_convert_report *report,
+                                  sdx_error *err)
 {
     int64_t n = count_values(reference);
     if (!sparse) {
         if (outputs[0].dtype != SDX_F32 || sdx_tensor_count(&outputs[0]) != n)
-            return sdx_fail(err, SDX_ERR_INTERNAL, "the graph's first output has another shape than the reference");
+            return sdx_fail(err, SDX_ERR_INTERNAL,
+                            "the graph's first output has another shape than the reference");
         compare(outputs[0].data, reference, report);
         return SDX_OK;
     }
@@ -196,7 +201,8 @@ static sdx_status compare_outputs(const sdx_tensor *outputs, size_t n_outputs, b
 }
 
 static sdx_status run_and_compare(const char *path, const sdx_encoding *text, bool sparse,
-                                  const sdx_reference_result *reference, sdx_convert_report *report, sdx_error *err)
+                                  const sdx_reference_result *reference, sdx_convert_report *report,
+                                  sdx_error *err)
 {
     sdx_run_options options = {0};
     sdx_program *program;
@@ -211,7 +217,8 @@ static sdx_status run_and_compare(const char *path, const sdx_encoding *text, bo
     if (status == SDX_OK) status = run(session, model, text, outputs, n, err);
     if (status == SDX_OK) status = compare_outputs(outputs, n, sparse, reference, report, err);
     if (status == SDX_OK)
-        snprintf(report->output_name, sizeof report->output_name, "%s", sdx_model_output(model, sparse ? 1 : 0).name);
+        snprintf(report->output_name, sizeof report->output_name, "%s",
+                 sdx_model_output(model, sparse ? 1 : 0).name);
     free(outputs);
     sdx_session_free(session);
     sdx_program_free(program);
@@ -219,14 +226,15 @@ static sdx_status run_and_compare(const char *path, const sdx_encoding *text, bo
 }
 
 /* Takes the reference over. */
-static sdx_status validate(const sdx_convert_options *options, sdx_reference *reference, sdx_convert_report *report,
-                           sdx_error *err)
+static sdx_status validate(const sdx_convert_options *options, sdx_reference *reference,
+                           sdx_convert_report *report, sdx_error *err)
 {
     sdx_encoding text = {0};
     sdx_reference_result expected = {0};
     bool sparse = sdx_reference_is_sparse(reference);
     sdx_status status = encode_text(options, reference, &text, err);
-    if (status == SDX_OK) status = sdx_reference_run(reference, text.count, text.ids, text.type_ids, &expected, err);
+    if (status == SDX_OK)
+        status = sdx_reference_run(reference, text.count, text.ids, text.type_ids, &expected, err);
     sdx_reference_free(reference);
     if (status == SDX_OK) status = run_and_compare(options->output, &text, sparse, &expected, report, err);
     free(expected.value);
@@ -248,8 +256,10 @@ sdx_status sdx_convert(const sdx_convert_options *options, sdx_convert_report *r
     sdx_model_close(model);
     if (status == SDX_OK && options->vocabulary)
         status = write_vocabulary(options->checkpoint, options->vocabulary, err);
-    if (status == SDX_OK && !options->skip_validation) status = validate(options, reference, &made, err);
-    else sdx_reference_free(reference);
+    if (status == SDX_OK && !options->skip_validation)
+        status = validate(options, reference, &made, err);
+    else
+        sdx_reference_free(reference);
     if (status == SDX_OK && report) *report = made;
     return status;
 }

@@ -1,4 +1,5 @@
-/* bert.c: BERT (Devlin et al. 2018, arXiv:1810.04805) and its heads, as Hugging Face's modeling_bert.py has them. */
+/* bert.c: BERT (Devlin et al. 2018, arXiv:1810.04805) and its heads, as Hugging Face's modeling_bert.py has
+ * them. */
 #include <stddef.h>
 #include <string.h>
 
@@ -6,7 +7,7 @@
 
 enum { BODY = 1, POOLER = 2, MLM = 4, DECODER = 8, CLASSIFIER = 16 };
 
-/* ---- what is in a checkpoint -------------------------------------------------------------------------------------- */
+/* ---- what is in a checkpoint ----------------------------------------------------------------------------- */
 
 #define LAYER "encoder.layer.*."
 
@@ -64,8 +65,9 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
 {
     const char *positions = sdx_config_string(config, "position_embedding_type");
     if (positions && strcmp(positions, "absolute"))
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"position_embedding_type\" is \"%.60s\"; only absolute is known",
-                        config->path, positions);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                        "%s: \"position_embedding_type\" is \"%.60s\"; only absolute is known", config->path,
+                        positions);
     TRY(sdx_config_read_fields(config, fields, sizeof fields / sizeof *fields, s, err));
     TRY(sdx_config_check_heads(config, s, err));
     TRY(sdx_config_read_activation(config, "hidden_act", &s->activation, err));
@@ -76,13 +78,14 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
     return SDX_OK;
 }
 
-/* The output matrix of the masked-LM head: Hugging Face ties it to the embedding, whatever else the file holds. */
+/* The output matrix of the masked-LM head: Hugging Face ties it to the embedding, whatever else the file holds.
+ */
 static const char *decoder_weight(unsigned parts)
 {
     return parts & DECODER ? "cls.predictions.decoder.weight" : "embeddings.word_embeddings.weight";
 }
 
-/* ---- as a graph ---------------------------------------------------------------------------------------------------- */
+/* ---- as a graph ------------------------------------------------------------------------------------------ */
 
 typedef struct inputs {
     sdx_id ids, mask, types; /* [B, S] */
@@ -158,10 +161,13 @@ static void build_masked_lm(sdx_builder *b, const sdx_settings *s, unsigned part
     x = sdx_build_linear(b, "cls.predictions.transform.dense", x);
     x = sdx_build_activation(b, "cls.predictions.transform.activation", x, s->activation);
     x = sdx_build_layer_norm(b, "cls.predictions.transform.LayerNorm", x, s->norm_epsilon);
-    x = sdx_build_op2(b, "MatMul", "cls.predictions.decoder/MatMul", x, sdx_build_transposed(b, decoder_weight(parts)));
+    x = sdx_build_op2(b, "MatMul", "cls.predictions.decoder/MatMul", x,
+                      sdx_build_transposed(b, decoder_weight(parts)));
     x = sdx_build_op2(b, "Add", "cls.predictions.decoder/Add", x, sdx_build_weight(b, "cls.predictions.bias"));
-    if (b->splade) sdx_build_splade(b, x, in.mask);
-    else sdx_build_output(b, x, "logits", SDX_F32, 3, (int64_t[]){SDX_BATCH, SDX_SEQUENCE, s->vocab});
+    if (b->splade)
+        sdx_build_splade(b, x, in.mask);
+    else
+        sdx_build_output(b, x, "logits", SDX_F32, 3, (int64_t[]){SDX_BATCH, SDX_SEQUENCE, s->vocab});
 }
 
 static void build_classifier(sdx_builder *b, const sdx_settings *s, unsigned parts)
@@ -173,7 +179,7 @@ static void build_classifier(sdx_builder *b, const sdx_settings *s, unsigned par
     sdx_build_output(b, x, "logits", SDX_F32, 2, (int64_t[]){SDX_BATCH, s->labels});
 }
 
-/* ---- as plain arithmetic --------------------------------------------------------------------------------------------- */
+/* ---- as plain arithmetic --------------------------------------------------------------------------------- */
 
 /* x [S, H] in place */
 static void forward_layer(sdx_forward *f, const sdx_settings *s, int64_t layer, double *x)
@@ -243,7 +249,7 @@ static const double *forward_classifier(sdx_forward *f, const sdx_settings *s, u
     return sdx_forward_linear(f, "classifier", x, 1);
 }
 
-/* ---- the family ---------------------------------------------------------------------------------------------------------- */
+/* ---- the family ------------------------------------------------------------------------------------------ */
 
 static const sdx_head heads[] = {
     {"BertModel", "feature-extraction", BODY, POOLER, 0, build_model, forward_model},
@@ -253,7 +259,6 @@ static const sdx_head heads[] = {
      forward_classifier},
 };
 
-extern const sdx_family sdx_family_bert;
 const sdx_family sdx_family_bert = {
     .model_type = "bert",
     .prefix = "bert.",

@@ -1,5 +1,5 @@
-/* test_convert.c: conversions of random checkpoints of a tiny BERT, run and compared with the reference; the reference
- * itself against what PyTorch computed (tests/data/zoo); and the sentences of what is refused. */
+/* test_convert.c: conversions of random checkpoints of a tiny BERT, run and compared with the reference; the
+ * reference itself against what PyTorch computed (tests/data/zoo); and the sentences of what is refused. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,8 +11,9 @@
 #include "../../convert/convert.h"
 #include "../../convert/synthetic.h"
 
-static const char *const written[] = {"config.json",     "vocab.txt",  "tokenizer_config.json", "model.safetensors",
-                                      "model.onnx",      "second.onnx", "list.txt",             "model.onnx.data"};
+static const char *const written[] = {"config.json",       "vocab.txt",      "tokenizer_config.json",
+                                      "model.safetensors", "model.onnx",     "second.onnx",
+                                      "list.txt",          "model.onnx.data"};
 
 typedef struct folder {
     char path[64], file[128];
@@ -50,7 +51,7 @@ static char *get(const char *path, size_t *size)
     return data;
 }
 
-/* ---- a tiny BERT ---------------------------------------------------------------------------------------------------- */
+/* ---- a tiny BERT ----------------------------------------------------------------------------------------- */
 
 enum { LAYERS = 2, VOCAB = 240 };
 
@@ -58,16 +59,18 @@ enum { LAYERS = 2, VOCAB = 240 };
 static void make_config(folder *d, const char *architecture, const char *activation, const char *more)
 {
     char text[1024];
-    int n = snprintf(text, sizeof text,
-                     "{\"model_type\":\"bert\",\"architectures\":[\"%s\"],\"hidden_size\":24,\"num_hidden_layers\":%d,"
-                     "\"num_attention_heads\":3,\"intermediate_size\":40,\"vocab_size\":%d,"
-                     "\"max_position_embeddings\":32,\"type_vocab_size\":2,\"initializer_range\":0.3,"
-                     "\"hidden_act\":\"%s\"%s}",
-                     architecture, LAYERS, VOCAB, activation, more);
+    int n = snprintf(
+        text, sizeof text,
+        "{\"model_type\":\"bert\",\"architectures\":[\"%s\"],\"hidden_size\":24,\"num_hidden_layers\":%d,"
+        "\"num_attention_heads\":3,\"intermediate_size\":40,\"vocab_size\":%d,"
+        "\"max_position_embeddings\":32,\"type_vocab_size\":2,\"initializer_range\":0.3,"
+        "\"hidden_act\":\"%s\"%s}",
+        architecture, LAYERS, VOCAB, activation, more);
     put(in(d, "config.json"), text, (size_t)n);
 }
 
-static folder make_checkpoint(const char *architecture, const char *activation, sdx_dtype dtype, const char *more)
+static folder make_checkpoint(const char *architecture, const char *activation, sdx_dtype dtype,
+                              const char *more)
 {
     folder d = make_folder();
     sdx_error err = {0};
@@ -88,7 +91,7 @@ static sdx_convert_report convert(folder *d, const char *output, const char *tas
     return report;
 }
 
-/* ---- graphs compute what the reference does ---------------------------------------------------------------------------- */
+/* ---- graphs compute what the reference does -------------------------------------------------------------- */
 
 static const struct {
     const char *architecture, *task, *says, *output;
@@ -203,7 +206,7 @@ START_TEST(vocabulary_and_external_data)
 }
 END_TEST
 
-/* ---- the reference computes what PyTorch did ------------------------------------------------------------------------------ */
+/* ---- the reference computes what PyTorch did ------------------------------------------------------------- */
 
 static const struct {
     const char *model, *task, *output;
@@ -216,19 +219,20 @@ static const struct {
 
 static bool read_case(const char *root, const char *model, int k, const char *name, sdx_tensor *out)
 {
-    char path[512];
+    char path[1024];
     snprintf(path, sizeof path, "%s/zoo/%s/case_%d/%s.npy", root, model, k, name);
     return sdx_tensor_read_npy(path, out, NULL) == SDX_OK;
 }
 
-/* golden: this row of the stored output, [S, ...] or a classifier's [L]; the reference has fewer rows: no padding. */
+/* golden: this row of the stored output, [S, ...] or a classifier's [L]; the reference has fewer rows: no
+ * padding. */
 static void compare_row(const sdx_reference_result *r, const float *golden, int64_t count)
 {
     double largest = 1;
     for (int64_t i = 0; i < count; i++) largest = fmax(largest, fabs((double)golden[i]));
     for (int64_t i = 0; i < count; i++)
-        ck_assert_msg(fabs(r->value[i] - (double)golden[i]) <= 1e-5 * largest, "%lld: %g %g", (long long)i, r->value[i],
-                      (double)golden[i]);
+        ck_assert_msg(fabs(r->value[i] - (double)golden[i]) <= 1e-5 * largest, "%lld: %g %g", (long long)i,
+                      r->value[i], (double)golden[i]);
 }
 
 static void compare_sparse(const sdx_reference_result *r, const sdx_tensor *index, const sdx_tensor *weight)
@@ -241,15 +245,16 @@ static void compare_sparse(const sdx_reference_result *r, const sdx_tensor *inde
     free(dense);
 }
 
-static void check_row(const sdx_reference *reference, const sdx_tensor *in_case, int64_t row, const sdx_tensor *output,
-                      const sdx_tensor *index)
+static void check_row(const sdx_reference *reference, const sdx_tensor *in_case, int64_t row,
+                      const sdx_tensor *output, const sdx_tensor *index)
 {
     int64_t S = in_case[0].dim[1], rows = in_case[0].dim[0], count = 0;
     const int64_t *mask = (const int64_t *)in_case[1].data + row * S;
     while (count < S && mask[count]) count++;
     sdx_reference_result r;
     ck_assert_int_eq(sdx_reference_run(reference, (size_t)count, (const int64_t *)in_case[0].data + row * S,
-                                       (const int64_t *)in_case[2].data + row * S, &r, NULL), SDX_OK);
+                                       (const int64_t *)in_case[2].data + row * S, &r, NULL),
+                     SDX_OK);
     if (index) {
         compare_sparse(&r, index, output);
     } else {
@@ -281,7 +286,8 @@ START_TEST(reference_is_pytorch)
         ck_assert(read_case(data, name, k, path, &output));
         bool sparse = sdx_reference_is_sparse(reference);
         if (sparse) ck_assert(read_case(data, name, k, "output_output_idx", &index));
-        for (int64_t row = 0; row < t[0].dim[0]; row++) check_row(reference, t, row, &output, sparse ? &index : NULL);
+        for (int64_t row = 0; row < t[0].dim[0]; row++)
+            check_row(reference, t, row, &output, sparse ? &index : NULL);
         for (int i = 0; i < 3; i++) sdx_tensor_free(&t[i]);
         sdx_tensor_free(&output);
         sdx_tensor_free(&index);
@@ -290,7 +296,7 @@ START_TEST(reference_is_pytorch)
 }
 END_TEST
 
-/* ---- refusals ------------------------------------------------------------------------------------------------------------------ */
+/* ---- refusals -------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *from, *to; /* in config.json */
@@ -306,13 +312,15 @@ static const struct {
     {"hidden_size\":24", "hidden_size\":25", NULL, 0, "3 attention heads do not divide the hidden size 25"},
     {"intermediate_size\":40", "intermediate_size\":41", NULL, 0,
      "\"encoder.layer.0.intermediate.dense.weight\" has shape [40,24] where config.json makes it [41,24]"},
-    {"num_hidden_layers\":2", "num_hidden_layers\":3", NULL, 0, "no tensor \"encoder.layer.2.attention.self.query.weight\""},
+    {"num_hidden_layers\":2", "num_hidden_layers\":3", NULL, 0,
+     "no tensor \"encoder.layer.2.attention.self.query.weight\""},
     {"vocab_size\":240,", "vocab_size\":-24,", NULL, 0, "\"vocab_size\" must be a whole number from 1 to"},
     {"\"vocab_size\"", "\"vocal_size\"", NULL, 0, "has no \"vocab_size\""},
     {"vocab_size\":240,", "vocab_size\":99999999999999999999999,", NULL, 0, "config.json: line"},
     {"{", "{\"position_embedding_type\":\"relative_key\",", NULL, 0, "only absolute"},
     {"{", "{", "fill-mask", 0, "no tensor \"cls.predictions.transform.dense.weight\""},
     {"{", "{", "translation", 0, "no task \"translation\" for models of type \"bert\"; there are BertModel"},
+    {"{", "{", "text-classification!", 0, "no task \"text-classification!\""},
     {"{", "{", NULL, 19, "opset 19 is not offered; choose one from 13 to 18"},
 };
 
@@ -333,7 +341,20 @@ START_TEST(faults_are_named)
     sdx_convert_report report;
     sdx_error err = {0};
     ck_assert_int_ne(sdx_convert_build(&o, &model, &reference, &report, &err), SDX_OK);
-    ck_assert_msg(strstr(err.message, faults[_i].says) != NULL, "\"%s\" lacks \"%s\"", err.message, faults[_i].says);
+    ck_assert_msg(strstr(err.message, faults[_i].says) != NULL, "\"%s\" lacks \"%s\"", err.message,
+                  faults[_i].says);
+    remove_folder(&d);
+}
+END_TEST
+
+START_TEST(splade_needs_a_masked_lm)
+{
+    folder d = make_checkpoint("BertModel", "gelu", SDX_F32, "");
+    const sdx_convert_options o = {
+        .checkpoint = d.path, .output = "unused", .task = "feature-extraction", .splade = true};
+    sdx_error err = {0};
+    ck_assert_int_eq(sdx_convert(&o, NULL, &err), SDX_ERR_USAGE);
+    ck_assert(strstr(err.message, "masked language model") != NULL);
     remove_folder(&d);
 }
 END_TEST
@@ -361,7 +382,8 @@ START_TEST(tokens_outside_the_vocabulary)
     sdx_error err = {0};
     ck_assert_int_eq(sdx_convert_build(&o, &model, &reference, &report, &err), SDX_OK);
     sdx_model_close(model);
-    ck_assert_int_eq(sdx_reference_run(reference, 1, (int64_t[]){VOCAB}, (int64_t[]){0}, &result, &err), SDX_ERR_USAGE);
+    ck_assert_int_eq(sdx_reference_run(reference, 1, (int64_t[]){VOCAB}, (int64_t[]){0}, &result, &err),
+                     SDX_ERR_USAGE);
     ck_assert(strstr(err.message, "240 is no row of embeddings.word_embeddings") != NULL);
     sdx_reference_free(reference);
     remove_folder(&d);
@@ -369,7 +391,8 @@ START_TEST(tokens_outside_the_vocabulary)
 END_TEST
 
 #ifdef SDX_ALLOC_FAILURE
-/* With an error record and without. Steps grow, so that the many allocations of the later stages do not make the test long. */
+/* With an error record and without. Steps grow, so that the many allocations of the later stages do not make
+ * the test long. */
 START_TEST(allocations_may_fail)
 {
     folder d = make_checkpoint("BertForMaskedLM", "gelu", SDX_F32, "");
@@ -405,6 +428,7 @@ Suite *convert_suite(void)
     tcase_add_test(t, vocabulary_and_external_data);
     tcase_add_loop_test(t, reference_is_pytorch, 0, sizeof goldens / sizeof *goldens);
     tcase_add_loop_test(t, faults_are_named, 0, sizeof faults / sizeof *faults);
+    tcase_add_test(t, splade_needs_a_masked_lm);
     tcase_add_test(t, nothing_is_written_on_failure);
     tcase_add_test(t, tokens_outside_the_vocabulary);
 #ifdef SDX_ALLOC_FAILURE

@@ -73,15 +73,19 @@ static const struct {
     const char *says; /* part of the message */
 } bad[] = {
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-     "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, "inside"},
+     "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
+     12, "inside"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-     "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "gap"},
+     "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}",
+     12, "gap"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 5, "follow the header"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 3, "outside"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-     "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "duplicate"},
+     "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+     8, "duplicate"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,4]}}", 4, "does not take the 4 bytes"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 0, "does not take"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 0,
+     "does not take"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "natural number"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, "at most 8"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, "outside"},
@@ -104,7 +108,8 @@ END_TEST
 START_TEST(every_truncation_is_refused)
 {
     file f = make(good, 36);
-    for (size_t size = 0; size < f.size; size++) ck_assert_int_eq(read_bytes(f.bytes, size, NULL), SDX_ERR_FILE);
+    for (size_t size = 0; size < f.size; size++)
+        ck_assert_int_eq(read_bytes(f.bytes, size, NULL), SDX_ERR_FILE);
     ck_assert_int_eq(read_bytes(f.bytes, f.size, NULL), SDX_OK);
 }
 END_TEST
@@ -147,7 +152,7 @@ START_TEST(elements_become_floats)
 }
 END_TEST
 
-/* ---- folders ---------------------------------------------------------------------------------------------------- */
+/* ---- folders --------------------------------------------------------------------------------------------- */
 
 typedef struct folder {
     char path[64];
@@ -220,7 +225,8 @@ START_TEST(shards)
     sdx_status status = open_shards(indexes[_i].index, &err);
     ck_assert_int_eq(status == SDX_OK, indexes[_i].says == NULL);
     if (indexes[_i].says)
-        ck_assert_msg(strstr(err.message, indexes[_i].says) != NULL, "\"%s\" lacks \"%s\"", err.message, indexes[_i].says);
+        ck_assert_msg(strstr(err.message, indexes[_i].says) != NULL, "\"%s\" lacks \"%s\"", err.message,
+                      indexes[_i].says);
 }
 END_TEST
 

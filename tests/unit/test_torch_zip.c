@@ -1,4 +1,5 @@
-/* test_torch_zip.c: archives and pickles made byte by byte: views of storages, and programs that are refused. */
+/* test_torch_zip.c: archives and pickles made byte by byte: views of storages, and programs that are refused.
+ */
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,14 +21,17 @@ static void put(bytes *b, const void *from, size_t n)
     b->size += n;
 }
 
-static void put_text(bytes *b, const char *s) { put(b, s, strlen(s)); }
+static void put_text(bytes *b, const char *s)
+{
+    put(b, s, strlen(s));
+}
 
 static void put_number(bytes *b, uint64_t v, int n)
 {
     for (int i = 0; i < n; i++) put(b, &(unsigned char){(unsigned char)(i < 8 ? v >> 8 * i : 0)}, 1);
 }
 
-/* ---- an archive ---------------------------------------------------------------------------------------------------- */
+/* ---- an archive ------------------------------------------------------------------------------------------ */
 
 typedef struct entry {
     const char *name;
@@ -73,7 +77,7 @@ static bytes make_zip(const entry *entries, size_t n, int method)
     return b;
 }
 
-/* ---- a pickle -------------------------------------------------------------------------------------------------------- */
+/* ---- a pickle -------------------------------------------------------------------------------------------- */
 
 static void put_string(bytes *b, const char *s)
 {
@@ -106,7 +110,8 @@ static void put_tensor(bytes *b, const char *name, const char *class, int offset
     put_number(b, (uint64_t)(int64_t)offset, 4);
     put_ints(b, rank, size);
     put_ints(b, rank, stride);
-    put_text(b, "\x89" "ccollections\nOrderedDict\n)RtR");
+    put_text(b, "\x89"
+                "ccollections\nOrderedDict\n)RtR");
 }
 
 static const float storage[] = {0, 1, 2, 3, 4, 5};
@@ -152,7 +157,8 @@ START_TEST(views_of_a_storage)
     ck_assert_uint_eq(c->n_tensor, 3);
     const sdx_tensor *w = sdx_checkpoint_find(c, "w"), *t = sdx_checkpoint_find(c, "transposed");
     const sdx_tensor *tail = sdx_checkpoint_find(c, "tail");
-    ck_assert(w && w->rank == 2 && w->dim[0] == 2 && w->dim[1] == 3 && !memcmp(w->data, storage, sizeof storage));
+    ck_assert(w && w->rank == 2 && w->dim[0] == 2 && w->dim[1] == 3 &&
+              !memcmp(w->data, storage, sizeof storage));
     ck_assert(t && t->dim[0] == 3 && t->dim[1] == 2 && !memcmp(t->data, turned, sizeof turned));
     ck_assert(tail && tail->dim[0] == 2 && !memcmp(tail->data, storage + 4, 8));
     ck_assert_int_eq(sdx_checkpoint_get(c, "w", 2, (int64_t[]){3, 2}, &w, &err), SDX_ERR_FILE);
@@ -225,7 +231,8 @@ START_TEST(programs_are_refused)
     sdx_error err = {0};
     put_text(&p, programs[_i].program);
     ck_assert_int_ne(read_pickle(&p, &c, &err), SDX_OK);
-    ck_assert_msg(strstr(err.message, programs[_i].says) != NULL, "\"%s\" lacks \"%s\"", err.message, programs[_i].says);
+    ck_assert_msg(strstr(err.message, programs[_i].says) != NULL, "\"%s\" lacks \"%s\"", err.message,
+                  programs[_i].says);
     sdx_checkpoint_close(c);
 }
 END_TEST
@@ -254,7 +261,8 @@ START_TEST(old_and_compressed_files_are_named)
     sdx_checkpoint *c;
     sdx_error err = {0};
     bytes old = {0};
-    put_text(&old, "\x80\x02\x8a\nl\xfc\x9c" "F\xf9 j\xa8P\x19.");
+    put_text(&old, "\x80\x02\x8a\nl\xfc\x9c"
+                   "F\xf9 j\xa8P\x19.");
     ck_assert_int_eq(read_zip(&old, &c, &err), SDX_ERR_UNSUPPORTED);
     ck_assert(strstr(err.message, "before PyTorch 1.6") != NULL);
     sdx_checkpoint_close(c);
