@@ -11,6 +11,8 @@
 #include "engine.h"
 #include "ops/ops.h"
 
+enum { LARGE = 64 * 1024 };
+
 /* ---- the file's pages -------------------------------------------------------------------------------------------- */
 
 static bool is_mapped(const sdx_model *model, const unsigned char *data)
@@ -24,14 +26,46 @@ static bool is_mapped(const sdx_model *model, const unsigned char *data)
     return false;
 }
 
-/* The whole pages under a constant; they come back from the file if somebody reads them after all. */
-static void drop_pages(const sdx_model *model, const sdx_tensor *t)
+/* Gives back the whole pages inside [data, data + bytes). */
+static void drop_pages(const void *data, size_t bytes)
 {
-    if (!is_mapped(model, t->data)) return;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)t->data;
-    uintptr_t end = (begin + sdx_tensor_bytes(t)) / page * page;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data;
+    uintptr_t end = (begin + bytes) / page * page;
     begin = (begin + page - 1) / page * page;
     if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+/* All that passes have read of the files. */
+static void drop_files(const sdx_model *model)
+{
+    if (model->file.size) drop_pages(model->file.data, model->file.size);
+    for (int i = 0; i < model->n_external; i++)
+        if (model->external[i].size) drop_pages(model->external[i].data, model->external[i].size);
+}
+
+/* No other constant shares bytes with this one, as a folded Reshape does. */
+static bool is_alone(const sdx_graph *g, sdx_id v)
+{
+    const sdx_tensor *t = g->value[v].type.constant;
+    const unsigned char *begin = t->data, *end = begin + sdx_tensor_bytes(t);
+    for (sdx_id i = 0; i < g->n_value; i++) {
+        const sdx_tensor *o = g->value[i].type.constant;
+        if (!o || i == v) continue;
+        const unsigned char *other = o->data;
+        if (other < end && begin < other + sdx_tensor_bytes(o)) return false;
+    }
+    return true;
+}
+
+/* A weight was packed. Mapped pages come back from the file if somebody reads them after all; what passes computed
+ * (joined weights of an attention) goes when its last reader has packed it. */
+static void drop_packed(const sdx_program *p, sdx_id v, int *readers)
+{
+    const sdx_tensor *t = p->model->graph->value[v].type.constant;
+    readers[v]--;
+    if (is_mapped(p->model, t->data)) drop_pages(t->data, sdx_tensor_bytes(t));
+    else if (!readers[v] && sdx_tensor_bytes(t) >= LARGE && is_alone(p->model->graph, v))
+        drop_pages(t->data, sdx_tensor_bytes(t));
 }
 
 /* A copy of a constant that lies askew in the file becomes the constant. */
@@ -45,7 +79,7 @@ static sdx_status align_constant(sdx_program *p, sdx_value *value, sdx_error *er
     copy->data = sdx_arena_alloc(&p->arena, bytes);
     if (!copy->data) return sdx_fail_memory(err, bytes);
     memcpy(copy->data, old->data, bytes);
-    drop_pages(p->model, old);
+    if (is_mapped(p->model, old->data)) drop_pages(old->data, bytes);
     value->type.constant = copy;
     return SDX_OK;
 }
@@ -72,7 +106,8 @@ static sdx_status gather_types(sdx_program *p, const sdx_node *n, sdx_type *in, 
     return SDX_OK;
 }
 
-static sdx_status prepare_node(sdx_program *p, sdx_id id, sdx_arena *scratch, sdx_error *err)
+/* readers: [n_value], uses of each value that still read its bytes. */
+static sdx_status prepare_node(sdx_program *p, sdx_id id, int *readers, sdx_arena *scratch, sdx_error *err)
 {
     const sdx_node *n = &p->model->graph->node[id];
     sdx_type *in;
@@ -83,21 +118,23 @@ static sdx_status prepare_node(sdx_program *p, sdx_id id, sdx_arena *scratch, sd
     if (n->def->prepare(&prepare) != SDX_OK) return sdx_node_error(p->model, n, in, n->n_in, err);
     p->state[id] = prepare.state;
     for (int i = 0; i < n->n_in && i < 32; i++)
-        if (prepare.packed >> i & 1 && in[i].constant) drop_pages(p->model, in[i].constant);
+        if (prepare.packed >> i & 1 && in[i].constant) drop_packed(p, n->in[i], readers);
     return SDX_OK;
 }
 
 static sdx_status prepare_nodes(sdx_program *p, sdx_error *err)
 {
     const sdx_graph *g = p->model->graph;
+    int *readers;
+    ARENA_NEW(&p->arena, p->state, (size_t)g->n_node, err);
+    ARENA_NEW(&p->arena, readers, (size_t)g->n_value, err);
+    for (sdx_id v = 0; v < g->n_value; v++) readers[v] = g->value[v].uses;
     sdx_arena scratch;
     sdx_arena_init(&scratch);
     sdx_arena_mark start = sdx_arena_get_mark(&scratch);
     sdx_status status = SDX_OK;
-    p->state = sdx_arena_array(&p->arena, (size_t)g->n_node, sizeof *p->state);
-    if (!p->state) status = sdx_fail_memory(err, (size_t)g->n_node * sizeof *p->state);
     for (sdx_id i = 0; i < g->n_node && status == SDX_OK; i++) {
-        if (!g->node[i].dead) status = prepare_node(p, i, &scratch, err);
+        if (!g->node[i].dead) status = prepare_node(p, i, readers, &scratch, err);
         sdx_arena_reset(&scratch, start);
     }
     sdx_arena_fini(&scratch);
@@ -124,7 +161,9 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
                                .eval_context = &eval, .for_run = true, .err = err};
     /* What does not depend on inputs is computed once either way: that is not a rewrite of the graph. */
     TRY(sdx_passes_run(&passes, options->no_optimize ? "fold_constants,eliminate" : NULL));
+    TRY(sdx_graph_index(p->model->graph, err));
     TRY(sdx_model_infer(p->model, err));
+    drop_files(p->model);
     return prepare_nodes(p, err);
 }
 

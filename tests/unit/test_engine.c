@@ -1,5 +1,6 @@
 /* test_engine.c: programs, plans and sessions on graphs made in memory. */
 #include <check.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,6 +111,36 @@ START_TEST(runs_at_many_shapes)
         for (int64_t batch = 0; batch < 12; batch++) check_add(e, batch); /* more shapes than cached plans */
     check_add(e, 5000);
     for (int i = 0; i < 40; i++) check_add(e, 2); /* the buffer shrinks */
+    stop(e);
+}
+END_TEST
+
+/* One program, a session per thread, plans made at the same time. */
+static void *run_alone(void *program)
+{
+    sdx_session *s;
+    bool ok = sdx_session_create(program, &s, NULL) == SDX_OK;
+    float x[60] = {0}, y[60] = {0};
+    for (int64_t batch = 1; ok && batch <= 20; batch++) {
+        sdx_tensor in[2] = {f32(2, (int64_t[]){batch, 3}, x), f32(2, (int64_t[]){batch, 3}, y)}, out;
+        y[batch * 3 - 1] = (float)batch;
+        ok = sdx_session_run(s, 2, (const char *[]){"x", "y"}, in, 1, &out, NULL) == SDX_OK;
+        ok = ok && ((float *)out.data)[batch * 3 - 1] == (float)batch;
+    }
+    sdx_session_free(s);
+    return ok ? program : NULL;
+}
+
+START_TEST(sessions_share_a_program)
+{
+    engine e = start(add_model(), &(sdx_run_options){.threads = 1});
+    pthread_t thread[4];
+    for (int i = 0; i < 4; i++) ck_assert_int_eq(pthread_create(&thread[i], NULL, run_alone, e.program), 0);
+    for (int i = 0; i < 4; i++) {
+        void *result;
+        pthread_join(thread[i], &result);
+        ck_assert_ptr_eq(result, e.program);
+    }
     stop(e);
 }
 END_TEST
@@ -430,6 +461,7 @@ Suite *engine_suite(void)
     TCase *t = tcase_create("engine");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, runs_at_many_shapes, 0, 2);
+    tcase_add_test(t, sessions_share_a_program);
     tcase_add_test(t, an_output_is_never_the_callers_input);
     tcase_add_test(t, shapes_may_depend_on_values);
     tcase_add_test(t, constants_may_lie_askew);
