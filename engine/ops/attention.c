@@ -33,9 +33,7 @@ typedef struct sizes {
     int64_t batch, queries, past, keys, input, columns, head_dim, value_dim;
 } sizes;
 
-/* ---- infer
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- infer ----------------------------------------------------------------------------------------------- */
 
 /* Columns of Q (= K) and V, unknown when the weight is. */
 static sdx_status split_columns(const sdx_infer *infer, sdx_dim columns, sdx_dim *qk, sdx_dim *v)
@@ -147,9 +145,7 @@ static sdx_status infer_attention_8bit(sdx_infer *infer)
     return infer_common(infer, &places_int8);
 }
 
-/* ---- prepare
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- prepare --------------------------------------------------------------------------------------------- */
 
 static sdx_status pack_weight(sdx_prepare *p, attention *state)
 {
@@ -194,9 +190,7 @@ static sdx_status prepare_attention_8bit(sdx_prepare *p)
     return prepare(p, true);
 }
 
-/* ---- plan
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* ---- plan ------------------------------------------------------------------------------------------------ */
 
 static sizes make_sizes(const attention *state, const sdx_shape *x, const sdx_shape *w, const sdx_shape *past)
 {
@@ -250,9 +244,7 @@ static sdx_status plan_attention_8bit(sdx_plan_step *step)
     return plan_common(step, &places_int8);
 }
 
-/* ---- run
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- run ------------------------------------------------------------------------------------------------- */
 
 static sdx_tensor get(const sdx_run *run, int i)
 {

@@ -3,8 +3,7 @@
 
 #include <string.h>
 
-/* ---- one call per (batch, head, part of the queries)
- * ----------------------------------------------------------------- */
+/* ---- one call per (batch, head, part of the queries) ----------------------------------------------------- */
 
 size_t sdx_attention_workspace(const sdx_kernels *kernels, int threads, int64_t queries, int64_t keys,
                                int64_t head_dim, int64_t value_dim)
@@ -75,9 +74,7 @@ void sdx_attention_run(const sdx_attention_job *job)
     sdx_parallel_for(job->threads, items * parts, sdx_row_grain(work), run_items, &t);
 }
 
-/* ---- masks
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- masks ----------------------------------------------------------------------------------------------- */
 
 static bool agree(sdx_dim a, sdx_dim b)
 {
@@ -148,8 +145,7 @@ void sdx_attention_set_bias(sdx_attention_job *job, const sdx_tensor *bias)
     job->bias_batch = bias->dim[0] == 1 ? 0 : one * bias->dim[1];
 }
 
-/* ---- keys and values of earlier tokens
- * ------------------------------------------------------------------------------------- */
+/* ---- keys and values of earlier tokens ------------------------------------------------------------------- */
 
 sdx_heads sdx_heads_of(const float *data, int64_t heads, int64_t length, int64_t dim)
 {

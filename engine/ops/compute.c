@@ -3,8 +3,7 @@
 
 #include <string.h>
 
-/* ---- infer ------------------------------------------------------------------------------------------------
- */
+/* ---- infer ----------------------------------------------------------------------------------------------- */
 
 const sdx_type *sdx_infer_in(const sdx_infer *infer, int i)
 {
@@ -85,8 +84,7 @@ sdx_dim sdx_dim_merge(sdx_dim a, sdx_dim b)
     return a != SDX_DIM_UNKNOWN ? a : b;
 }
 
-/* ---- prepare ------------------------------------------------------------------------------------------------
- */
+/* ---- prepare --------------------------------------------------------------------------------------------- */
 
 sdx_status sdx_prepare_keep(sdx_prepare *p, int i, const void **out)
 {
@@ -116,8 +114,7 @@ sdx_status sdx_prepare_state(sdx_prepare *p, size_t bytes, void *state_pointer)
     return SDX_OK;
 }
 
-/* ---- plan and run
- * --------------------------------------------------------------------------------------------- */
+/* ---- plan and run ---------------------------------------------------------------------------------------- */
 
 bool sdx_workspace_add(size_t *total, size_t count, size_t size)
 {

@@ -5,7 +5,7 @@
 
 #include "ops.h"
 
-/* ---- infer: all checks pass over what is unknown or absent ---------------- */
+/* ---- infer: all checks pass over what is unknown or absent ----------------------------------------------- */
 
 #define SDX_SET(dtype) (1u << (dtype))
 #define SDX_SET_FLOAT  (SDX_SET(SDX_F32) | SDX_SET(SDX_F64) | SDX_SET(SDX_F16) | SDX_SET(SDX_BF16))
@@ -24,7 +24,7 @@ sdx_dim sdx_type_dim(const sdx_type *type, int axis);
 /* The more certain of two spellings of one size. */
 sdx_dim sdx_dim_merge(sdx_dim a, sdx_dim b);
 
-/* ---- prepare ---------------- */
+/* ---- prepare --------------------------------------------------------------------------------------------- */
 
 /* An aligned copy of constant input i in the program's arena, marked as packed; *out stays NULL when the input
  * is not constant. For operators whose constants come at any alignment. */
@@ -42,8 +42,7 @@ static inline sdx_tensor sdx_kept_in(const sdx_run *run, const void *const *kept
 sdx_status sdx_prepare_state(sdx_prepare *p, size_t bytes, void *state_pointer);
 #define PREPARE_STATE(p, pointer) TRY(sdx_prepare_state((p), sizeof *(pointer), &(pointer)))
 
-/* ---- plan and run ------------------------------------------------------------------------------------------
- */
+/* ---- plan and run ---------------------------------------------------------------------------------------- */
 
 /* Sizes of workspace parts, each rounded up to SDX_ALIGN; false on overflow. */
 bool sdx_workspace_add(size_t *total, size_t count, size_t size);

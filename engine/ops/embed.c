@@ -17,8 +17,7 @@ typedef struct embed {
     bool is_8bit;
 } embed;
 
-/* ---- infer, prepare, plan
- * -------------------------------------------------------------------------------------------- */
+/* ---- infer, prepare, plan -------------------------------------------------------------------------------- */
 
 static sdx_status check_table(const sdx_infer *infer, int i, const char *name, unsigned dtypes, sdx_dim hidden)
 {
@@ -109,9 +108,7 @@ static sdx_status plan_embed(sdx_plan_step *step)
     return sdx_workspace_fail(step->err);
 }
 
-/* ---- run
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- run ------------------------------------------------------------------------------------------------- */
 
 static int64_t get_id(const sdx_tensor *t, int64_t i)
 {

@@ -4,8 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- cutting
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- cutting --------------------------------------------------------------------------------------------- */
 
 /* Rows per block: at most ~10 register tiles, so that a block of A stays in the second-level cache while the
  * panels pass, and blocks of even size, so that none is a short remainder. */
@@ -46,8 +45,7 @@ static piece next_piece(const cut *c, int64_t m, int64_t *tile, int64_t end)
     return (piece){row, m - row < c->rows ? m - row : c->rows, from, from + count};
 }
 
-/* ---- float32
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- float32 --------------------------------------------------------------------------------------------- */
 
 typedef struct f32_task {
     const sdx_gemm_f32_job *job;
@@ -101,9 +99,7 @@ void sdx_gemm_f32_pack(const sdx_kernels *kernels, int threads, int64_t k, int64
     sdx_parallel_for(threads, panels, sdx_row_grain(k * gemm->nr), pack_panels, &task);
 }
 
-/* ---- int8
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- int8 ------------------------------------------------------------------------------------------------ */
 
 typedef struct int8_task {
     const sdx_gemm_int8_job *job;
@@ -256,8 +252,7 @@ sdx_status sdx_int8_check(const sdx_infer *infer, int value, const char *name, i
     return check_per_column(infer, zero, name, "zero point", columns);
 }
 
-/* ---- which matrices meet
- * ----------------------------------------------------------------------------------------------- */
+/* ---- which matrices meet --------------------------------------------------------------------------------- */
 
 /* The operand as [batch dims..., rows, cols], with the strides that go with it when the shape is known. */
 typedef struct view {

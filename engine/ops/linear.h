@@ -9,8 +9,7 @@
 
 #include "compute.h"
 
-/* ---- float32
- * -------------------------------------------------------------------------------------------------- */
+/* ---- float32 --------------------------------------------------------------------------------------------- */
 
 typedef struct sdx_gemm_f32_job { /* the arguments of sdx_gemm_f32_kernels.run */
     const sdx_gemm_f32_kernels *gemm;
@@ -31,8 +30,7 @@ void sdx_gemm_f32_run(const sdx_gemm_f32_job *job);
 void sdx_gemm_f32_pack(const sdx_kernels *kernels, int threads, int64_t k, int64_t n, const void *b,
                        int64_t row_stride, int64_t col_stride, float alpha, float *packed);
 
-/* ---- int8
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- int8 ------------------------------------------------------------------------------------------------ */
 
 typedef struct sdx_gemm_int8_job {
     const sdx_kernels *kernels;
@@ -73,8 +71,7 @@ sdx_status sdx_int8_pack(sdx_prepare *p, const sdx_tensor *b, int64_t k, int64_t
 sdx_status sdx_int8_check(const sdx_infer *infer, int value, const char *name, int scale, int zero,
                           sdx_dim columns);
 
-/* ---- which matrices meet: numpy.matmul, with the transpositions of FusedMatMul
- * ------------------------------- */
+/* ---- which matrices meet: numpy.matmul, with the transpositions of FusedMatMul --------------------------- */
 
 typedef struct sdx_transpose {
     bool last;  /* the last two dims are exchanged */

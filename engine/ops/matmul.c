@@ -30,8 +30,7 @@ static bool is_half(sdx_dtype t)
     return t == SDX_F16 || t == SDX_BF16;
 }
 
-/* ---- infer and prepare
- * ----------------------------------------------------------------------------------------- */
+/* ---- infer and prepare ----------------------------------------------------------------------------------- */
 
 static void read_transposes(const sdx_node *node, sdx_transpose *ta, sdx_transpose *tb)
 {
@@ -114,8 +113,7 @@ static sdx_status prepare_matmul(sdx_prepare *p)
     return keep_operands(p, state);
 }
 
-/* ---- the float32 product
- * ------------------------------------------------------------------------------------------- */
+/* ---- the float32 product --------------------------------------------------------------------------------- */
 
 typedef struct operands { /* A and B as floats */
     const float *a, *b;   /* b NULL when packed */
@@ -248,8 +246,7 @@ static void run_product(const sdx_kernels *kernels, int threads, const sdx_produ
     sdx_parallel_for(workers, p->batch, sdx_row_grain(work), run_batches, &task);
 }
 
-/* ---- the plain product: float64 by doubles, integers by uint64, which wraps as every narrower type does
- * ---------- */
+/* ---- the plain product: float64 by doubles, integers by uint64, which wraps as every narrower type does -- */
 
 static void add_row_f64(int64_t n, double a, const double *b, double *c)
 {
@@ -310,9 +307,7 @@ static void run_plain(const sdx_product *p, const sdx_tensor *a, const sdx_tenso
     }
 }
 
-/* ---- MatMul
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- MatMul ---------------------------------------------------------------------------------------------- */
 
 /* Workspace: [A widened] [B widened] [C in float32] when half precision, then what plan_product asks for. */
 static bool plan_wide(const sdx_product *p, sdx_dtype dtype, int64_t a, int64_t b, bool packed, size_t *total)
@@ -374,8 +369,7 @@ static sdx_status run_matmul(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- Gemm: alpha * A * B + beta * C, and an activation in FusedGemm
- * ---------------------------------------------------- */
+/* ---- Gemm: alpha * A * B + beta * C, and an activation in FusedGemm -------------------------------------- */
 
 typedef struct gemm_activation {
     const char *name;

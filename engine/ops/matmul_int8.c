@@ -31,9 +31,7 @@ typedef struct matmul_int8 {
 
 static const sdx_transpose plain = {false, false};
 
-/* ---- infer
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- infer ----------------------------------------------------------------------------------------------- */
 
 /* A's zero point and scale may also be given per row. */
 static sdx_status check_rows(const sdx_infer *infer, int i, sdx_dim rows)
@@ -95,9 +93,7 @@ static sdx_status infer_qlinear(sdx_infer *infer)
     return infer_form(infer, &form_qlinear);
 }
 
-/* ---- prepare
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- prepare --------------------------------------------------------------------------------------------- */
 
 /* Bytes between packed matrices. */
 static size_t packed_stride(const sdx_kernels *kernels, const sdx_product *p)
@@ -152,9 +148,7 @@ static sdx_status prepare_qlinear(sdx_prepare *p)
     return prepare_form(p, &form_qlinear);
 }
 
-/* ---- plan
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* ---- plan ------------------------------------------------------------------------------------------------ */
 
 /* Rows of one call: with one B all batches of A are rows of it. */
 static int64_t call_rows(const sdx_product *p)
@@ -193,9 +187,7 @@ static sdx_status plan_form(sdx_plan_step *step)
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
-/* ---- run
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- run ------------------------------------------------------------------------------------------------- */
 
 typedef struct task {
     const sdx_product *p;

@@ -25,8 +25,7 @@ typedef struct sizes {
     bool split; /* keys and values come as [B,N,L,H] */
 } sizes;
 
-/* ---- infer
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- infer ----------------------------------------------------------------------------------------------- */
 
 static sdx_status check_supported(const sdx_infer *infer)
 {
@@ -128,8 +127,7 @@ static sdx_status infer_multi_head(sdx_infer *infer)
     return SDX_OK;
 }
 
-/* ---- prepare and plan
- * -------------------------------------------------------------------------------------------------- */
+/* ---- prepare and plan ------------------------------------------------------------------------------------ */
 
 static sdx_status prepare_multi_head(sdx_prepare *p)
 {
@@ -179,9 +177,7 @@ static sdx_status plan_multi_head(sdx_plan_step *step)
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
-/* ---- run
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- run ------------------------------------------------------------------------------------------------- */
 
 typedef struct bias_task {
     const sdx_kernels *kernels;

@@ -15,8 +15,7 @@ typedef struct norm {
     int gamma, beta, bias; /* input numbers; -1: the operator has none */
 } norm;
 
-/* ---- infer
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- infer ----------------------------------------------------------------------------------------------- */
 
 static sdx_status check_row(const sdx_infer *infer, int i, const char *name)
 {
@@ -94,8 +93,7 @@ static sdx_status infer_skip(sdx_infer *infer)
     return SDX_OK;
 }
 
-/* ---- prepare and plan
- * ------------------------------------------------------------------------------------------------ */
+/* ---- prepare and plan ------------------------------------------------------------------------------------ */
 
 static sdx_status prepare(sdx_prepare *p, norm form)
 {
@@ -141,9 +139,7 @@ static sdx_status plan_norm(sdx_plan_step *step)
     return sdx_workspace_add(&step->workspace, rows + 3, row) ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
-/* ---- run
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- run ------------------------------------------------------------------------------------------------- */
 
 typedef struct task {
     const sdx_kernels *kernels;

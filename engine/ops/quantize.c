@@ -17,9 +17,7 @@ typedef struct linear {
     int64_t axis, block;
 } linear;
 
-/* ---- infer
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- infer ----------------------------------------------------------------------------------------------- */
 
 /* The scale is one number, a row along the axis, or has the input's rank with the axis in blocks. */
 static sdx_status check_scale(const sdx_infer *infer)
@@ -100,9 +98,7 @@ static sdx_status prepare_linear(sdx_prepare *p)
     return SDX_OK;
 }
 
-/* ---- geometry
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- geometry -------------------------------------------------------------------------------------------- */
 
 typedef struct geometry {
     int64_t count;
@@ -147,9 +143,7 @@ static int64_t run_length(const geometry *g, int64_t e, int64_t end)
     return left < end - e ? left : end - e;
 }
 
-/* ---- run
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- run ------------------------------------------------------------------------------------------------- */
 
 typedef struct task {
     const sdx_kernels *kernels;
@@ -251,8 +245,7 @@ static sdx_status run_dequantize(sdx_run *run)
     return run_linear(run, dequantize_part);
 }
 
-/* ---- DynamicQuantizeLinear
- * ----------------------------------------------------------------------------------------------- */
+/* ---- DynamicQuantizeLinear ------------------------------------------------------------------------------- */
 
 static sdx_status infer_dynamic(sdx_infer *infer)
 {
