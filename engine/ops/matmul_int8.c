@@ -37,9 +37,9 @@ static const sdx_transpose plain = {false, false};
 static sdx_status check_rows(const sdx_infer *infer, int i, sdx_dim rows)
 {
     const sdx_shape *s = &sdx_infer_in(infer, i)->shape;
-    if (i < 0 || rows < 0 || sdx_shape_count(s) < 0 || sdx_shape_count(s) % (rows ? rows : 1) == 0)
-        return SDX_OK;
-    if (sdx_shape_count(s) == 1) return SDX_OK;
+    int64_t count = sdx_shape_count(s);
+    if (rows < 0 || count < 0 || count == 1 || (rows == 0 && count == 0)) return SDX_OK;
+    if (rows > 0 && count > 0 && count % rows == 0) return SDX_OK;
     char text[SDX_SHAPE_TEXT];
     return sdx_fail(infer->err, SDX_ERR_USAGE, "A's zero point has shape %s, but must have 1 or %lld elements",
                     sdx_shape_format(s, text, sizeof text), (long long)rows);
