@@ -1,8 +1,8 @@
-/* activation.c: the GELU family: BiasGelu, FastGelu, Gelu and QuickGelu of com.microsoft, and ai.onnx Gelu.
+/* activation.c: the GELU family: BiasGelu, FastGelu, Gelu and QuickGelu of com.microsoft, ai.onnx Gelu and Swish.
  *
  *     Gelu, BiasGelu   x/2 * (1 + erf(x / sqrt 2))
  *     FastGelu         x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
- *     QuickGelu        x * sigmoid(alpha x)
+ *     QuickGelu, Swish x * sigmoid(alpha x)
  * Work passes through a buffer on the stack in chunks where x must be kept or is not float32.
  */
 #include <math.h>
@@ -37,8 +37,9 @@ static sdx_status prepare_gelu(sdx_prepare *p)
     PREPARE_STATE(p, state);
     bool tanh_form =
         !strcmp(p->node->op_type, "FastGelu") || !strcmp(sdx_node_string(p->node, "approximate", ""), "tanh");
-    state->form = !strcmp(p->node->op_type, "QuickGelu") ? QUICK : tanh_form ? TANH : EXACT;
-    state->alpha = sdx_node_float(p->node, "alpha", 1.702f);
+    bool swish = !strcmp(p->node->op_type, "Swish");
+    state->form = swish || !strcmp(p->node->op_type, "QuickGelu") ? QUICK : tanh_form ? TANH : EXACT;
+    state->alpha = sdx_node_float(p->node, "alpha", swish ? 1 : 1.702f);
     return SDX_OK;
 }
 
@@ -129,6 +130,7 @@ static sdx_status run_gelu(sdx_run *run)
 #define IN SDX_OP_INPLACE
 static const sdx_op_def rows[] = {
     {"", "Gelu", 20, 0, 1, 1, 1, 1, IN, infer_gelu, prepare_gelu, NULL, run_gelu},
+    {"", "Swish", 24, 0, 1, 1, 1, 1, IN, infer_gelu, prepare_gelu, NULL, run_gelu},
     {MS, "Gelu", 1, 0, 1, 1, 1, 1, IN, infer_gelu, prepare_gelu, NULL, run_gelu},
     {MS, "BiasGelu", 1, 0, 2, 2, 1, 1, IN, infer_gelu, prepare_gelu, NULL, run_gelu},
     {MS, "FastGelu", 1, 0, 1, 2, 1, 1, IN, infer_gelu, prepare_gelu, NULL, run_gelu},

@@ -262,45 +262,53 @@ static sdx_status run_nonzero(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- CumSum ---------------------------------------------------------------------------------------------- */
+/* ---- CumSum and CumProd ---------------------------------------------------------------------------------- */
 
-static sdx_status infer_cumsum(sdx_infer *x)
+static sdx_status infer_cumulate(sdx_infer *x)
 {
     TRY(want_numeric(x, 0));
     return sdx_infer_same(x);
 }
 
-typedef struct cumsum_call {
+typedef struct cumulate_call {
     const sdx_run *run;
     int64_t n, inner, blocks; /* length of the axis; elements behind it, in blocks of SDX_LANES */
-    bool exclusive, reverse;
-} cumsum_call;
+    bool exclusive, reverse, product;
+} cumulate_call;
 
-static void cumsum_range(void *context, int64_t begin, int64_t end, int worker)
+static void cumulate_row(const cumulate_call *c, bool floats, int64_t n, const sdx_lane *x, sdx_lane *total)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (floats) total[i].f = c->product ? total[i].f * x[i].f : total[i].f + x[i].f;
+        else total[i].u = c->product ? total[i].u * x[i].u : total[i].u + x[i].u;
+    }
+}
+
+static void cumulate_range(void *context, int64_t begin, int64_t end, int worker)
 {
     (void)worker;
-    const cumsum_call *c = context;
+    const cumulate_call *c = context;
     const sdx_tensor *in = &c->run->in[0], *out = &c->run->out[0];
     bool floats = sdx_dtype_lane(in->dtype) == SDX_LANE_F;
     for (int64_t b = begin; b < end; b++) {
         int64_t column = b % c->blocks * SDX_LANES, base = b / c->blocks * c->n * c->inner + column;
         int64_t width = c->inner - column < SDX_LANES ? c->inner - column : SDX_LANES;
-        sdx_lane sum[SDX_LANES], x[SDX_LANES];
-        for (int64_t i = 0; i < width; i++) sum[i].u = 0; /* also 0.0 */
+        sdx_lane total[SDX_LANES], x[SDX_LANES];
+        for (int64_t i = 0; i < width; i++) {
+            if (floats) total[i].f = c->product;
+            else total[i].u = c->product;
+        }
         for (int64_t k = 0; k < c->n; k++) {
             int64_t at = base + (c->reverse ? c->n - 1 - k : k) * c->inner;
             sdx_lanes_load(in->dtype, in->data, at, 1, width, x);
-            if (c->exclusive) sdx_lanes_store(out->dtype, sum, width, out->data, at);
-            for (int64_t i = 0; i < width; i++) {
-                if (floats) sum[i].f += x[i].f;
-                else sum[i].u += x[i].u;
-            }
-            if (!c->exclusive) sdx_lanes_store(out->dtype, sum, width, out->data, at);
+            if (c->exclusive) sdx_lanes_store(out->dtype, total, width, out->data, at);
+            cumulate_row(c, floats, width, x, total);
+            if (!c->exclusive) sdx_lanes_store(out->dtype, total, width, out->data, at);
         }
     }
 }
 
-static sdx_status run_cumsum(sdx_run *r)
+static sdx_status run_cumulate(sdx_run *r)
 {
     sdx_shape in = sdx_run_shape(r, 0);
     sdx_ints given;
@@ -308,12 +316,13 @@ static sdx_status run_cumsum(sdx_run *r)
     TRY(sdx_run_ints(r, NULL, 1, &given));
     if (given.count != 1) return sdx_fail(r->err, SDX_ERR_USAGE, "the axis must be one integer");
     TRY(sdx_axis_normalize(given.v[0], in.rank, &axis, r->err));
-    cumsum_call c = {.run = r, .n = in.dim[axis], .inner = sdx_shape_span(&in, axis + 1, in.rank),
+    cumulate_call c = {.run = r, .n = in.dim[axis], .inner = sdx_shape_span(&in, axis + 1, in.rank),
                      .exclusive = sdx_node_int(r->node, "exclusive", 0) != 0,
-                     .reverse = sdx_node_int(r->node, "reverse", 0) != 0};
+                     .reverse = sdx_node_int(r->node, "reverse", 0) != 0,
+                     .product = !strcmp(r->node->op_type, "CumProd")};
     c.blocks = (c.inner + SDX_LANES - 1) / SDX_LANES;
     int64_t outer = sdx_shape_span(&in, 0, axis);
-    sdx_parallel_for(r->threads, outer * c.blocks, 1 + SDX_WALK_GRAIN / (c.n + 1), cumsum_range, &c);
+    sdx_parallel_for(r->threads, outer * c.blocks, 1 + SDX_WALK_GRAIN / (c.n + 1), cumulate_range, &c);
     return SDX_OK;
 }
 
@@ -470,7 +479,8 @@ static const sdx_op_def rows[] = {
     {"", "ConstantOfShape", 9, 0, 1, 1, 1, 1, 0, infer_constant_of_shape, NULL, NULL, run_constant_of_shape},
     {"", "Range", 11, 0, 3, 3, 1, 1, 0, infer_range, NULL, NULL, run_range},
     {"", "NonZero", 9, 0, 1, 1, 1, 1, SDX_OP_DYNAMIC, infer_nonzero, NULL, NULL, run_nonzero},
-    {"", "CumSum", 11, 0, 2, 2, 1, 1, SDX_OP_INPLACE, infer_cumsum, NULL, NULL, run_cumsum},
+    {"", "CumSum", 11, 0, 2, 2, 1, 1, SDX_OP_INPLACE, infer_cumulate, NULL, NULL, run_cumulate},
+    {"", "CumProd", 26, 0, 2, 2, 1, 1, SDX_OP_INPLACE, infer_cumulate, NULL, NULL, run_cumulate},
     {"", "Trilu", 14, 0, 1, 2, 1, 1, SDX_OP_INPLACE, infer_trilu, NULL, NULL, run_trilu},
     {"", "EyeLike", 9, 0, 1, 1, 1, 1, 0, infer_eye, NULL, NULL, run_eye},
     {"", "OneHot", 9, 0, 3, 3, 1, 1, 0, infer_one_hot, NULL, NULL, run_one_hot},
