@@ -1,8 +1,10 @@
 /* test_engine.c: programs, plans and sessions on graphs made in memory. */
 #include <check.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../../base/memory.h"
 #include "../../engine/engine.h"
@@ -368,6 +370,57 @@ START_TEST(a_profile_names_operators)
 }
 END_TEST
 
+/* ---- optimizing files -------------------------------------------------------------------------------------------- */
+
+START_TEST(files_are_optimized)
+{
+    char in[64], out[64];
+    snprintf(in, sizeof in, "/tmp/sdx_engine_%d.onnx", (int)getpid());
+    snprintf(out, sizeof out, "/tmp/sdx_engine_%d_out.onnx", (int)getpid());
+    sdx_model *m = add_model();
+    sdx_id twice = unary(m, "Identity", unary(m, "Identity", m->graph->output[0]));
+    output(m, unary(m, "Neg", twice));
+    ck_assert_int_eq(sdx_model_set_metadata(m, "num_heads", "4", NULL), SDX_OK);
+    ck_assert_int_eq(sdx_onnx_write(m, in, &(sdx_onnx_write_options){0}, NULL), SDX_OK);
+    sdx_model_close(m);
+
+    sdx_optimize_options o = {.input = in, .output = out, .num_heads = 8};
+    sdx_graph_stats before, after;
+    sdx_error err;
+    ck_assert_int_eq(sdx_optimize(&o, &before, &after, &err), SDX_ERR_USAGE);
+    ck_assert(strstr(err.message, "num_heads 8") && access(out, F_OK));
+    o.num_heads = 4;
+    o.model_type = "nonsense";
+    ck_assert_int_eq(sdx_optimize(&o, &before, &after, &err), SDX_ERR_USAGE);
+    o.model_type = "bert";
+    ck_assert_msg(sdx_optimize(&o, &before, &after, &err) == SDX_OK, "%s", err.message);
+    ck_assert_uint_eq(before.nodes, 5);
+    ck_assert_uint_eq(after.nodes, 3);
+    ck_assert_uint_eq(after.outputs, 2);
+    sdx_program *p;
+    ck_assert_int_eq(sdx_program_open(out, NULL, &p, &err), SDX_OK);
+    sdx_program_free(p);
+    unlink(in);
+    unlink(out);
+}
+END_TEST
+
+/* A rewrite that changes the function is refused, by name of the output. */
+START_TEST(a_wrong_rewrite_is_found)
+{
+    char in[64];
+    snprintf(in, sizeof in, "/tmp/sdx_engine_%d_wrong.onnx", (int)getpid());
+    sdx_model *m = add_model();
+    ck_assert_int_eq(sdx_onnx_write(m, in, &(sdx_onnx_write_options){0}, NULL), SDX_OK);
+    sdx_error err = {0};
+    m->graph->node[0].op_type = "Sub";
+    ck_assert_int_eq(sdx_validate(in, m, &err), SDX_ERR_INTERNAL);
+    ck_assert_msg(strstr(err.message, "is off by"), "%s", err.message);
+    ck_assert_int_eq(sdx_validate(in, add_model(), &err), SDX_OK);
+    unlink(in);
+}
+END_TEST
+
 /* ---- the table of operators -------------------------------------------------------------------------------------- */
 
 static bool same_operator(const sdx_op_def *a, const sdx_op_def *b)
@@ -471,6 +524,8 @@ Suite *engine_suite(void)
     tcase_add_test(t, inputs_are_checked);
     tcase_add_test(t, options_are_checked);
     tcase_add_test(t, a_profile_names_operators);
+    tcase_add_test(t, files_are_optimized);
+    tcase_add_test(t, a_wrong_rewrite_is_found);
     tcase_add_test(t, every_operator_is_complete);
 #ifdef SDX_ALLOC_FAILURE
     tcase_add_test(t, a_warm_run_allocates_nothing);
