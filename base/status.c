@@ -21,15 +21,15 @@ sdx_status sdx_fail(sdx_error *err, sdx_status status, const char *format, ...)
     return status;
 }
 
-sdx_status sdx_error_context(sdx_error *err, const char *format, ...)
+void sdx_error_context(sdx_error *err, const char *format, ...)
 {
-    if (!err) return SDX_ERR_INTERNAL;
+    if (!err) return;
     char context[SDX_ERROR_MAX];
     va_list args;
     va_start(args, format);
     vsnprintf(context, sizeof context, format, args);
     va_end(args);
-    return sdx_fail(err, err->status, "%.400s: %.600s", context, err->message);
+    sdx_fail(err, err->status, "%.400s: %.600s", context, err->message);
 }
 
 sdx_status sdx_fail_memory(sdx_error *err, size_t bytes)

@@ -15,8 +15,8 @@
 /* Records the sentence (err may be NULL) and returns status, so that a caller writes `return sdx_fail(...)`. */
 sdx_status sdx_fail(sdx_error *err, sdx_status status, const char *format, ...) SDX_PRINTF(3, 4);
 
-/* Puts "context: " in front of the recorded sentence, once, and returns its status. */
-sdx_status sdx_error_context(sdx_error *err, const char *format, ...) SDX_PRINTF(2, 3);
+/* Puts "context: " in front of the recorded sentence. */
+void sdx_error_context(sdx_error *err, const char *format, ...) SDX_PRINTF(2, 3);
 
 /* "out of memory (N bytes)". */
 sdx_status sdx_fail_memory(sdx_error *err, size_t bytes);

@@ -53,7 +53,11 @@ static sdx_status prepare(const sdx_eval_context *context, const sdx_model *mode
 {
     if (!n->def->prepare) return SDX_OK;
     sdx_prepare p = {model, n, n->n_in, type, context->kernels, context->threads, scratch, NULL, 0, err};
-    if (n->def->prepare(&p) != SDX_OK) return sdx_node_error(model, n, type, n->n_in, err);
+    sdx_status status = n->def->prepare(&p);
+    if (status != SDX_OK) {
+        sdx_node_error(model, n, type, n->n_in, err);
+        return status;
+    }
     *state = p.state;
     return SDX_OK;
 }

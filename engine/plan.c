@@ -126,7 +126,11 @@ static sdx_status ask_workspace(planner *b, const sdx_node *n, sdx_step *s)
     sdx_plan_step step = {.node = n, .state = b->program->state[s->node], .n_in = n->n_in, .n_out = n->n_out,
                           .in = in, .out = out, .kernels = b->program->kernels, .threads = b->program->threads,
                           .err = b->err};
-    if (n->def->plan(&step) != SDX_OK) return sdx_node_error(b->program->model, n, in, n->n_in, b->err);
+    sdx_status status = n->def->plan(&step);
+    if (status != SDX_OK) {
+        sdx_node_error(b->program->model, n, in, n->n_in, b->err);
+        return status;
+    }
     s->workspace = step.workspace;
     return SDX_OK;
 }

@@ -115,7 +115,11 @@ static sdx_status prepare_node(sdx_program *p, sdx_id id, int *readers, sdx_aren
     TRY(gather_types(p, n, in, err));
     if (!n->def->prepare) return SDX_OK;
     sdx_prepare prepare = {p->model, n, n->n_in, in, p->kernels, p->threads, &p->arena, NULL, 0, err};
-    if (n->def->prepare(&prepare) != SDX_OK) return sdx_node_error(p->model, n, in, n->n_in, err);
+    sdx_status status = n->def->prepare(&prepare);
+    if (status != SDX_OK) {
+        sdx_node_error(p->model, n, in, n->n_in, err);
+        return status;
+    }
     p->state[id] = prepare.state;
     for (int i = 0; i < n->n_in && i < 32; i++)
         if (prepare.packed >> i & 1 && in[i].constant) drop_packed(p, n->in[i], readers);

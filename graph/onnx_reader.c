@@ -335,7 +335,8 @@ static sdx_status read_node(reader *r, sdx_graph *g, const Onnx__NodeProto *p)
     if (status == SDX_OK || !r->err) return status;
     char line[SDX_NODE_TEXT];
     sdx_node n = {.domain = domain_name(p->domain), .op_type = text(p->op_type), .name = text(p->name)};
-    return sdx_error_context(r->err, "%s", sdx_node_format(&n, line, sizeof line));
+    sdx_error_context(r->err, "%s", sdx_node_format(&n, line, sizeof line));
+    return status;
 }
 
 static sdx_status read_nodes(reader *r, sdx_graph *g, size_t count, Onnx__NodeProto *const *node)

@@ -116,7 +116,7 @@ sdx_status sdx_model_infer(sdx_model *model, sdx_error *err);
 /* One node; in and out are gathered from and merged into types. Adds the driver's context to failures. */
 sdx_status sdx_infer_node(sdx_model *model, const sdx_node *node, sdx_type *types, sdx_arena *arena, sdx_error *err);
 /* Puts 'file: node "x" (Op-13): ' in front of the sentence, and the input shapes behind. */
-sdx_status sdx_node_error(const sdx_model *model, const sdx_node *node, const sdx_type *in, int n_in, sdx_error *err);
+void sdx_node_error(const sdx_model *model, const sdx_node *node, const sdx_type *in, int n_in, sdx_error *err);
 
 /* Contents of an integer input, from contents or from the constant; NULL when unknown. */
 const sdx_element *sdx_type_contents(const sdx_type *type, int *count);

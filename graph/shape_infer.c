@@ -114,9 +114,9 @@ bool sdx_type_ints(const sdx_type *type, int capacity, int64_t *ints, int *count
 
 /* ---- the driver ---------------------------------------------------------------------------------------------- */
 
-sdx_status sdx_node_error(const sdx_model *model, const sdx_node *n, const sdx_type *in, int n_in, sdx_error *err)
+void sdx_node_error(const sdx_model *model, const sdx_node *n, const sdx_type *in, int n_in, sdx_error *err)
 {
-    if (!err) return SDX_ERR_INTERNAL;
+    if (!err) return;
     char shapes[400] = "";
     size_t at = 0;
     for (int i = 0; i < n_in && at + 1 < sizeof shapes; i++) {
@@ -126,9 +126,8 @@ sdx_status sdx_node_error(const sdx_model *model, const sdx_node *n, const sdx_t
     }
     char sentence[SDX_ERROR_MAX];
     memcpy(sentence, err->message, sizeof sentence);
-    return sdx_fail(err, err->status, "%.300s: node \"%.120s\" (%s%s%s-%d): %.400s; inputs are %s", model->path, n->name,
-                    n->domain, *n->domain ? "::" : "", n->op_type, n->def ? n->def->since : 0, sentence,
-                    n_in ? shapes : "none");
+    sdx_fail(err, err->status, "%.300s: node \"%.120s\" (%s%s%s-%d): %.400s; inputs are %s", model->path, n->name,
+             n->domain, *n->domain ? "::" : "", n->op_type, n->def ? n->def->since : 0, sentence, n_in ? shapes : "none");
 }
 
 enum { FEW = 16 }; /* most nodes have fewer inputs and outputs; Concat may have thousands */

@@ -39,7 +39,7 @@ part() {
 must() {
     part "$1" bash -c '"$@" && echo "1 passed, 0 failed" || { echo "0 passed, 1 failed"; exit 1; }' _ "${@:2}"
 }
-build() { must "build-$1${2:+-$2}" make --no-print-directory -j"$jobs" MODE="$1" ${2:+CC="$2"} test-programs ${3:-}; }
+build() { must "build-$1${2:+-$2}" make -s --no-print-directory -j"$jobs" MODE="$1" ${2:+CC="$2"} test-programs ${3:-}; }
 sdx=build/release/sardonyx
 
 common() {

@@ -32,7 +32,8 @@ static sdx_status read_lines(sdx_tokenizer *t, const char *path, sdx_error *err)
     TRY(sdx_file_read(path, FILE_LIMIT, &data, &size, err));
     sdx_status status = put_lines(t, data, size, err);
     free(data);
-    return status == SDX_OK ? SDX_OK : sdx_error_context(err, "%s", path);
+    if (status != SDX_OK) sdx_error_context(err, "%s", path);
+    return status;
 }
 
 static sdx_status set_bert_steps(sdx_tokenizer *t, const json_t *config, sdx_error *err)
@@ -85,5 +86,6 @@ sdx_status sdx_tokenizer_read_vocab_txt(sdx_tokenizer *t, const char *path, sdx_
     TRY(sdx_tokenizer_config_open(path, &config, err));
     sdx_status status = build(t, &config, err);
     sdx_tokenizer_config_close(&config);
-    return status == SDX_OK ? SDX_OK : sdx_error_context(err, "%s", path);
+    if (status != SDX_OK) sdx_error_context(err, "%s", path);
+    return status;
 }
