@@ -23,7 +23,8 @@ static sdx_status parse_isa(const char *name, const char *whence, sdx_isa *out, 
         strncat(known, i ? ", " : "", sizeof known - strlen(known) - 1);
         strncat(known, sdx_isa_name((sdx_isa)i), sizeof known - strlen(known) - 1);
     }
-    return sdx_fail(err, SDX_ERR_USAGE, "%s: there is no instruction set \"%.60s\"; known are %s", whence, name, known);
+    return sdx_fail(err, SDX_ERR_USAGE, "%s: there is no instruction set \"%.60s\"; known are %s", whence, name,
+                    known);
 }
 
 sdx_status sdx_set_isa(const char *name, sdx_error *err)
@@ -39,18 +40,27 @@ sdx_status sdx_kernels_choose(const char *option, const sdx_kernels **out, sdx_e
     sdx_isa isa = sdx_isa_detect();
     int cap = atomic_load(&isa_cap);
     const char *env = getenv("SARDONYX_ISA");
-    if (option) TRY(parse_isa(option, "isa", &isa, err));
-    else if (cap != NO_CAP) isa = (sdx_isa)cap;
-    else if (env && *env) TRY(parse_isa(env, "SARDONYX_ISA", &isa, err));
+    if (option)
+        TRY(parse_isa(option, "isa", &isa, err));
+    else if (cap != NO_CAP)
+        isa = (sdx_isa)cap;
+    else if (env && *env)
+        TRY(parse_isa(env, "SARDONYX_ISA", &isa, err));
     *out = sdx_kernels_get(isa);
     return SDX_OK;
 }
 
-const char *sdx_cpu_isa(void) { return sdx_isa_name(sdx_isa_detect()); }
+const char *sdx_cpu_isa(void)
+{
+    return sdx_isa_name(sdx_isa_detect());
+}
 
-const char *sdx_build_flags(void) { return SDX_BUILD_FLAGS ", compiler " __VERSION__; }
+const char *sdx_build_flags(void)
+{
+    return SDX_BUILD_FLAGS ", compiler " __VERSION__;
+}
 
-/* ---- operators --------------------------------------------------------------------------------------------------- */
+/* ---- operators ------------------------------------------------------------------------------------------- */
 
 size_t sdx_operator_count(void)
 {

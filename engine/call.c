@@ -1,17 +1,19 @@
 /* call.c: one node, here and now. Infer sees the input tensors themselves, so whatever depends on values (the
- * target of a Reshape, the end of a Range) is known; then memory, then run. Constant folding is this, and so are
- * the steps whose shapes a plan could not tell. */
+ * target of a Reshape, the end of a Range) is known; then memory, then run. Constant folding is this, and so
+ * are the steps whose shapes a plan could not tell. */
 #include "../base/memory.h"
 #include "engine.h"
 
-static sdx_status types_of(const sdx_tensor *tensor, int count, sdx_arena *arena, sdx_type **out, sdx_error *err)
+static sdx_status types_of(const sdx_tensor *tensor, int count, sdx_arena *arena, sdx_type **out,
+                           sdx_error *err)
 {
     ARENA_NEW(arena, *out, (size_t)count, err);
     for (int i = 0; i < count; i++) {
         sdx_type *t = &(*out)[i];
         *t = sdx_unknown_type;
         if (tensor[i].dtype == SDX_UNDEFINED) continue;
-        *t = (sdx_type){.dtype = tensor[i].dtype, .shape = sdx_tensor_shape(&tensor[i]), .constant = &tensor[i]};
+        *t =
+            (sdx_type){.dtype = tensor[i].dtype, .shape = sdx_tensor_shape(&tensor[i]), .constant = &tensor[i]};
         TRY(sdx_type_set_contents(arena, t, err));
     }
     return SDX_OK;
@@ -23,7 +25,8 @@ sdx_status sdx_call_error(const sdx_model *model, const sdx_node *node, const sd
     sdx_arena arena;
     sdx_arena_init(&arena);
     sdx_type *types = NULL;
-    if (types_of(in, node->n_in, &arena, &types, NULL) == SDX_OK) sdx_node_error(model, node, types, node->n_in, err);
+    if (types_of(in, node->n_in, &arena, &types, NULL) == SDX_OK)
+        sdx_node_error(model, node, types, node->n_in, err);
     sdx_arena_fini(&arena);
     return status;
 }
@@ -69,12 +72,13 @@ static sdx_status run_in_memory(sdx_call *call, const sdx_type *in, const sdx_ty
         if (call->wanted[i]) TRY(place(call, i, out[i].dtype, &out[i].shape));
     if (n->def->flags & SDX_OP_VIEW && call->out[0].data == call->in[0].data) return SDX_OK;
 
-    sdx_plan_step step = {n, call->state, n->n_in, n->n_out, in, out, call->kernels, call->threads, 0, call->err};
+    sdx_plan_step step = {n,   call->state,   n->n_in,       n->n_out, in,
+                          out, call->kernels, call->threads, 0,        call->err};
     if (n->def->plan) TRY(n->def->plan(&step));
     void *workspace = sdx_arena_alloc(call->scratch, step.workspace < SDX_ALIGN ? SDX_ALIGN : step.workspace);
     if (!workspace) return sdx_fail_memory(call->err, step.workspace);
-    sdx_run run = {n,          call->state, call->kernels, call->threads, n->n_in, n->n_out,
-                   call->in,   call->out,   workspace,     allocate,      call,    call->err};
+    sdx_run run = {n,        call->state, call->kernels, call->threads, n->n_in, n->n_out,
+                   call->in, call->out,   workspace,     allocate,      call,    call->err};
     return n->def->run(&run);
 }
 

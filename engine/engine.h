@@ -25,7 +25,7 @@ struct sdx_program {
     pthread_mutex_t lock; /* held while inferring: the model's symbol table may grow */
 };
 
-/* ---- plans ----------------------------------------------------------------------------------------------------- */
+/* ---- plans ----------------------------------------------------------------------------------------------- */
 
 typedef enum sdx_home {
     SDX_HOME_NONE,     /* not computed in this plan */
@@ -37,36 +37,39 @@ typedef enum sdx_home {
 
 typedef struct sdx_step {
     sdx_id node;
-    bool dynamic; /* infer again in the run, with the tensors at hand */
-    bool shares;  /* output 0 is a view of input 0 */
-    bool *wanted; /* [n_out] */
+    bool dynamic;         /* infer again in the run, with the tensors at hand */
+    bool shares;          /* output 0 is a view of input 0 */
+    bool *wanted;         /* [n_out] */
     sdx_tensor *in, *out; /* [n_in], [n_out]: filled in before each call */
     size_t workspace, workspace_offset;
-    sdx_id release; /* first of the heap roots that nobody reads after this step, linked by plan->next_release */
+    sdx_id
+        release; /* first of the heap roots that nobody reads after this step, linked by plan->next_release */
 } sdx_step;
 
 typedef struct sdx_plan {
     sdx_arena arena; /* everything below, but for heap[] */
     const sdx_program *program;
-    sdx_shape *key;     /* [n_input] */
-    sdx_type *type;     /* [n_value], exact where the plan knows it */
-    sdx_tensor *tensor; /* [n_value]: the values of the current run */
-    sdx_id *root;       /* [n_value] */
-    sdx_home *home;     /* [n_value], valid for roots, as are the next four */
+    sdx_shape *key;       /* [n_input] */
+    sdx_type *type;       /* [n_value], exact where the plan knows it */
+    sdx_tensor *tensor;   /* [n_value]: the values of the current run */
+    sdx_id *root;         /* [n_value] */
+    sdx_home *home;       /* [n_value], valid for roots, as are the next four */
     int32_t *begin, *end; /* first and last step that needs the bytes; n_step: the caller does, after the run */
     size_t *offset;
     void **heap; /* owned */
     sdx_id *next_release;
     sdx_step *step;
     int n_step;
-    size_t *output_copy; /* [n_output]: offset of the copy of an output that is an input or a constant; else SDX_NO_COPY */
+    size_t *output_copy; /* [n_output]: offset of the copy of an output that is an input or a constant; else
+                            SDX_NO_COPY */
     size_t bytes;        /* of the working buffer */
 } sdx_plan;
 
 #define SDX_NO_COPY SIZE_MAX
 
 /* input_shape: [graph->n_input], in the graph's order. */
-sdx_status sdx_plan_create(const sdx_program *program, const sdx_shape *input_shape, sdx_plan **out, sdx_error *err);
+sdx_status sdx_plan_create(const sdx_program *program, const sdx_shape *input_shape, sdx_plan **out,
+                           sdx_error *err);
 void sdx_plan_free(sdx_plan *plan);
 void sdx_plan_release(sdx_plan *plan); /* gives back what the last run allocated */
 static inline sdx_node *sdx_step_node(const sdx_plan *plan, const sdx_step *step)
@@ -74,7 +77,7 @@ static inline sdx_node *sdx_step_node(const sdx_plan *plan, const sdx_step *step
     return &plan->program->model->graph->node[step->node];
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------------------- */
 
 typedef struct sdx_profile { /* of one node */
     uint64_t runs;
@@ -85,7 +88,8 @@ typedef struct sdx_profile { /* of one node */
 sdx_status sdx_profile_format(const sdx_graph *graph, const sdx_profile *profile, uint64_t runs, char **text,
                               sdx_error *err);
 
-/* input: [graph->n_input]. buffer: plan->bytes bytes. scratch: given back at the end. profile: [n_node] or NULL. */
+/* input: [graph->n_input]. buffer: plan->bytes bytes. scratch: given back at the end. profile: [n_node] or
+ * NULL. */
 sdx_status sdx_plan_run(sdx_plan *plan, const sdx_tensor *input, unsigned char *buffer, sdx_arena *scratch,
                         sdx_profile *profile, sdx_error *err);
 /* Graph output i after a run. */
@@ -103,7 +107,8 @@ typedef struct sdx_call {
     const bool *wanted;    /* [n_out] */
     sdx_tensor *out;       /* [n_out]: filled in */
     sdx_arena *scratch;    /* types and workspace */
-    /* Bytes for output i, SDX_ALIGN-aligned, or NULL when there are none. A view may be given its input's bytes. */
+    /* Bytes for output i, SDX_ALIGN-aligned, or NULL when there are none. A view may be given its input's
+     * bytes. */
     void *(*memory)(void *owner, int i, size_t bytes);
     void *owner;
     sdx_error *err;
@@ -120,12 +125,15 @@ typedef struct sdx_eval_context {
 sdx_status sdx_eval_node(void *context, const sdx_model *model, const sdx_node *node, sdx_arena *arena,
                          sdx_tensor *outputs, sdx_error *err);
 
-/* Runs the file `original` and the rewritten model on made-up inputs; a difference is SDX_ERR_INTERNAL and names the
- * output. Takes the model over. */
+/* Runs the file `original` and the rewritten model on made-up inputs; a difference is SDX_ERR_INTERNAL and
+ * names the output. Takes the model over. */
 sdx_status sdx_validate(const char *original, sdx_model *rewritten, sdx_error *err);
 
 /* An input of the graph that the caller must give: not a weight listed among the inputs. */
-static inline bool sdx_is_fed(const sdx_graph *graph, int i) { return !graph->value[graph->input[i]].type.constant; }
+static inline bool sdx_is_fed(const sdx_graph *graph, int i)
+{
+    return !graph->value[graph->input[i]].type.constant;
+}
 
 /* The kernels under the cap that option, sdx_set_isa or SARDONYX_ISA set, in this order. */
 sdx_status sdx_kernels_choose(const char *option, const sdx_kernels **out, sdx_error *err);

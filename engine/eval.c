@@ -1,5 +1,5 @@
-/* eval.c: computes a node whose inputs are constants, for the folding passes: the whole life of an operator in one
- * call, in a scratch arena. Only the outputs go into the caller's. */
+/* eval.c: computes a node whose inputs are constants, for the folding passes: the whole life of an operator in
+ * one call, in a scratch arena. Only the outputs go into the caller's. */
 #include <string.h>
 
 #include "../base/memory.h"
@@ -23,7 +23,8 @@ static sdx_status gather_inputs(const sdx_graph *g, const sdx_node *n, sdx_arena
         if (n->in[i] == SDX_NONE) continue;
         type[i] = g->value[n->in[i]].type;
         if (!type[i].constant)
-            return sdx_fail(err, SDX_ERR_INTERNAL, "input %d is not a constant, so the node cannot be folded", i);
+            return sdx_fail(err, SDX_ERR_INTERNAL, "input %d is not a constant, so the node cannot be folded",
+                            i);
         in[i] = *type[i].constant;
         bool as_it_lies = n->def->flags & SDX_OP_ANY_ALIGNMENT || (i == 0 && n->def->flags & SDX_OP_VIEW);
         if (as_it_lies || sdx_is_aligned(&in[i])) continue;
@@ -62,8 +63,8 @@ static sdx_status prepare(const sdx_eval_context *context, const sdx_model *mode
     return SDX_OK;
 }
 
-static sdx_status evaluate(const sdx_eval_context *context, const sdx_model *model, const sdx_node *n, sdx_arena *arena,
-                           sdx_arena *scratch, sdx_tensor *outputs, sdx_error *err)
+static sdx_status evaluate(const sdx_eval_context *context, const sdx_model *model, const sdx_node *n,
+                           sdx_arena *arena, sdx_arena *scratch, sdx_tensor *outputs, sdx_error *err)
 {
     sdx_type *type;
     sdx_tensor *in;
@@ -79,8 +80,9 @@ static sdx_status evaluate(const sdx_eval_context *context, const sdx_model *mod
     TRY(prepare(context, model, n, type, scratch, &state, err));
 
     results r = {arena, n->def->flags & SDX_OP_VIEW ? in[0].data : NULL};
-    sdx_call call = {(sdx_model *)model, n,       state,         context->kernels, context->threads, NULL, in,
-                     wanted,             outputs, scratch,       result_memory,    &r,               err};
+    sdx_call call = {
+        (sdx_model *)model, n,  state, context->kernels, context->threads, NULL, in, wanted, outputs, scratch,
+        result_memory,      &r, err};
     return sdx_call_run(&call);
 }
 

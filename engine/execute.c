@@ -32,7 +32,7 @@ static void load_inputs(const sdx_plan *p, const sdx_step *s, const sdx_node *n)
     for (int i = 0; i < n->n_in; i++) s->in[i] = n->in[i] == SDX_NONE ? sdx_absent : p->tensor[n->in[i]];
 }
 
-/* ---- shapes known to the plan ------------------------------------------------------------------------------------ */
+/* ---- shapes known to the plan ---------------------------------------------------------------------------- */
 
 static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsigned char *buffer, sdx_error *err)
 {
@@ -42,14 +42,21 @@ static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsign
         return SDX_OK;
     }
     for (int o = 0; o < n->n_out; o++) s->out[o] = s->wanted[o] ? p->tensor[n->out[o]] : sdx_absent;
-    sdx_run run = {.node = n, .state = p->program->state[s->node], .kernels = p->program->kernels,
-                   .threads = p->program->threads, .n_in = n->n_in, .n_out = n->n_out, .in = s->in, .out = s->out,
-                   .workspace = buffer + s->workspace_offset, .err = err};
+    sdx_run run = {.node = n,
+                   .state = p->program->state[s->node],
+                   .kernels = p->program->kernels,
+                   .threads = p->program->threads,
+                   .n_in = n->n_in,
+                   .n_out = n->n_out,
+                   .in = s->in,
+                   .out = s->out,
+                   .workspace = buffer + s->workspace_offset,
+                   .err = err};
     if (n->def->run(&run) == SDX_OK) return SDX_OK;
     return sdx_call_error(p->program->model, n, s->in, err);
 }
 
-/* ---- shapes known to the run ------------------------------------------------------------------------------------- */
+/* ---- shapes known to the run ----------------------------------------------------------------------------- */
 
 typedef struct placing {
     sdx_plan *plan;
@@ -86,15 +93,26 @@ static sdx_status run_dynamic(sdx_plan *p, sdx_step *s, const sdx_node *n, sdx_a
 {
     load_inputs(p, s, n);
     placing at = {p, s, n, scratch};
-    sdx_program *program = (sdx_program *)p->program; /* const but for its lock and symbols, which the lock guards */
-    sdx_call call = {.model = program->model, .node = n, .state = program->state[s->node],
-                     .kernels = program->kernels, .threads = program->threads, .lock = &program->lock, .in = s->in,
-                     .wanted = s->wanted, .out = s->out, .scratch = scratch, .memory = place_output, .owner = &at,
+    sdx_program *program =
+        (sdx_program *)p->program; /* const but for its lock and symbols, which the lock guards */
+    sdx_call call = {.model = program->model,
+                     .node = n,
+                     .state = program->state[s->node],
+                     .kernels = program->kernels,
+                     .threads = program->threads,
+                     .lock = &program->lock,
+                     .in = s->in,
+                     .wanted = s->wanted,
+                     .out = s->out,
+                     .scratch = scratch,
+                     .memory = place_output,
+                     .owner = &at,
                      .err = err};
     TRY(sdx_call_run(&call));
     for (int o = 0; o < n->n_out; o++) {
         if (!s->wanted[o] || n->out[o] == SDX_NONE) continue;
-        if (keep_output(p, n->out[o], &s->out[o], err) != SDX_OK) return sdx_call_error(program->model, n, s->in, err);
+        if (keep_output(p, n->out[o], &s->out[o], err) != SDX_OK)
+            return sdx_call_error(program->model, n, s->in, err);
     }
     return SDX_OK;
 }
@@ -107,7 +125,7 @@ static void release_after(sdx_plan *p, const sdx_step *s)
     }
 }
 
-/* ---- the walk ---------------------------------------------------------------------------------------------------- */
+/* ---- the walk -------------------------------------------------------------------------------------------- */
 
 static sdx_status run_step(sdx_plan *p, sdx_step *s, unsigned char *buffer, sdx_arena *scratch, sdx_error *err)
 {

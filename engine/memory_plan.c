@@ -1,7 +1,7 @@
 /* memory_plan.c: offsets for values with known lifetimes. Greedy by size (Pisarchyk and Lee, "Efficient Memory
  * Management for Deep Neural Net Inference", 2020): the largest value goes first, each into the tightest gap
- * between those already placed that are alive at the same time. Near the lower bound on transformers, and a pure
- * function of the lifetimes. */
+ * between those already placed that are alive at the same time. Near the lower bound on transformers, and a
+ * pure function of the lifetimes. */
 #include "memory_plan.h"
 
 #include <stdint.h>
@@ -17,7 +17,8 @@ static int by_size(const void *a, const void *b)
     return x < y ? -1 : x > y; /* both are of one array */
 }
 
-/* The start of the tightest gap of at least need bytes between `placed` (ascending offsets) that meet v's life. */
+/* The start of the tightest gap of at least need bytes between `placed` (ascending offsets) that meet v's life.
+ */
 static size_t find_gap(sdx_interval *const *placed, size_t count, const sdx_interval *v, size_t need)
 {
     size_t end = 0, best = SIZE_MAX, best_gap = SIZE_MAX;

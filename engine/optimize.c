@@ -8,11 +8,12 @@
 #include "engine.h"
 #include "ops/ops.h"
 
-/* ---- counts ------------------------------------------------------------------------------------------------------ */
+/* ---- counts ---------------------------------------------------------------------------------------------- */
 
 /* Standard operators that stand for a whole pattern: fused when there are more of them than before. */
-static const char *const composite[] = {"LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", "Gelu",
-                                        "Attention", "RotaryEmbedding"};
+static const char *const composite[] = {"LayerNormalization", "SimplifiedLayerNormalization",
+                                        "RMSNormalization",   "Gelu",
+                                        "Attention",          "RotaryEmbedding"};
 enum { COMPOSITES = sizeof composite / sizeof *composite };
 
 static void tally_add(sdx_graph_stats *s, const char *name, size_t count)
@@ -43,7 +44,8 @@ static void count_composites(const sdx_graph *g, size_t count[COMPOSITES])
 /* native: composites of the original file, which nobody fused. */
 static void count_graph(const sdx_graph *g, const size_t native[COMPOSITES], sdx_graph_stats *s)
 {
-    *s = (sdx_graph_stats){.inputs = (size_t)g->n_input, .outputs = (size_t)g->n_output,
+    *s = (sdx_graph_stats){.inputs = (size_t)g->n_input,
+                           .outputs = (size_t)g->n_output,
                            .initializers = sdx_graph_initializer_count(g)};
     for (sdx_id i = 0; i < g->n_node; i++) {
         const sdx_node *n = &g->node[i];
@@ -53,17 +55,19 @@ static void count_graph(const sdx_graph *g, const size_t native[COMPOSITES], sdx
     }
     size_t count[COMPOSITES];
     count_composites(g, count);
-    for (int c = 0; c < COMPOSITES; c++) tally_add(s, composite[c], count[c] > native[c] ? count[c] - native[c] : 0);
+    for (int c = 0; c < COMPOSITES; c++)
+        tally_add(s, composite[c], count[c] > native[c] ? count[c] - native[c] : 0);
     qsort(s->fused, s->n_fused, sizeof *s->fused, by_count);
 }
 
-/* ---- what the caller claims -------------------------------------------------------------------------------------- */
+/* ---- what the caller claims ------------------------------------------------------------------------------ */
 
 /* ONNX Runtime's names, and the families of checkpoints that its tutorials pass under their own. */
 static const char *const model_types[] = {
-    "auto", "albert", "bart",  "bert",       "bert_keras", "bert_tf", "camembert", "clip", "conformer", "deberta",
-    "deberta-v2", "distilbert", "electra", "gpt2", "gpt2_tf", "gpt_neox", "mpnet", "phi", "roberta", "swin", "t5",
-    "tnlr", "unet", "vae", "vit", "wav2vec2", "whisper", "xlm-roberta"};
+    "auto",    "albert",    "bart",    "bert",       "bert_keras", "bert_tf", "camembert",
+    "clip",    "conformer", "deberta", "deberta-v2", "distilbert", "electra", "gpt2",
+    "gpt2_tf", "gpt_neox",  "mpnet",   "phi",        "roberta",    "swin",    "t5",
+    "tnlr",    "unet",      "vae",     "vit",        "wav2vec2",   "whisper", "xlm-roberta"};
 
 static sdx_status check_model_type(const sdx_model *model, const char *type, sdx_error *err)
 {
@@ -71,16 +75,17 @@ static sdx_status check_model_type(const sdx_model *model, const char *type, sdx
     if (!type || (own && !strcmp(own, type))) return SDX_OK;
     for (size_t i = 0; i < sizeof model_types / sizeof *model_types; i++)
         if (!strcmp(model_types[i], type)) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_USAGE, "%s: there is no model type \"%.60s\"; leave it out, the graph itself is read",
-                    model->path, type);
+    return sdx_fail(err, SDX_ERR_USAGE,
+                    "%s: there is no model type \"%.60s\"; leave it out, the graph itself is read", model->path,
+                    type);
 }
 
-static sdx_status check_number(const sdx_model *model, const char *what, int64_t given, int64_t found, const char *where,
-                               sdx_error *err)
+static sdx_status check_number(const sdx_model *model, const char *what, int64_t given, int64_t found,
+                               const char *where, sdx_error *err)
 {
     if (!given || !found || given == found) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_USAGE, "%s: %s %lld was given, but %s says %lld", model->path, what, (long long)given,
-                    where, (long long)found);
+    return sdx_fail(err, SDX_ERR_USAGE, "%s: %s %lld was given, but %s says %lld", model->path, what,
+                    (long long)given, where, (long long)found);
 }
 
 static sdx_status check_metadata(const sdx_model *model, const char *key, int64_t given, sdx_error *err)
@@ -89,7 +94,8 @@ static sdx_status check_metadata(const sdx_model *model, const char *key, int64_
     return check_number(model, key, given, text ? strtoll(text, NULL, 10) : 0, "the model's metadata", err);
 }
 
-static sdx_status check_attention(const sdx_model *model, const sdx_node *n, const sdx_optimize_options *o, sdx_error *err)
+static sdx_status check_attention(const sdx_model *model, const sdx_node *n, const sdx_optimize_options *o,
+                                  sdx_error *err)
 {
     const sdx_shape *x = &model->graph->value[n->in[0]].type.shape;
     char where[SDX_NODE_TEXT];
@@ -113,14 +119,14 @@ static sdx_status check_claims(const sdx_model *model, const sdx_optimize_option
     return SDX_OK;
 }
 
-/* ---- the whole --------------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------------------- */
 
 static sdx_status rewrite(sdx_model *model, const char *only, sdx_error *err)
 {
     sdx_eval_context eval = {.threads = sdx_default_threads()};
     TRY(sdx_kernels_choose(NULL, &eval.kernels, err));
-    sdx_pass_context passes = {.model = model, .registry = &sdx_operators, .eval = sdx_eval_node,
-                               .eval_context = &eval, .err = err};
+    sdx_pass_context passes = {
+        .model = model, .registry = &sdx_operators, .eval = sdx_eval_node, .eval_context = &eval, .err = err};
     return sdx_passes_run(&passes, only);
 }
 
@@ -138,8 +144,10 @@ static sdx_status open_rewritten(const sdx_optimize_options *o, sdx_model **out,
     }
     if (status == SDX_OK) status = check_claims(model, o, err);
     if (status == SDX_OK) count_graph(model->graph, native, after);
-    if (status == SDX_OK) *out = model;
-    else sdx_model_close(model);
+    if (status == SDX_OK)
+        *out = model;
+    else
+        sdx_model_close(model);
     return status;
 }
 

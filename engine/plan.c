@@ -1,7 +1,7 @@
-/* plan.c: a program at one set of input shapes. Inference with exact sizes knows not only every shape but also the
- * contents of small integer tensors, so the Shape-Gather-Concat chains that exporters leave behind become constants
- * of the plan and cost nothing per run. What remains are steps, and one buffer in which all of them find their
- * values. */
+/* plan.c: a program at one set of input shapes. Inference with exact sizes knows not only every shape but also
+ * the contents of small integer tensors, so the Shape-Gather-Concat chains that exporters leave behind become
+ * constants of the plan and cost nothing per run. What remains are steps, and one buffer in which all of them
+ * find their values. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,13 +18,14 @@ typedef struct planner {
     sdx_error *err;
 } planner;
 
-/* ---- exact types ------------------------------------------------------------------------------------------------- */
+/* ---- exact types ----------------------------------------------------------------------------------------- */
 
 static sdx_status infer_types(planner *b, const sdx_shape *input_shape)
 {
     sdx_plan *p = b->plan;
     const sdx_graph *g = b->graph;
-    for (sdx_id v = 0; v < g->n_value; v++) p->type[v] = g->value[v].type.constant ? g->value[v].type : sdx_unknown_type;
+    for (sdx_id v = 0; v < g->n_value; v++)
+        p->type[v] = g->value[v].type.constant ? g->value[v].type : sdx_unknown_type;
     for (int i = 0; i < g->n_input; i++) {
         p->key[i] = input_shape[i];
         if (!sdx_is_fed(g, i)) continue;
@@ -73,7 +74,7 @@ static sdx_status materialise_outputs(planner *b)
     return SDX_OK;
 }
 
-/* ---- steps ------------------------------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------------------- */
 
 /* Whether a node makes something that is needed and not known already; then its inputs are needed too. */
 static bool mark_live(planner *b, const sdx_node *n)
@@ -100,7 +101,10 @@ static int mark_all(planner *b)
     return count;
 }
 
-static bool is_exact(const sdx_type *t) { return t->dtype != SDX_UNDEFINED && sdx_shape_is_known(&t->shape); }
+static bool is_exact(const sdx_type *t)
+{
+    return t->dtype != SDX_UNDEFINED && sdx_shape_is_known(&t->shape);
+}
 
 static bool is_dynamic(const planner *b, const sdx_node *n, const sdx_step *s)
 {
@@ -123,8 +127,14 @@ static sdx_status ask_workspace(planner *b, const sdx_node *n, sdx_step *s)
     ARENA_NEW(&p->arena, out, (size_t)n->n_out, b->err);
     for (int i = 0; i < n->n_in; i++) in[i] = n->in[i] == SDX_NONE ? sdx_unknown_type : p->type[n->in[i]];
     for (int o = 0; o < n->n_out; o++) out[o] = n->out[o] == SDX_NONE ? sdx_unknown_type : p->type[n->out[o]];
-    sdx_plan_step step = {.node = n, .state = b->program->state[s->node], .n_in = n->n_in, .n_out = n->n_out,
-                          .in = in, .out = out, .kernels = b->program->kernels, .threads = b->program->threads,
+    sdx_plan_step step = {.node = n,
+                          .state = b->program->state[s->node],
+                          .n_in = n->n_in,
+                          .n_out = n->n_out,
+                          .in = in,
+                          .out = out,
+                          .kernels = b->program->kernels,
+                          .threads = b->program->threads,
                           .err = b->err};
     sdx_status status = n->def->plan(&step);
     if (status != SDX_OK) {
@@ -159,7 +169,7 @@ static sdx_status add_steps(planner *b, int count)
     return SDX_OK;
 }
 
-/* ---- homes and lifetimes ----------------------------------------------------------------------------------------- */
+/* ---- homes and lifetimes --------------------------------------------------------------------------------- */
 
 static void settle_sources(planner *b)
 {
@@ -244,7 +254,7 @@ static void settle_releases(planner *b)
     }
 }
 
-/* ---- the buffer -------------------------------------------------------------------------------------------------- */
+/* ---- the buffer ------------------------------------------------------------------------------------------ */
 
 /* Outputs that the caller would otherwise see in its own input, or in a constant, are copied at the end. */
 static bool needs_copy(const sdx_plan *p, sdx_id v)
@@ -253,7 +263,10 @@ static bool needs_copy(const sdx_plan *p, sdx_id v)
     return home == SDX_HOME_INPUT || home == SDX_HOME_CONSTANT;
 }
 
-static bool in_buffer(const sdx_plan *p, sdx_id v) { return p->home[v] == SDX_HOME_BUFFER && p->root[v] == v; }
+static bool in_buffer(const sdx_plan *p, sdx_id v)
+{
+    return p->home[v] == SDX_HOME_BUFFER && p->root[v] == v;
+}
 
 static sdx_status value_bytes(planner *b, sdx_id v, size_t *bytes)
 {
@@ -265,7 +278,7 @@ static sdx_status value_bytes(planner *b, sdx_id v, size_t *bytes)
                     sdx_tensor_format(t->dtype, &t->shape, text, sizeof text));
 }
 
-/* Fills interval[] when it is not NULL, takes the offsets back when done: one walk, so that the order is the same. */
+/* Walked twice: first lifetimes go into interval[], then, placed, offsets come back in the same order. */
 typedef struct walk {
     sdx_interval *interval;
     size_t count;
@@ -274,8 +287,10 @@ typedef struct walk {
 
 static void visit(walk *w, int32_t begin, int32_t end, size_t bytes, size_t *offset)
 {
-    if (w->placed) *offset = w->interval[w->count].offset;
-    else w->interval[w->count] = (sdx_interval){begin, end, bytes, 0};
+    if (w->placed)
+        *offset = w->interval[w->count].offset;
+    else
+        w->interval[w->count] = (sdx_interval){begin, end, bytes, 0};
     w->count++;
 }
 
@@ -315,7 +330,7 @@ done:
     return status;
 }
 
-/* ---- plans ------------------------------------------------------------------------------------------------------- */
+/* ---- plans ----------------------------------------------------------------------------------------------- */
 
 static sdx_status allocate_arrays(planner *b)
 {
@@ -362,7 +377,8 @@ static sdx_status build(planner *b, const sdx_shape *input_shape)
     return place_buffer(b);
 }
 
-sdx_status sdx_plan_create(const sdx_program *program, const sdx_shape *input_shape, sdx_plan **out, sdx_error *err)
+sdx_status sdx_plan_create(const sdx_program *program, const sdx_shape *input_shape, sdx_plan **out,
+                           sdx_error *err)
 {
     sdx_plan *p = sdx_calloc(1, sizeof *p);
     if (!p) return sdx_fail_memory(err, sizeof *p);
@@ -370,8 +386,10 @@ sdx_status sdx_plan_create(const sdx_program *program, const sdx_shape *input_sh
     p->program = program;
     planner b = {.plan = p, .program = program, .graph = program->model->graph, .err = err};
     sdx_status status = build(&b, input_shape);
-    if (status != SDX_OK) sdx_plan_free(p);
-    else *out = p;
+    if (status != SDX_OK)
+        sdx_plan_free(p);
+    else
+        *out = p;
     return status;
 }
 

@@ -52,8 +52,10 @@ static void print_rows(sdx_buffer *b, const row *rows, size_t count, double tota
         const sdx_node *n = rows[i].node;
         sdx_buffer_printf(b, "%10.3f %6.1f%% ", 1e3 * rows[i].seconds / (double)runs,
                           total > 0 ? 100 * rows[i].seconds / total : 0.0);
-        if (by_node) sdx_buffer_printf(b, " %s  ", *n->name ? n->name : "(no name)");
-        else sdx_buffer_printf(b, "%6zu  ", rows[i].nodes);
+        if (by_node)
+            sdx_buffer_printf(b, " %s  ", *n->name ? n->name : "(no name)");
+        else
+            sdx_buffer_printf(b, "%6zu  ", rows[i].nodes);
         sdx_buffer_printf(b, "%s%s%s\n", n->domain, *n->domain ? "::" : "", n->op_type);
     }
 }
@@ -73,8 +75,8 @@ sdx_status sdx_profile_format(const sdx_graph *g, const sdx_profile *profile, ui
 
     sdx_buffer b = {0};
     uint64_t divisor = runs ? runs : 1;
-    sdx_buffer_printf(&b, "%llu runs, %.3f ms each\n\n    ms/run   share  nodes  operator\n", (unsigned long long)runs,
-                      1e3 * total / (double)divisor);
+    sdx_buffer_printf(&b, "%llu runs, %.3f ms each\n\n    ms/run   share  nodes  operator\n",
+                      (unsigned long long)runs, 1e3 * total / (double)divisor);
     print_rows(&b, operators, n_op, total, divisor, false);
     sdx_buffer_puts(&b, "\n    ms/run   share  node\n");
     print_rows(&b, nodes, n_node < SLOWEST ? n_node : SLOWEST, total, divisor, true);

@@ -1,9 +1,9 @@
-/* program.c: compiles a model for this machine. Passes rewrite the graph, inference types it, then every node is
- * prepared: attributes read, constant weights packed. Weights are packed one node at a time and the file's pages
- * are let go right after, so that a model never lies in memory twice. */
+/* program.c: compiles a model for this machine. Passes rewrite the graph, inference types it, then every node
+ * is prepared: attributes read, constant weights packed. Weights are packed one node at a time and the file's
+ * pages are let go right after, so that a model never lies in memory twice. */
 #define _GNU_SOURCE
-#include <string.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -13,7 +13,7 @@
 
 enum { LARGE = 64 * 1024 };
 
-/* ---- the file's pages -------------------------------------------------------------------------------------------- */
+/* ---- the file's pages ------------------------------------------------------------------------------------ */
 
 static bool is_mapped(const sdx_model *model, const unsigned char *data)
 {
@@ -57,13 +57,14 @@ static bool is_alone(const sdx_graph *g, sdx_id v)
     return true;
 }
 
-/* A weight was packed. Mapped pages come back from the file if somebody reads them after all; what passes computed
- * (joined weights of an attention) goes when its last reader has packed it. */
+/* A weight was packed. Mapped pages come back from the file if somebody reads them after all; what passes
+ * computed (joined weights of an attention) goes when its last reader has packed it. */
 static void drop_packed(const sdx_program *p, sdx_id v, int *readers)
 {
     const sdx_tensor *t = p->model->graph->value[v].type.constant;
     readers[v]--;
-    if (is_mapped(p->model, t->data)) drop_pages(t->data, sdx_tensor_bytes(t));
+    if (is_mapped(p->model, t->data))
+        drop_pages(t->data, sdx_tensor_bytes(t));
     else if (!readers[v] && sdx_tensor_bytes(t) >= LARGE && is_alone(p->model->graph, v))
         drop_pages(t->data, sdx_tensor_bytes(t));
 }
@@ -84,7 +85,7 @@ static sdx_status align_constant(sdx_program *p, sdx_value *value, sdx_error *er
     return SDX_OK;
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------------- */
+/* ---- nodes ----------------------------------------------------------------------------------------------- */
 
 /* A view hands its bytes on to operators that may want them aligned. */
 static bool takes_any_alignment(const sdx_op_def *def)
@@ -100,7 +101,8 @@ static sdx_status gather_types(sdx_program *p, const sdx_node *n, sdx_type *in, 
         if (n->in[i] == SDX_NONE) continue;
         sdx_value *value = &g->value[n->in[i]];
         const sdx_tensor *constant = value->type.constant;
-        if (constant && !sdx_is_aligned(constant) && !takes_any_alignment(n->def)) TRY(align_constant(p, value, err));
+        if (constant && !sdx_is_aligned(constant) && !takes_any_alignment(n->def))
+            TRY(align_constant(p, value, err));
         in[i] = value->type;
     }
     return SDX_OK;
@@ -145,12 +147,13 @@ static sdx_status prepare_nodes(sdx_program *p, sdx_error *err)
     return status;
 }
 
-/* ---- programs ---------------------------------------------------------------------------------------------------- */
+/* ---- programs -------------------------------------------------------------------------------------------- */
 
 static sdx_status check_threads(int threads, sdx_error *err)
 {
     if (threads >= 0 && threads <= SDX_MAX_THREADS) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_USAGE, "%d threads: expected 1 to %d, or 0 for the default", threads, SDX_MAX_THREADS);
+    return sdx_fail(err, SDX_ERR_USAGE, "%d threads: expected 1 to %d, or 0 for the default", threads,
+                    SDX_MAX_THREADS);
 }
 
 static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_error *err)
@@ -161,8 +164,12 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
     TRY(sdx_kernels_choose(options->isa, &p->kernels, err));
     TRY(sdx_model_resolve(p->model, &sdx_operators, err));
     sdx_eval_context eval = {p->kernels, p->threads};
-    sdx_pass_context passes = {.model = p->model, .registry = &sdx_operators, .eval = sdx_eval_node,
-                               .eval_context = &eval, .for_run = true, .err = err};
+    sdx_pass_context passes = {.model = p->model,
+                               .registry = &sdx_operators,
+                               .eval = sdx_eval_node,
+                               .eval_context = &eval,
+                               .for_run = true,
+                               .err = err};
     /* What does not depend on inputs is computed once either way: that is not a rewrite of the graph. */
     TRY(sdx_passes_run(&passes, options->no_optimize ? "fold_constants,eliminate" : NULL));
     TRY(sdx_graph_index(p->model->graph, err));
@@ -171,7 +178,8 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
     return prepare_nodes(p, err);
 }
 
-sdx_status sdx_program_create(sdx_model *model, const sdx_run_options *options, sdx_program **out, sdx_error *err)
+sdx_status sdx_program_create(sdx_model *model, const sdx_run_options *options, sdx_program **out,
+                              sdx_error *err)
 {
     static const sdx_run_options defaults = {0};
     sdx_error local;
@@ -185,8 +193,10 @@ sdx_status sdx_program_create(sdx_model *model, const sdx_run_options *options, 
     sdx_arena_init(&p->arena);
     pthread_mutex_init(&p->lock, NULL);
     sdx_status status = compile(p, options ? options : &defaults, err);
-    if (status != SDX_OK) sdx_program_free(p);
-    else *out = p;
+    if (status != SDX_OK)
+        sdx_program_free(p);
+    else
+        *out = p;
     return status;
 }
 
@@ -206,4 +216,7 @@ void sdx_program_free(sdx_program *p)
     free(p);
 }
 
-const sdx_model *sdx_program_model(const sdx_program *p) { return p->model; }
+const sdx_model *sdx_program_model(const sdx_program *p)
+{
+    return p->model;
+}

@@ -8,8 +8,8 @@
 #include "../base/memory.h"
 #include "engine.h"
 
-/* PLANS: sequence lengths that alternate in a stream of batches. PATIENCE: runs that need less than a quarter of the
- * buffer before it is given back. */
+/* PLANS: sequence lengths that alternate in a stream of batches. PATIENCE: runs that need less than a quarter
+ * of the buffer before it is given back. */
 enum { PLANS = 8, PATIENCE = 16 };
 
 struct sdx_session {
@@ -18,17 +18,20 @@ struct sdx_session {
     int n_plan;
     unsigned char *buffer; /* owned; contents live from one run to the next, for the outputs */
     size_t capacity;
-    int oversized;         /* runs in a row that needed less than a quarter */
-    sdx_tensor *input;     /* [n_input] of the current run; SDX_UNDEFINED: not given yet */
-    sdx_shape *shape;      /* [n_input] */
+    int oversized;     /* runs in a row that needed less than a quarter */
+    sdx_tensor *input; /* [n_input] of the current run; SDX_UNDEFINED: not given yet */
+    sdx_shape *shape;  /* [n_input] */
     sdx_arena scratch;
-    sdx_profile *profile;  /* [n_node] when the program asks for it */
+    sdx_profile *profile; /* [n_node] when the program asks for it */
     uint64_t runs;
 };
 
-static const sdx_graph *graph_of(const sdx_session *s) { return s->program->model->graph; }
+static const sdx_graph *graph_of(const sdx_session *s)
+{
+    return s->program->model->graph;
+}
 
-/* ---- inputs ------------------------------------------------------------------------------------------------------ */
+/* ---- inputs ---------------------------------------------------------------------------------------------- */
 
 /* "int64[batch_size,sequence]" as the model declares it. */
 static char *format_declared(const sdx_model *model, const sdx_type *t, char *buf, size_t size)
@@ -38,16 +41,20 @@ static char *format_declared(const sdx_model *model, const sdx_type *t, char *bu
         sdx_dim d = t->shape.dim[i];
         const char *comma = i ? "," : "";
         int n;
-        if (sdx_dim_is_known(d)) n = snprintf(buf + at, size - at, "%s%lld", comma, (long long)d);
-        else if (!sdx_dim_is_symbol(d)) n = snprintf(buf + at, size - at, "%s?", comma);
-        else n = snprintf(buf + at, size - at, "%s%.60s", comma, model->symbol[SDX_DIM_SYMBOL_ID(d)].name);
+        if (sdx_dim_is_known(d))
+            n = snprintf(buf + at, size - at, "%s%lld", comma, (long long)d);
+        else if (!sdx_dim_is_symbol(d))
+            n = snprintf(buf + at, size - at, "%s?", comma);
+        else
+            n = snprintf(buf + at, size - at, "%s%.60s", comma, model->symbol[SDX_DIM_SYMBOL_ID(d)].name);
         at += (size_t)n;
     }
     if (at < size) snprintf(buf + at, size - at, t->shape.rank < 0 ? "...]" : "]");
     return buf;
 }
 
-static sdx_status fail_mismatch(const sdx_model *model, const sdx_value *value, const sdx_tensor *given, sdx_error *err)
+static sdx_status fail_mismatch(const sdx_model *model, const sdx_value *value, const sdx_tensor *given,
+                                sdx_error *err)
 {
     char declared[640], got[SDX_TENSOR_TEXT];
     sdx_shape shape = sdx_tensor_shape(given);
@@ -65,11 +72,12 @@ static bool fits(const sdx_type *declared, const sdx_tensor *given)
     return true;
 }
 
-static sdx_status check_tensor(const sdx_model *model, const sdx_value *value, const sdx_tensor *given, sdx_error *err)
+static sdx_status check_tensor(const sdx_model *model, const sdx_value *value, const sdx_tensor *given,
+                               sdx_error *err)
 {
     if (given->rank < 0 || given->rank > SDX_MAX_RANK)
-        return sdx_fail(err, SDX_ERR_USAGE, "%s: input \"%s\": rank %d is outside 0..%d", model->path, value->name,
-                        given->rank, SDX_MAX_RANK);
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: input \"%s\": rank %d is outside 0..%d", model->path,
+                        value->name, given->rank, SDX_MAX_RANK);
     if (!fits(&value->type, given)) return fail_mismatch(model, value, given, err);
     sdx_shape shape = sdx_tensor_shape(given);
     size_t bytes;
@@ -96,8 +104,8 @@ static sdx_status fail_listing(const sdx_session *s, bool only_missing, const ch
 {
     sdx_buffer names = {0};
     list_inputs(s, only_missing, &names);
-    sdx_status status =
-        sdx_fail(err, SDX_ERR_USAGE, "%s: %s %s", s->program->model->path, what, names.data ? names.data : "none");
+    sdx_status status = sdx_fail(err, SDX_ERR_USAGE, "%s: %s %s", s->program->model->path, what,
+                                 names.data ? names.data : "none");
     sdx_buffer_fini(&names);
     return status;
 }
@@ -118,7 +126,8 @@ static sdx_status take_input(sdx_session *s, const char *name, const sdx_tensor 
     if (i == g->n_input) return fail_unknown(s, name, err);
     if (!sdx_is_fed(g, i))
         return sdx_fail(err, SDX_ERR_UNSUPPORTED,
-                        "%s: input \"%s\" has a default that was compiled in; it cannot be given", model->path, name);
+                        "%s: input \"%s\" has a default that was compiled in; it cannot be given", model->path,
+                        name);
     if (s->input[i].dtype != SDX_UNDEFINED)
         return sdx_fail(err, SDX_ERR_USAGE, "%s: input \"%s\" is given twice", model->path, name);
     TRY(check_tensor(model, &g->value[g->input[i]], given, err));
@@ -127,7 +136,7 @@ static sdx_status take_input(sdx_session *s, const char *name, const sdx_tensor 
     return SDX_OK;
 }
 
-/* ---- one symbol, one size ---------------------------------------------------------------------------------------- */
+/* ---- one symbol, one size -------------------------------------------------------------------------------- */
 
 typedef struct axis {
     int input, dim;
@@ -154,11 +163,12 @@ static sdx_status check_symbols(const sdx_session *s, int i, sdx_error *err)
         if (!sdx_dim_is_symbol(symbol)) continue;
         axis first = first_axis(g, symbol);
         if (s->input[first.input].dim[first.dim] == s->input[i].dim[d]) continue;
-        return sdx_fail(err, SDX_ERR_USAGE,
-                        "%s: input \"%.120s\": dimension %d (\"%.60s\") is %lld, but it is %lld in input \"%.120s\"",
-                        model->path, value->name, d, model->symbol[SDX_DIM_SYMBOL_ID(symbol)].name,
-                        (long long)s->input[i].dim[d], (long long)s->input[first.input].dim[first.dim],
-                        g->value[g->input[first.input]].name);
+        return sdx_fail(
+            err, SDX_ERR_USAGE,
+            "%s: input \"%.120s\": dimension %d (\"%.60s\") is %lld, but it is %lld in input \"%.120s\"",
+            model->path, value->name, d, model->symbol[SDX_DIM_SYMBOL_ID(symbol)].name,
+            (long long)s->input[i].dim[d], (long long)s->input[first.input].dim[first.dim],
+            g->value[g->input[first.input]].name);
     }
     return SDX_OK;
 }
@@ -177,7 +187,7 @@ static sdx_status take_inputs(sdx_session *s, size_t count, const char *const *n
     return SDX_OK;
 }
 
-/* ---- plans and buffer -------------------------------------------------------------------------------------------- */
+/* ---- plans and buffer ------------------------------------------------------------------------------------ */
 
 static bool has_shapes(const sdx_session *s, const sdx_plan *p)
 {
@@ -220,7 +230,7 @@ static sdx_status fit_buffer(sdx_session *s, size_t bytes, sdx_error *err)
     return s->buffer ? SDX_OK : sdx_fail_memory(err, bytes);
 }
 
-/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+/* ---- sessions -------------------------------------------------------------------------------------------- */
 
 static sdx_status allocate(sdx_session *s, sdx_error *err)
 {
@@ -239,8 +249,10 @@ sdx_status sdx_session_create(const sdx_program *program, sdx_session **out, sdx
     s->program = program;
     sdx_arena_init(&s->scratch);
     sdx_status status = allocate(s, err);
-    if (status != SDX_OK) sdx_session_free(s);
-    else *out = s;
+    if (status != SDX_OK)
+        sdx_session_free(s);
+    else
+        *out = s;
     return status;
 }
 
@@ -268,15 +280,15 @@ static sdx_status run(sdx_session *s, size_t n_inputs, const char *const *names,
     return SDX_OK;
 }
 
-sdx_status sdx_session_run(sdx_session *s, size_t n_inputs, const char *const *input_names, const sdx_tensor *inputs,
-                           size_t n_outputs, sdx_tensor *outputs, sdx_error *err)
+sdx_status sdx_session_run(sdx_session *s, size_t n_inputs, const char *const *input_names,
+                           const sdx_tensor *inputs, size_t n_outputs, sdx_tensor *outputs, sdx_error *err)
 {
     sdx_error local;
     if (!err) err = &local;
     size_t declared = (size_t)graph_of(s)->n_output;
     if (n_outputs > declared)
-        return sdx_fail(err, SDX_ERR_USAGE, "%s: %zu outputs are asked for, the model has %zu", s->program->model->path,
-                        n_outputs, declared);
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: %zu outputs are asked for, the model has %zu",
+                        s->program->model->path, n_outputs, declared);
     TRY(run(s, n_inputs, input_names, inputs, err));
     for (size_t i = 0; i < n_outputs; i++) outputs[i] = sdx_plan_output(s->plan[0], (int)i, s->buffer);
     return SDX_OK;

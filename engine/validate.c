@@ -1,5 +1,6 @@
-/* validate.c: is a rewritten graph still the same function? Both graphs run on random inputs of two shapes, made to
- * suit what the inputs mean: ids stay inside the table they index, other integers are a mask of ones then zeros. */
+/* validate.c: is a rewritten graph still the same function? Both graphs run on random inputs of two shapes,
+ * made to suit what the inputs mean: ids stay inside the table they index, other integers are a mask of ones
+ * then zeros. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +8,8 @@
 #include "../base/memory.h"
 #include "engine.h"
 
-/* Rewrites reorder sums; where activations are quantized on the way, one rounding the other way is a whole code. */
+/* Rewrites reorder sums; where activations are quantized on the way, one rounding the other way is a whole
+ * code. */
 static const double FLOAT_BOUND = 1e-4, INT8_BOUND = 3e-2;
 
 enum { TRIALS = 2, AUDIO = 4000 }; /* samples: enough for the strides of a speech model's convolutions */
@@ -19,9 +21,10 @@ typedef struct trial {
     sdx_tensor *in, *out;
 } trial;
 
-/* ---- what an integer input indexes ------------------------------------------------------------------------------- */
+/* ---- what an integer input indexes ----------------------------------------------------------------------- */
 
-static const char *const transparent[] = {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Expand"};
+static const char *const transparent[] = {"Cast",    "Identity", "Reshape", "Unsqueeze",
+                                          "Squeeze", "Flatten",  "Expand"};
 
 static bool passes_on(const sdx_node *n)
 {
@@ -41,7 +44,8 @@ static int64_t table_rows(const sdx_graph *g, const sdx_node *n, int at)
     return t && t->rank > 0 ? t->dim[0] : INT64_MAX;
 }
 
-/* The smallest table that a value, or the same numbers under another shape or type, indexes. Nodes are in order. */
+/* The smallest table that a value, or the same numbers under another shape or type, indexes. Nodes are in
+ * order. */
 static sdx_status index_bound(const sdx_graph *g, sdx_id v, int64_t *bound, sdx_error *err)
 {
     bool *same = sdx_calloc((size_t)g->n_value, sizeof *same);
@@ -61,10 +65,16 @@ static sdx_status index_bound(const sdx_graph *g, sdx_id v, int64_t *bound, sdx_
     return SDX_OK;
 }
 
-/* ---- random inputs ----------------------------------------------------------------------------------------------- */
+/* ---- random inputs --------------------------------------------------------------------------------------- */
 
-static uint32_t next(uint32_t *seed) { return *seed = *seed * 1664525u + 1013904223u; }
-static uint32_t below(uint32_t *seed, uint32_t n) { return (next(seed) >> 8) % n; }
+static uint32_t next(uint32_t *seed)
+{
+    return *seed = *seed * 1664525u + 1013904223u;
+}
+static uint32_t below(uint32_t *seed, uint32_t n)
+{
+    return (next(seed) >> 8) % n;
+}
 
 /* Unknown sizes: 1 and 3 texts of 7 and 12 tokens. The first dim is the batch; rank-2 floats are audio. */
 static sdx_shape concrete(const sdx_model *model, const sdx_type *type, int k)
@@ -92,9 +102,12 @@ static void fill(sdx_tensor *t, int64_t bound, uint32_t *seed)
     int64_t row = t->rank ? t->dim[t->rank - 1] : 1;
     for (int64_t i = 0, count = sdx_tensor_count(t); i < count; i++) {
         int64_t ones = row - (i / (row ? row : 1)) % 3; /* each row ends in 0, 1 or 2 zeros */
-        if (t->dtype == SDX_F32) ((float *)t->data)[i] = (float)below(seed, 2001) / 1000 - 1;
-        else if (bound < INT64_MAX) store(t, i, below(seed, (uint32_t)(bound < 1 << 24 ? bound : 1 << 24)));
-        else store(t, i, row == 1 || i % row < ones);
+        if (t->dtype == SDX_F32)
+            ((float *)t->data)[i] = (float)below(seed, 2001) / 1000 - 1;
+        else if (bound < INT64_MAX)
+            store(t, i, below(seed, (uint32_t)(bound < 1 << 24 ? bound : 1 << 24)));
+        else
+            store(t, i, row == 1 || i % row < ones);
     }
 }
 
@@ -131,7 +144,7 @@ static sdx_status make_trial(const sdx_model *model, int k, trial *t, sdx_error 
     return SDX_OK;
 }
 
-/* ---- the comparison ---------------------------------------------------------------------------------------------- */
+/* ---- the comparison -------------------------------------------------------------------------------------- */
 
 static sdx_status keep_outputs(trial *t, const sdx_tensor *out, sdx_error *err)
 {
@@ -165,19 +178,22 @@ static bool is_quantized(const sdx_graph *g)
 {
     for (sdx_id i = 0; i < g->n_node; i++) {
         const char *op = g->node[i].op_type;
-        if (!g->node[i].dead && (strstr(op, "Quantize") || strstr(op, "Integer") || !strncmp(op, "Q", 1))) return true;
+        if (!g->node[i].dead && (strstr(op, "Quantize") || strstr(op, "Integer") || !strncmp(op, "Q", 1)))
+            return true;
     }
     return false;
 }
 
-static sdx_status compare(const sdx_model *model, const trial *t, const sdx_tensor *out, double bound, sdx_error *err)
+static sdx_status compare(const sdx_model *model, const trial *t, const sdx_tensor *out, double bound,
+                          sdx_error *err)
 {
     for (size_t i = 0; i < t->n_out; i++) {
         double d = difference(&t->out[i], &out[i]);
         if (!(d <= bound))
-            return sdx_fail(err, SDX_ERR_INTERNAL,
-                            "%s: output \"%s\" of the rewritten graph is off by %.3g, allowed is %.3g; nothing was written",
-                            model->path, model->graph->value[model->graph->output[i]].name, d, bound);
+            return sdx_fail(
+                err, SDX_ERR_INTERNAL,
+                "%s: output \"%s\" of the rewritten graph is off by %.3g, allowed is %.3g; nothing was written",
+                model->path, model->graph->value[model->graph->output[i]].name, d, bound);
     }
     return SDX_OK;
 }
@@ -193,7 +209,8 @@ static sdx_status run_trials(const sdx_program *program, trial *trials, bool kee
         sdx_tensor *out = sdx_arena_array(&t->arena, t->n_out, sizeof *out);
         status = out ? sdx_session_run(session, t->n_in, t->name, t->in, t->n_out, out, err)
                      : sdx_fail_memory(err, t->n_out * sizeof *out);
-        if (status == SDX_OK) status = keep ? keep_outputs(t, out, err) : compare(program->model, t, out, bound, err);
+        if (status == SDX_OK)
+            status = keep ? keep_outputs(t, out, err) : compare(program->model, t, out, bound, err);
     }
     sdx_session_free(session);
     return status;
@@ -207,7 +224,8 @@ static sdx_status run_original(const char *path, trial *trials, double *bound, s
     TRY(sdx_program_open(path, &as_spelled, &program, err));
     sdx_status status = SDX_OK;
     *bound = is_quantized(program->model->graph) ? INT8_BOUND : FLOAT_BOUND;
-    for (int k = 0; k < TRIALS && status == SDX_OK; k++) status = make_trial(program->model, k, &trials[k], err);
+    for (int k = 0; k < TRIALS && status == SDX_OK; k++)
+        status = make_trial(program->model, k, &trials[k], err);
     if (status == SDX_OK) status = run_trials(program, trials, true, 0, err);
     sdx_program_free(program);
     return status;
@@ -227,8 +245,10 @@ sdx_status sdx_validate(const char *original, sdx_model *rewritten, sdx_error *e
     trial trials[TRIALS] = {0};
     double bound = 0;
     sdx_status status = run_original(original, trials, &bound, err);
-    if (status == SDX_OK) status = run_rewritten(rewritten, trials, bound, err);
-    else sdx_model_close(rewritten);
+    if (status == SDX_OK)
+        status = run_rewritten(rewritten, trials, bound, err);
+    else
+        sdx_model_close(rewritten);
     for (int k = 0; k < TRIALS; k++) sdx_arena_fini(&trials[k].arena);
     return status;
 }

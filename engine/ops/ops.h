@@ -1,8 +1,8 @@
-/* ops.h: the operator families, and the few helpers that many of them share. A family is one file that ends with
- * its table:
+/* ops.h: the operator families, and the few helpers that many of them share. A family is one file that ends
+ * with its table:
  *
- *     static const sdx_op_def rows[] = {{"", "Softmax", 13, 0, 1, 1, 1, 1, SDX_OP_INPLACE, infer, NULL, NULL, run}, ...};
- *     SDX_OP_TABLE(softmax);
+ *     static const sdx_op_def rows[] = {{"", "Softmax", 13, 0, 1, 1, 1, 1, SDX_OP_INPLACE, infer, NULL, NULL,
+ * run}, ...}; SDX_OP_TABLE(softmax);
  */
 #ifndef SDX_ENGINE_OPS_H
 #define SDX_ENGINE_OPS_H
@@ -13,23 +13,23 @@
 #include "../../kernels/kernels.h"
 
 /* One word per file of this folder, in the order in which operators are looked up and listed. */
-#define SDX_OP_FAMILIES(X) \
-    X(activation) X(attention) X(cast) X(concat) X(elementwise) X(elu) X(embed) X(gather) X(hardmax) \
-    X(indexing) X(loss) X(math) X(matmul) X(matmul_int8) X(multi_head) X(norm) X(quantize) X(reduce) \
-    X(shape) X(slice) X(softmax) X(topk) X(transpose)
+#define SDX_OP_FAMILIES(X)                                                                                     \
+    X(activation)                                                                                              \
+    X(attention) X(cast) X(concat) X(conv) X(elementwise) X(elu) X(embed) X(gather) X(hardmax) X(indexing)     \
+        X(loss) X(math) X(matmul) X(matmul_int8) X(multi_head) X(norm) X(quantize) X(reduce) X(shape) X(slice) \
+            X(softmax) X(topk) X(transpose)
 
 #define SDX_OP_DECLARE(family) extern const sdx_op_table sdx_ops_##family;
 SDX_OP_FAMILIES(SDX_OP_DECLARE)
 #undef SDX_OP_DECLARE
 
 /* At the end of a family's file: its table, from the array `rows`. */
-#define SDX_OP_TABLE(family) \
-    const sdx_op_table sdx_ops_##family = {#family, rows, sizeof rows / sizeof *rows}
+#define SDX_OP_TABLE(family) const sdx_op_table sdx_ops_##family = {#family, rows, sizeof rows / sizeof *rows}
 
 /* All of them (registry.c). */
 extern const sdx_op_registry sdx_operators;
 
-/* ---- helpers for infer --------------------------------------------------------------------------------------- */
+/* ---- helpers for infer ----------------------------------------------------------------------------------- */
 
 static inline bool sdx_infer_has(const sdx_infer *infer, int i)
 {

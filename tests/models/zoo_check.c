@@ -7,13 +7,15 @@
  *     MODEL/GRAPH.onnx                   every file whose path below DIR matches a PATTERN (default: all)
  *     MODEL/case_K/input_NAME.npy        fed as input NAME
  *     MODEL/case_K/output_NAME.npy       what the original framework computed
- *     MODEL/case_K/GRAPH.NAME.npy        what ONNX Runtime computed for a quantized graph, which differs by more
- *     MODEL/X/GRAPH.case_K/...           the same for a folder of graphs with cases of their own; GRAPH up to its first "."
+ *     MODEL/case_K/GRAPH.NAME.npy        what ONNX Runtime computed for a quantized graph, which differs by
+ * more MODEL/X/GRAPH.case_K/...           the same for a folder of graphs with cases of their own; GRAPH up to
+ * its first "."
  *
  * Each case runs with one thread and, for N > 1, with N: those bytes must be identical. The bound is on
- * max |got - golden| over max(1, max |golden|). Quantized graphs are held to the root mean square instead: where the
- * last bit of a float tips a rounding, a single code differs by a whole step and says nothing; without a golden of
- * their own they only have to run. One line per failure; closes with "N passed, N failed". */
+ * max |got - golden| over max(1, max |golden|). Quantized graphs are held to the root mean square instead:
+ * where the last bit of a float tips a rounding, a single code differs by a whole step and says nothing;
+ * without a golden of their own they only have to run. One line per failure; closes with "N passed, N failed".
+ */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fnmatch.h>
@@ -27,8 +29,8 @@
 
 enum { MOST_PATTERNS = 32, MOST_PORTS = 32, PATH_SIZE = 1024 };
 
-/* Static quantization (qdq): ONNX Runtime computes the stored outputs in fused integer operators, 0.04 away from what
- * it gets for the graph as written, which is what we run. */
+/* Static quantization (qdq): ONNX Runtime computes the stored outputs in fused integer operators, 0.04 away
+ * from what it gets for the graph as written, which is what we run. */
 static const double FLOAT_BOUND = 1e-5, INT8_BOUND = 5e-3, QDQ_BOUND = 1e-2;
 
 typedef struct options {
@@ -55,12 +57,18 @@ static bool is_folder(const char *path)
     return !stat(path, &st) && S_ISDIR(st.st_mode);
 }
 
-static void join(char out[PATH_SIZE], const char *dir, const char *name) { snprintf(out, PATH_SIZE, "%s/%s", dir, name); }
+static void join(char out[PATH_SIZE], const char *dir, const char *name)
+{
+    snprintf(out, PATH_SIZE, "%s/%s", dir, name);
+}
 
 /* "bert-mlm/torchscript-op14.onnx" below DIR: what patterns are matched against and failures are told by. */
-static const char *short_name(const options *o, const char *path) { return path + strlen(o->dir) + 1; }
+static const char *short_name(const options *o, const char *path)
+{
+    return path + strlen(o->dir) + 1;
+}
 
-/* ---- one case ---------------------------------------------------------------------------------------------------- */
+/* ---- one case -------------------------------------------------------------------------------------------- */
 
 typedef struct case_inputs {
     const char *name[MOST_PORTS];
@@ -90,11 +98,12 @@ static sdx_status read_inputs(const sdx_model *model, const char *dir, case_inpu
 
 static bool same_shape(const sdx_tensor *a, const sdx_tensor *b)
 {
-    return a->dtype == b->dtype && a->rank == b->rank && !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
+    return a->dtype == b->dtype && a->rank == b->rank &&
+           !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
 }
 
-/* max (or rms) of |got - golden|, over max(1, max |golden|); infinite when types or shapes differ, or a NaN is on one
- * side only. */
+/* max (or rms) of |got - golden|, over max(1, max |golden|); infinite when types or shapes differ, or a NaN is
+ * on one side only. */
 static double difference(const sdx_tensor *got, const sdx_tensor *golden, bool rms)
 {
     if (!same_shape(got, golden)) return INFINITY;
@@ -113,21 +122,27 @@ static double difference(const sdx_tensor *got, const sdx_tensor *golden, bool r
     return (rms && count ? sqrt(squares / (double)count) : worst) / norm;
 }
 
-static bool is_quantized(const char *graph) { return strstr(graph, "8bit") || strstr(graph, "qdq"); }
+static bool is_quantized(const char *graph)
+{
+    return strstr(graph, "8bit") || strstr(graph, "qdq");
+}
 
 /* The stored output for this graph: its own when it is quantized. *bound: how near. */
-static bool find_golden(const char *dir, const char *graph, const char *output, char path[PATH_SIZE], double *bound)
+static bool find_golden(const char *dir, const char *graph, const char *output, char path[PATH_SIZE],
+                        double *bound)
 {
     size_t stem = strlen(graph) - strlen(".onnx");
     bool quantized = is_quantized(graph);
-    if (quantized) snprintf(path, PATH_SIZE, "%s/%.*s.%s.npy", dir, (int)stem, graph, output);
-    else snprintf(path, PATH_SIZE, "%s/output_%s.npy", dir, output);
+    if (quantized)
+        snprintf(path, PATH_SIZE, "%s/%.*s.%s.npy", dir, (int)stem, graph, output);
+    else
+        snprintf(path, PATH_SIZE, "%s/output_%s.npy", dir, output);
     *bound = !quantized ? FLOAT_BOUND : strstr(graph, "qdq") ? QDQ_BOUND : INT8_BOUND;
     return is_file(path);
 }
 
-static bool compare_output(const options *o, const char *label, const char *dir, const char *graph, const char *name,
-                           const sdx_tensor *got)
+static bool compare_output(const options *o, const char *label, const char *dir, const char *graph,
+                           const char *name, const sdx_tensor *got)
 {
     char path[PATH_SIZE];
     double bound;
@@ -141,7 +156,8 @@ static bool compare_output(const options *o, const char *label, const char *dir,
     }
     double d = difference(got, &golden, is_quantized(graph));
     sdx_tensor_free(&golden);
-    if (!(d <= bound)) printf("FAIL %s: output \"%s\" is off by %.3g, allowed is %.3g\n", label, name, d, bound);
+    if (!(d <= bound))
+        printf("FAIL %s: output \"%s\" is off by %.3g, allowed is %.3g\n", label, name, d, bound);
     return d <= bound;
 }
 
@@ -158,7 +174,8 @@ static bool same_bytes(const sdx_model *model, const char *label, const sdx_tens
 {
     for (size_t i = 0; i < sdx_model_output_count(model); i++) {
         if (same_shape(&a[i], &b[i]) && !memcmp(a[i].data, b[i].data, sdx_tensor_bytes(&a[i]))) continue;
-        printf("FAIL %s: output \"%s\" depends on the number of threads\n", label, sdx_model_output(model, i).name);
+        printf("FAIL %s: output \"%s\" depends on the number of threads\n", label,
+               sdx_model_output(model, i).name);
         return false;
     }
     return true;
@@ -180,7 +197,8 @@ static bool run_case(const options *o, const pair *p, const char *label, const c
     bool ok = read_inputs(model, dir, &in, &err) == SDX_OK;
     for (int k = 0; k < 2 && ok; k++)
         if (p->session[k])
-            ok = sdx_session_run(p->session[k], in.count, in.name, in.tensor, n_out, outputs[k], &err) == SDX_OK;
+            ok =
+                sdx_session_run(p->session[k], in.count, in.name, in.tensor, n_out, outputs[k], &err) == SDX_OK;
     if (!ok) printf("FAIL %s: %s\n", label, err.message);
     if (ok) ok = compare_outputs(o, model, label, dir, graph, outputs[0]);
     if (ok && p->session[1]) ok = same_bytes(model, label, outputs[0], outputs[1]);
@@ -188,7 +206,7 @@ static bool run_case(const options *o, const pair *p, const char *label, const c
     return ok;
 }
 
-/* ---- graphs and folders ------------------------------------------------------------------------------------------ */
+/* ---- graphs and folders ---------------------------------------------------------------------------------- */
 
 static bool open_pair(const options *o, const char *path, pair *p, sdx_error *err)
 {
@@ -230,8 +248,10 @@ static void run_graph(const options *o, const char *dir, const char *graph, tall
         char folder[PATH_SIZE];
         for (int k = 0; find_case(dir, graph, k, folder); k++) {
             snprintf(label, sizeof label, "%s case_%d", short_name(o, path), k);
-            if (run_case(o, &p, label, folder, graph)) t->passed++;
-            else t->failed++;
+            if (run_case(o, &p, label, folder, graph))
+                t->passed++;
+            else
+                t->failed++;
         }
     }
     close_pair(&p);
@@ -259,7 +279,8 @@ static void walk(const options *o, const char *dir, int depth, tally *t)
         char path[PATH_SIZE];
         const char *name = entry[i]->d_name;
         join(path, dir, name);
-        if (name[0] != '.' && has_suffix(name, ".onnx") && is_file(path) && is_wanted(o, path)) run_graph(o, dir, name, t);
+        if (name[0] != '.' && has_suffix(name, ".onnx") && is_file(path) && is_wanted(o, path))
+            run_graph(o, dir, name, t);
         if (name[0] != '.' && depth > 0 && is_folder(path)) walk(o, path, depth - 1, t);
         free(entry[i]);
     }
@@ -270,12 +291,18 @@ static bool parse(int argc, char **argv, options *o)
 {
     for (int i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
-        if (!strcmp(argv[i], "--no-optimize")) o->run.no_optimize = true;
-        else if (!strcmp(argv[i], "--threads") && more) o->run.threads = atoi(argv[++i]);
-        else if (!strcmp(argv[i], "--bound") && more) o->bound = atof(argv[++i]);
-        else if (!strcmp(argv[i], "--graphs") && more && o->n_pattern < MOST_PATTERNS) o->pattern[o->n_pattern++] = argv[++i];
-        else if (argv[i][0] != '-' && !o->dir) o->dir = argv[i];
-        else return false;
+        if (!strcmp(argv[i], "--no-optimize"))
+            o->run.no_optimize = true;
+        else if (!strcmp(argv[i], "--threads") && more)
+            o->run.threads = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--bound") && more)
+            o->bound = atof(argv[++i]);
+        else if (!strcmp(argv[i], "--graphs") && more && o->n_pattern < MOST_PATTERNS)
+            o->pattern[o->n_pattern++] = argv[++i];
+        else if (argv[i][0] != '-' && !o->dir)
+            o->dir = argv[i];
+        else
+            return false;
     }
     return o->dir != NULL;
 }
@@ -285,7 +312,8 @@ int main(int argc, char **argv)
     options o = {0};
     tally t = {0};
     if (!parse(argc, argv, &o)) {
-        fprintf(stderr, "usage: zoo_check DIR [--graphs PATTERN]... [--no-optimize] [--threads N] [--bound X]\n");
+        fprintf(stderr,
+                "usage: zoo_check DIR [--graphs PATTERN]... [--no-optimize] [--threads N] [--bound X]\n");
         return 2;
     }
     walk(&o, o.dir, 2, &t);

@@ -10,7 +10,7 @@
 #include "../../engine/engine.h"
 #include "../../engine/ops/ops.h"
 
-/* ---- building and running ---------------------------------------------------------------------------------------- */
+/* ---- building and running -------------------------------------------------------------------------------- */
 
 enum { OPSET = 17 };
 
@@ -38,8 +38,14 @@ static sdx_id emit(sdx_model *m, const char *op, int n_in, const sdx_id *in)
     return id;
 }
 
-static sdx_id unary(sdx_model *m, const char *op, sdx_id a) { return emit(m, op, 1, &a); }
-static sdx_id binary(sdx_model *m, const char *op, sdx_id a, sdx_id b) { return emit(m, op, 2, (sdx_id[]){a, b}); }
+static sdx_id unary(sdx_model *m, const char *op, sdx_id a)
+{
+    return emit(m, op, 1, &a);
+}
+static sdx_id binary(sdx_model *m, const char *op, sdx_id a, sdx_id b)
+{
+    return emit(m, op, 2, (sdx_id[]){a, b});
+}
 
 static sdx_id reshape(sdx_model *m, sdx_id a, int rank, const int64_t *dim)
 {
@@ -48,7 +54,10 @@ static sdx_id reshape(sdx_model *m, sdx_id a, int rank, const int64_t *dim)
     return binary(m, "Reshape", a, target);
 }
 
-static void output(sdx_model *m, sdx_id id) { ck_assert_int_eq(sdx_graph_add_output(m->graph, id, NULL), SDX_OK); }
+static void output(sdx_model *m, sdx_id id)
+{
+    ck_assert_int_eq(sdx_graph_add_output(m->graph, id, NULL), SDX_OK);
+}
 
 typedef struct engine {
     sdx_program *program;
@@ -78,7 +87,7 @@ static sdx_tensor f32(int rank, const int64_t *dim, const float *data)
 
 static const sdx_run_options plain = {.threads = 1, .no_optimize = true};
 
-/* ---- runs -------------------------------------------------------------------------------------------------------- */
+/* ---- runs ------------------------------------------------------------------------------------------------ */
 
 static sdx_model *add_model(void)
 {
@@ -181,8 +190,8 @@ START_TEST(shapes_may_depend_on_values)
         if (rows * target[1] != 6) continue;
         sdx_tensor in[2] = {f32(1, (int64_t[]){6}, data), {SDX_I64, 1, {2}, target}}, out[3];
         sdx_error err;
-        ck_assert_msg(sdx_session_run(e.session, 2, (const char *[]){"x", "s"}, in, 3, out, &err) == SDX_OK, "%s",
-                      err.message);
+        ck_assert_msg(sdx_session_run(e.session, 2, (const char *[]){"x", "s"}, in, 3, out, &err) == SDX_OK,
+                      "%s", err.message);
         for (int k = 0; k < 3; k++) {
             ck_assert_int_eq(out[k].dim[0], rows);
             ck_assert_float_eq(((float *)out[k].data)[5], k == 1 ? -6 : 6);
@@ -215,13 +224,14 @@ START_TEST(constants_may_lie_askew)
 }
 END_TEST
 
-/* ---- plans ------------------------------------------------------------------------------------------------------- */
+/* ---- plans ----------------------------------------------------------------------------------------------- */
 
 START_TEST(shape_chains_cost_nothing)
 {
     sdx_model *m = new_model();
     sdx_dim n = SDX_DIM_SYMBOL(sdx_model_symbol(m, "n"));
-    sdx_id x = input(m, "x", SDX_F32, 2, (sdx_dim[]){n, 6}), y = input(m, "y", SDX_F32, 1, (sdx_dim[]){SDX_DIM_UNKNOWN});
+    sdx_id x = input(m, "x", SDX_F32, 2, (sdx_dim[]){n, 6}),
+           y = input(m, "y", SDX_F32, 1, (sdx_dim[]){SDX_DIM_UNKNOWN});
     sdx_id s = unary(m, "Shape", x), two;
     ck_assert_int_eq(sdx_graph_add_ints(m->graph, NULL, 2, (int64_t[]){1, 1}, &two, NULL), SDX_OK);
     output(m, binary(m, "Reshape", y, binary(m, "Mul", s, two)));
@@ -253,8 +263,8 @@ START_TEST(chains_work_in_place)
 }
 END_TEST
 
-/* Random graphs of exact operators, views among them, against the same arithmetic done naively: a value overwritten
- * too early would show. */
+/* Random graphs of exact operators, views among them, against the same arithmetic done naively: a value
+ * overwritten too early would show. */
 enum { WIDTH = 8, MOST_VALUES = 40 };
 
 static uint32_t below(uint32_t *seed, uint32_t n)
@@ -269,9 +279,12 @@ static void random_node(sdx_model *m, uint32_t *seed, sdx_id *id, float (*value)
     int a = (int)below(seed, (uint32_t)n), b = (int)below(seed, (uint32_t)n), kind = (int)below(seed, 4);
     if (kind == 1 && square[a] != square[b]) kind = 3;
     square[n] = square[a] ^ (kind == 3);
-    if (kind == 0 || kind == 2) id[n] = unary(m, kind ? "Relu" : "Neg", id[a]);
-    else if (kind == 1) id[n] = binary(m, "Sub", id[a], id[b]);
-    else id[n] = square[n] ? reshape(m, id[a], 2, folded) : reshape(m, id[a], 1, flat);
+    if (kind == 0 || kind == 2)
+        id[n] = unary(m, kind ? "Relu" : "Neg", id[a]);
+    else if (kind == 1)
+        id[n] = binary(m, "Sub", id[a], id[b]);
+    else
+        id[n] = square[n] ? reshape(m, id[a], 2, folded) : reshape(m, id[a], 1, flat);
     for (int i = 0; i < WIDTH; i++) {
         float x = value[a][i];
         value[n][i] = kind == 0 ? -x : kind == 1 ? x - value[b][i] : kind == 2 ? (x > 0 ? x : 0) : x;
@@ -297,7 +310,8 @@ START_TEST(random_graphs_compute_what_they_say)
     for (int round = 0; round < 2; round++) {
         sdx_tensor in = f32(1, (int64_t[]){WIDTH}, given), out[4];
         sdx_error err;
-        ck_assert_msg(sdx_session_run(e.session, 1, (const char *[]){"x"}, &in, 4, out, &err) == SDX_OK, "%s", err.message);
+        ck_assert_msg(sdx_session_run(e.session, 1, (const char *[]){"x"}, &in, 4, out, &err) == SDX_OK, "%s",
+                      err.message);
         for (int k = 0; k < 4; k++)
             for (int i = 0; i < WIDTH; i++) ck_assert_float_eq(((float *)out[k].data)[i], value[wanted[k]][i]);
     }
@@ -305,7 +319,7 @@ START_TEST(random_graphs_compute_what_they_say)
 }
 END_TEST
 
-/* ---- messages ---------------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------------------- */
 
 static void expect_failure(engine e, size_t n, const char *const *names, const sdx_tensor *in, const char *part)
 {
@@ -324,10 +338,12 @@ START_TEST(inputs_are_checked)
     const char *xy[3] = {"x", "y", "y"}, *xz[2] = {"x", "z"};
     sdx_tensor good = f32(2, (int64_t[]){2, 3}, data), longer = f32(2, (int64_t[]){4, 3}, data);
     sdx_tensor narrow = f32(2, (int64_t[]){3, 2}, data), flat = f32(1, (int64_t[]){3}, data);
-    sdx_tensor integer = {SDX_I64, 2, {2, 3}, whole}, askew = f32(2, (int64_t[]){2, 3}, (float *)((char *)data + 1));
+    sdx_tensor integer = {SDX_I64, 2, {2, 3}, whole},
+               askew = f32(2, (int64_t[]){2, 3}, (float *)((char *)data + 1));
     sdx_tensor negative = f32(2, (int64_t[]){-1, 3}, data), null = f32(2, (int64_t[]){2, 3}, NULL);
     expect_failure(e, 1, xy, &good, "inputs are missing: \"y\"");
-    expect_failure(e, 2, xz, (sdx_tensor[]){good, good}, "there is no input \"z\"; the inputs are \"x\", \"y\"");
+    expect_failure(e, 2, xz, (sdx_tensor[]){good, good},
+                   "there is no input \"z\"; the inputs are \"x\", \"y\"");
     expect_failure(e, 3, xy, (sdx_tensor[]){good, good, good}, "input \"y\" is given twice");
     expect_failure(e, 2, xy, (sdx_tensor[]){good, integer},
                    "test.onnx: input \"y\": expected float32[batch,3], got int64[2,3]");
@@ -347,8 +363,10 @@ START_TEST(options_are_checked)
 {
     sdx_program *p;
     sdx_error err;
-    ck_assert_int_eq(sdx_program_create(add_model(), &(sdx_run_options){.threads = -1}, &p, &err), SDX_ERR_USAGE);
-    ck_assert_int_eq(sdx_program_create(add_model(), &(sdx_run_options){.isa = "z80"}, &p, &err), SDX_ERR_USAGE);
+    ck_assert_int_eq(sdx_program_create(add_model(), &(sdx_run_options){.threads = -1}, &p, &err),
+                     SDX_ERR_USAGE);
+    ck_assert_int_eq(sdx_program_create(add_model(), &(sdx_run_options){.isa = "z80"}, &p, &err),
+                     SDX_ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(err.message, "z80"));
     ck_assert_int_eq(sdx_set_isa("z80", &err), SDX_ERR_USAGE);
     engine e = start(add_model(), &(sdx_run_options){.isa = "scalar"});
@@ -370,7 +388,7 @@ START_TEST(a_profile_names_operators)
 }
 END_TEST
 
-/* ---- optimizing files -------------------------------------------------------------------------------------------- */
+/* ---- optimizing files ------------------------------------------------------------------------------------ */
 
 START_TEST(files_are_optimized)
 {
@@ -421,7 +439,7 @@ START_TEST(a_wrong_rewrite_is_found)
 }
 END_TEST
 
-/* ---- the table of operators -------------------------------------------------------------------------------------- */
+/* ---- the table of operators ------------------------------------------------------------------------------ */
 
 static bool same_operator(const sdx_op_def *a, const sdx_op_def *b)
 {
@@ -431,7 +449,8 @@ static bool same_operator(const sdx_op_def *a, const sdx_op_def *b)
 static void check_against(const sdx_op_def *a, const sdx_op_def *b)
 {
     int end_a = a->until ? a->until : INT32_MAX, end_b = b->until ? b->until : INT32_MAX;
-    ck_assert_msg(a->since > end_b || b->since > end_a, "%s-%d and %s-%d overlap", a->name, a->since, b->name, b->since);
+    ck_assert_msg(a->since > end_b || b->since > end_a, "%s-%d and %s-%d overlap", a->name, a->since, b->name,
+                  b->since);
 }
 
 START_TEST(every_operator_is_complete)
@@ -443,7 +462,8 @@ START_TEST(every_operator_is_complete)
             const sdx_op_def *d = &table->row[i];
             ck_assert_msg(d->infer && d->run && d->since > 0, "%s-%d is incomplete", d->name, d->since);
             ck_assert_msg(d->max_in < 0 || d->min_in <= d->max_in, "%s-%d", d->name, d->since);
-            ck_assert_msg(d->min_out >= 1 && (d->max_out < 0 || d->min_out <= d->max_out), "%s-%d", d->name, d->since);
+            ck_assert_msg(d->min_out >= 1 && (d->max_out < 0 || d->min_out <= d->max_out), "%s-%d", d->name,
+                          d->since);
             int following = 0; /* the next version; none: current, or withdrawn */
             for (size_t u = 0; u < sdx_operators.count; u++)
                 for (size_t k = 0; k < sdx_operators.table[u]->count; k++) {
@@ -452,7 +472,8 @@ START_TEST(every_operator_is_complete)
                     check_against(d, o);
                     if (o->since > d->since && (!following || o->since < following)) following = o->since;
                 }
-            ck_assert_msg(!following || following == d->until + 1, "%s: a hole before opset %d", d->name, following);
+            ck_assert_msg(!following || following == d->until + 1, "%s: a hole before opset %d", d->name,
+                          following);
         }
     }
     ck_assert_uint_eq(rows, sdx_operator_count());
@@ -461,7 +482,7 @@ START_TEST(every_operator_is_complete)
 }
 END_TEST
 
-/* ---- memory ------------------------------------------------------------------------------------------------------ */
+/* ---- memory ---------------------------------------------------------------------------------------------- */
 
 #ifdef SDX_ALLOC_FAILURE
 START_TEST(a_warm_run_allocates_nothing)

@@ -5,10 +5,17 @@
 #include "../../base/memory.h"
 #include "../../engine/memory_plan.h"
 
-static uint32_t next(uint32_t *seed) { return *seed = *seed * 1664525u + 1013904223u; }
-static uint32_t below(uint32_t *seed, uint32_t n) { return (next(seed) >> 8) % n; }
+static uint32_t next(uint32_t *seed)
+{
+    return *seed = *seed * 1664525u + 1013904223u;
+}
+static uint32_t below(uint32_t *seed, uint32_t n)
+{
+    return (next(seed) >> 8) % n;
+}
 
-/* Also: inside the buffer, aligned, and the buffer is never larger than the sum, nor smaller than what some step needs. */
+/* Also: inside the buffer, aligned, and the buffer is never larger than the sum, nor smaller than what some
+ * step needs. */
 static void check_plan(const sdx_interval *v, const size_t *bytes, size_t count, size_t total, int steps)
 {
     size_t sum = 0;
