@@ -189,7 +189,8 @@ deps:
 
 check: deps
 	@bash tests/run.sh check
-check-full: deps
+check-full:
+	@sh tools/deps.sh clang libomp-dev
 	@bash tests/run.sh full
 demo: deps
 	@bash tools/demo.sh $(if $(MODEL),'$(MODEL)')

@@ -94,6 +94,6 @@ if [ "$level" = full ]; then
     fi
 fi
 
-printf '\n%s\n' "${rows[@]}"
+echo; printf '%s\n' "${rows[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -4,6 +4,8 @@
 # text; every other one ranks sentences for a query.
 set -eu
 cd "$(dirname "$0")/.."
+mkdir -p build
+echo "building (build/demo-build.log) ..."
 make --no-print-directory -j"$(nproc)" build/sardonyx build/release/rank > build/demo-build.log 2>&1 || {
     tail -n 20 build/demo-build.log >&2
     exit 2

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Makes sure the Debian packages that sardonyx builds with are there: installs what is missing where that is
-# permitted (root, or sudo without a password), else prints the line to type and exits 2.
+# deps.sh [PACKAGE...]: makes sure the Debian packages that sardonyx builds with, and those named, are there: installs
+# what is missing where that is permitted (root, or sudo without a password), else prints the line to type and exits 2.
 set -u
-PACKAGES="gcc make pkg-config protobuf-c-compiler libprotobuf-c-dev libopenblas-dev libjansson-dev libutf8proc-dev
+PACKAGES="gcc g++ make pkg-config protobuf-c-compiler libprotobuf-c-dev libopenblas-dev libjansson-dev libutf8proc-dev
 check python3 python3-venv unzip"
 
 missing=
-for package in $PACKAGES; do
+for package in $PACKAGES "$@"; do
     case $(dpkg-query -W -f='${Status}' "$package" 2>/dev/null) in
     "install ok installed") ;;
     *) missing="$missing $package" ;;
