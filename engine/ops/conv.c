@@ -1,0 +1,155 @@
+/* conv.c: Conv in one to six spatial dims. float32 goes through the GEMM kernels (convolve.h), depthwise convolution
+ * included: there a group is one row of weights, and the panels cost about as much to make as to use. The other float
+ * types add up tap by tap in double, one output plane at a time.
+ */
+#include "convolve.h"
+#include "lanes.h"
+
+static sdx_status infer_conv(sdx_infer *infer)
+{
+    sdx_shape y;
+    TRY(sdx_want_dtype(infer, 0, "the input", SDX_SET_FLOAT));
+    TRY(sdx_want_same_dtype(infer, 1, "the weights", 0, "the input"));
+    TRY(sdx_want_same_dtype(infer, 2, "the bias", 0, "the input"));
+    TRY(sdx_convolution_infer(infer, 0, 1, &y));
+    TRY(sdx_convolution_want_bias(infer, 2, 1, SDX_SET_FLOAT));
+    sdx_infer_set(infer, 0, infer->in[0].dtype, &y);
+    return SDX_OK;
+}
+
+static sdx_status plan_conv(sdx_plan_step *step)
+{
+    sdx_convolution c;
+    TRY(sdx_convolution_make(&c, step->node, &step->in[0].shape, &step->in[1].shape, step->err));
+    size_t each, *total = &step->workspace;
+    if (step->in[0].dtype == SDX_F32) {
+        int64_t nr = step->kernels->gemm_f32.nr, block = sdx_convolution_block(&c, sizeof(float), nr, step->threads);
+        if (!sdx_mul_size((size_t)block, (size_t)c.depth * sizeof(float), &each)) return sdx_workspace_fail(step->err);
+    } else {
+        each = (size_t)c.out_plane * sizeof(double);
+    }
+    bool ok = sdx_workspace_add(total, (size_t)step->threads, sdx_align_up(each));
+    return ok ? SDX_OK : sdx_workspace_fail(step->err);
+}
+
+typedef struct task {
+    const sdx_run *run;
+    sdx_convolution c;
+    sdx_dtype dtype;
+    const void *x, *w, *bias; /* bias may be NULL */
+    void *y;
+    int64_t block;     /* float32: outputs of a part */
+    size_t own;        /* bytes of a worker */
+} task;
+
+/* ---- float32 ------------------------------------------------------------------------------------------------------ */
+
+static void add_bias(const task *t, const sdx_convolution_part *p, float *y)
+{
+    const sdx_convolution *c = &t->c;
+    const float *bias = (const float *)t->bias + p->group * c->filters;
+    for (int64_t m = 0; m < c->filters; m++, y += c->out_plane)
+        t->run->kernels->element.binary_f32[SDX_BINARY_ADD](p->end - p->begin, y, 1, bias + m, 0, y);
+}
+
+static void conv_parts(void *context, int64_t begin, int64_t end, int worker)
+{
+    const task *t = context;
+    const sdx_convolution *c = &t->c;
+    const sdx_gemm_f32_kernels *gemm = &t->run->kernels->gemm_f32;
+    float *columns = (float *)(void *)((char *)t->run->workspace + (size_t)worker * t->own);
+    for (int64_t i = begin; i < end; i++) {
+        sdx_convolution_part p = sdx_convolution_part_at(c, t->block, i);
+        float *y = (float *)t->y + sdx_convolution_y(c, &p) + p.begin;
+        sdx_convolution_columns(c, (const float *)t->x + sdx_convolution_x(c, &p), sizeof(float), 0, p.begin, p.end,
+                                gemm->nr, columns);
+        sdx_gemm_f32_job job = {.gemm = gemm, .threads = 1, .m = c->filters, .n = p.end - p.begin, .k = c->depth,
+                                .a = (const float *)t->w + p.group * c->filters * c->depth, .lda = c->depth,
+                                .packed = columns, .c = y, .ldc = c->out_plane};
+        sdx_gemm_f32_run(&job);
+        if (t->bias) add_bias(t, &p, y);
+    }
+}
+
+/* ---- other types ---------------------------------------------------------------------------------------------------- */
+
+typedef struct plane {
+    const task *t;
+    int64_t x; /* first element of the input plane */
+    double w, *sum;
+} plane;
+
+static double element(sdx_dtype dtype, const void *x, int64_t at)
+{
+    sdx_lane lane;
+    sdx_lanes_load(dtype, x, at, 1, 1, &lane);
+    return lane.f;
+}
+
+static void add_run(void *context, int64_t out, int64_t in, int64_t n)
+{
+    const plane *p = context;
+    const sdx_window *w = &p->t->c.window;
+    int64_t step = w->stride[w->rank - 1];
+    sdx_lane lane[SDX_LANES];
+    for (int64_t i = 0; i < n; i += SDX_LANES) {
+        int64_t some = n - i < SDX_LANES ? n - i : SDX_LANES;
+        sdx_lanes_load(p->t->dtype, p->t->x, p->x + in + i * step, step, some, lane);
+        for (int64_t j = 0; j < some; j++) p->sum[out + i + j] += p->w * lane[j].f;
+    }
+}
+
+static void store_plane(sdx_dtype dtype, int64_t n, const double *sum, void *y, int64_t at)
+{
+    sdx_lane lane[SDX_LANES];
+    for (int64_t i = 0; i < n; i += SDX_LANES) {
+        int64_t some = n - i < SDX_LANES ? n - i : SDX_LANES;
+        for (int64_t j = 0; j < some; j++) lane[j].f = sum[i + j];
+        sdx_lanes_store(dtype, lane, some, y, at + i);
+    }
+}
+
+/* Output planes [begin, end) of [batch, group, filter]. */
+static void conv_planes(void *context, int64_t begin, int64_t end, int worker)
+{
+    const task *t = context;
+    const sdx_convolution *c = &t->c;
+    plane p = {.t = t, .sum = (double *)(void *)((char *)t->run->workspace + (size_t)worker * t->own)};
+    for (int64_t i = begin; i < end; i++) {
+        int64_t filter = i % (c->groups * c->filters), work = i / c->filters; /* work: image and group */
+        double bias = t->bias ? element(t->dtype, t->bias, filter) : 0;
+        for (int64_t o = 0; o < c->out_plane; o++) p.sum[o] = bias;
+        for (int64_t k = 0; k < c->depth; k++) {
+            p.x = (work * c->channels + k / c->taps) * c->in_plane;
+            p.w = element(t->dtype, t->w, filter * c->depth + k);
+            sdx_window_runs(&c->window, k % c->taps, 0, c->out_plane, add_run, &p);
+        }
+        store_plane(t->dtype, c->out_plane, p.sum, t->y, i * c->out_plane);
+    }
+}
+
+static sdx_status run_conv(sdx_run *run)
+{
+    task t = {.run = run, .dtype = run->in[0].dtype, .x = run->in[0].data, .w = run->in[1].data, .y = run->out[0].data};
+    sdx_shape x = sdx_tensor_shape(&run->in[0]), w = sdx_tensor_shape(&run->in[1]);
+    TRY(sdx_convolution_make(&t.c, run->node, &x, &w, run->err));
+    if (sdx_tensor_count(&run->out[0]) == 0) return SDX_OK;
+    if (sdx_run_has_in(run, 2)) t.bias = run->in[2].data;
+    if (t.dtype == SDX_F32) {
+        int64_t nr = run->kernels->gemm_f32.nr;
+        t.block = sdx_convolution_block(&t.c, sizeof(float), nr, run->threads);
+        t.own = sdx_align_up((size_t)(t.block * t.c.depth) * sizeof(float));
+        int64_t work = t.block * t.c.depth * (t.c.filters + 8) / 32; /* about a nanosecond each */
+        sdx_parallel_for(run->threads, sdx_convolution_parts(&t.c, t.block), sdx_row_grain(work), conv_parts, &t);
+    } else {
+        t.own = sdx_align_up((size_t)t.c.out_plane * sizeof(double));
+        sdx_parallel_for(run->threads, t.c.batch * t.c.groups * t.c.filters, 1, conv_planes, &t);
+    }
+    return SDX_OK;
+}
+
+static const sdx_op_def rows[] = {
+    {"", "Conv", 1, 0, 2, 3, 1, 1, 0, infer_conv, NULL, plan_conv, run_conv},
+};
+
+SDX_OP_TABLE(conv);
