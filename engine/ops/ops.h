@@ -15,11 +15,10 @@
 /* One word per file of this folder, in the order in which operators are looked up and listed. */
 /* clang-format off */
 #define SDX_OP_FAMILIES(X) \
-    X(activation) X(attention) X(cast) X(concat) X(conv) X(conv_int8) X(conv_transpose) \
-    X(elementwise) X(elu) X(embed) X(gather) X(hardmax) X(indexing) X(loss) X(math) X(matmul) \
-    X(matmul_int8) X(multi_head) X(norm) X(quantize) X(reduce) X(shape) X(slice) X(softmax) X(topk) \
+    X(activation) X(attention) X(batch_norm) X(cast) X(concat) X(conv) X(conv_int8) X(conv_transpose) \
+    X(elementwise) X(elu) X(embed) X(gather) X(hardmax) X(indexing) X(loss) X(math) X(matmul) X(matmul_int8) \
+    X(multi_head) X(norm) X(quantize) X(recurrent) X(reduce) X(shape) X(slice) X(softmax) X(topk) \
     X(transpose)
-/* clang-format on */
 
 #define SDX_OP_DECLARE(family) extern const sdx_op_table sdx_ops_##family;
 SDX_OP_FAMILIES(SDX_OP_DECLARE)
