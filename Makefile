@@ -17,6 +17,10 @@ endif
 BUILD   := build/$(MODE)$(if $(filter clang%,$(CC)),-clang)$(if $(filter 0,$(OPENBLAS)),-noblas)
 VERSION := $(shell sed -n 's/^\#define SDX_VERSION "\(.*\)"/\1/p' include/sardonyx.h)
 
+# Short lines; V=1 shows the commands.
+Q    := $(if $(V),,@)
+say   = $(if $(V),,@printf '  %-5s %s\n' $(1) $@)
+
 # ---- flags ---------------------------------------------------------------------------------------------------
 
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla -Wno-format-truncation
@@ -107,34 +111,41 @@ lib: $(LIB) $(BUILD)/libsardonyx.so $(BUILD)/sardonyx.pc
 
 $(BUILD)/gen/onnx.pb-c.c: graph/onnx.proto
 	@mkdir -p $(@D)
-	protoc-c --proto_path=graph --c_out=$(@D) graph/onnx.proto
+	$(call say,GEN)
+	$(Q)protoc-c --proto_path=graph --c_out=$(@D) graph/onnx.proto
 $(BUILD)/gen/onnx.pb-c.h: $(BUILD)/gen/onnx.pb-c.c ;
 $(BUILD)/gen/onnx.pb-c.o: $(BUILD)/gen/onnx.pb-c.c
-	$(CC) -std=c17 $(MODE_$(MODE)) -fPIC -fvisibility=hidden -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) -std=c17 $(MODE_$(MODE)) -fPIC -fvisibility=hidden -c $< -o $@
 $(call obj,$(wildcard graph/*.c)): | $(BUILD)/gen/onnx.pb-c.h
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(CFLAGS) -c $< -o $@
 
 define isa_rule
 $(BUILD)/kernels/%.$(1).o: kernels/%.c
 	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS) $(KERNEL) $(FLAGS_$(1)) -DSDX_ISA_TAG=$(1) -DSDX_ISA_IS_$(1)=1 -c $$< -o $$@
+	$$(call say,CC)
+	$(Q)$(CC) $(CFLAGS) $(KERNEL) $(FLAGS_$(1)) -DSDX_ISA_TAG=$(1) -DSDX_ISA_IS_$(1)=1 -c $$< -o $$@
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
 $(LIB): $(LIB_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR)
+	$(Q)$(AR) rcs $@ $^
 $(BUILD)/libsardonyx.so: $(LIB_OBJ)
-	$(CC) $(LDFLAGS) -shared -Wl,-soname,libsardonyx.so.0 -Wl,--no-undefined $^ -o $@ $(LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,libsardonyx.so.0 -Wl,--no-undefined $^ -o $@ $(LDLIBS)
 $(BUILD)/sardonyx.pc:
 	@printf 'prefix=%s\nName: sardonyx\nDescription: transformer inference in C\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lsardonyx\nLibs.private: %s\n' \
 	  '$(PREFIX)' '$(VERSION)' '$(LDLIBS) $(THREAD)' > $@
 
 $(BUILD)/sardonyx: $(call obj,$(CLI)) $(LIB)
-	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
 ifeq ($(MODE),release)
 build/sardonyx: $(BUILD)/sardonyx
 	cp -f $< $@
@@ -143,13 +154,17 @@ build/sardonyx: ;
 endif
 
 $(addprefix $(BUILD)/,$(TOOLS)): $(BUILD)/%: $(BUILD)/tools/%.o $(LIB)
-	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
 $(addprefix $(BUILD)/,$(EXAMPLES)): $(BUILD)/%: $(BUILD)/examples/%.o $(LIB)
-	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
 $(addprefix $(BUILD)/,$(MODELS)): $(BUILD)/%: $(BUILD)/tests/models/%.o $(LIB)
-	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
 $(BUILD)/kcheck: $(call obj,$(KCHECK)) $(LIB)
-	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
 
 # The unit runner's list of suites is made from the file names: tests/unit/test_x.c defines x_suite().
 $(BUILD)/gen/suites.h: $(UNIT)
@@ -157,10 +172,12 @@ $(BUILD)/gen/suites.h: $(UNIT)
 	@for f in $(notdir $(basename $(filter %.c,$(filter tests/unit/test_%,$(UNIT))))); do echo "SUITE($${f#test_})"; done > $@
 $(call obj,tests/unit/main.c): $(BUILD)/gen/suites.h
 $(BUILD)/unit: $(call obj,$(UNIT)) $(LIB)
-	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS) $(shell pkg-config --libs check 2>/dev/null || echo -lcheck)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS) $(shell pkg-config --libs check 2>/dev/null || echo -lcheck)
 # Each fuzz target twice: replayed over its corpus here, and under libFuzzer by `make CC=clang MODE=asan fuzz-NAME`.
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(LIB)
-	$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
 fuzz-%: $(LIB) $(BUILD)/tests/fuzz/fuzz_%.o
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer $(BUILD)/tests/fuzz/fuzz_$*.o $(LIB) -o $(BUILD)/libfuzzer_$* $(LDLIBS)
 	$(BUILD)/libfuzzer_$* -max_total_time=$(or $(SECONDS),60) tests/fuzz/corpus/$*
@@ -171,7 +188,8 @@ test-programs: $(BUILD)/sardonyx $(BUILD)/unit $(BUILD)/kcheck $(addprefix $(BUI
 static: deps
 	$(MAKE) build/sardonyx-static
 build/sardonyx-static: $(call obj,$(CLI)) $(LIB)
-	$(CC) $(LDFLAGS) -static -s $^ -o $@ $(LDLIBS) -lpthread
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -static -s $^ -o $@ $(LDLIBS) -lpthread
 
 install: lib all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include
