@@ -76,6 +76,10 @@ char *cli_insert_suffix(const char *path, const char *suffix);
 char *cli_join(const char *dir, const char *name, const char *extension);
 const char *cli_basename(const char *path); /* trailing slashes ignored; static buffer */
 bool cli_is_directory(const char *path);
+/* The file a rewrite of input goes to: --output, else input with the suffix. New memory. */
+char *cli_rewrite_output(const cli_args *args, const char *input, const char *suffix);
+/* Model and tokenizer of a task from --model_name, --model_path and --tokenizer. *folder: free it when done. */
+int cli_task_options(const cli_args *args, size_t max_length, sdx_task_options *out, char **folder);
 int cli_make_directory(const char *path); /* with parents; EXIT_FINE or EXIT_USAGE after a sentence */
 
 /* ---- documents in (records.c) ------------------------------------------------------------------------------------- */
@@ -99,6 +103,8 @@ int cli_records_open(cli_records *in, const char *path);
 /* The next document: a JSON object with "id" and "contents" or "text", or id<TAB>text, or plain text (id = line
  * number from 0). 1: got one; 0: end; -1: a bad line, its sentence in err. cli_record_free what you got. */
 int cli_records_next(cli_records *in, cli_record *out, sdx_error *err);
+/* Up to room documents: their number, 0 at the end; *code is EXIT_USAGE after a sentence about a bad line. */
+size_t cli_records_window(cli_records *in, cli_record *out, size_t room, int *code);
 void cli_records_close(cli_records *in);
 void cli_record_free(cli_record *record);
 

@@ -71,14 +71,10 @@ static int embed_all(sdx_embedder *e, cli_records *in, const sink *s)
 {
     float *rows = malloc(WINDOW * s->dim * sizeof *rows);
     if (!rows) return cli_usage_error("out of memory");
-    int code = EXIT_FINE, got = 1;
-    while (code == EXIT_FINE && got == 1) {
-        cli_record docs[WINDOW];
-        size_t n = 0;
-        sdx_error err = {0};
-        while (n < WINDOW && (got = cli_records_next(in, &docs[n], &err)) == 1) n++;
-        if (got < 0) code = cli_fail(&err);
-        else if (n) code = embed_window(e, docs, n, rows, s);
+    cli_record docs[WINDOW];
+    int code = EXIT_FINE;
+    for (size_t n; code == EXIT_FINE && (n = cli_records_window(in, docs, WINDOW, &code)) > 0;) {
+        code = embed_window(e, docs, n, rows, s);
         while (n > 0) cli_record_free(&docs[--n]);
     }
     free(rows);
@@ -142,24 +138,17 @@ static int embed(const cli_args *args, sdx_embedder *e)
 
 static int run(const cli_args *args)
 {
-    const char *path = cli_string(args, "model_path", NULL), *tokenizer = cli_string(args, "tokenizer", NULL);
-    const char *name = cli_string(args, "model_name", NULL);
-    if (!path && !name) return cli_usage_error("embed needs --model_name or --model_path");
-    char *folder = name ? cli_find_checkpoint(name) : NULL;
-    if (name && !folder) return EXIT_USAGE;
-    sdx_task_options o = {
-        .model = path ? path : folder,
-        .tokenizer = tokenizer ? tokenizer : folder,
-        .max_length = (size_t)cli_int(args, "max_length", 0),
-        .batch_tokens = (size_t)cli_int(args, "batch_tokens", 0),
-        .run = cli_run_options(args),
-    };
+    sdx_task_options o;
+    char *folder = NULL;
+    int code = cli_task_options(args, 0, &o, &folder);
+    if (code != EXIT_FINE) return code;
     sdx_error err = {0};
     sdx_embedder *e;
-    int code = sdx_embedder_open(&o, &e, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
-    if (code == EXIT_FINE) {
+    if (sdx_embedder_open(&o, &e, &err) == SDX_OK) {
         code = embed(args, e);
         sdx_embedder_free(e);
+    } else {
+        code = cli_fail(&err);
     }
     free(folder);
     return code;

@@ -96,14 +96,10 @@ static int encode_window(sdx_sparse_encoder *e, const cli_record *docs, size_t n
 
 static int encode_all(sdx_sparse_encoder *e, cli_records *in, const writer *w)
 {
-    int code = EXIT_FINE, got = 1;
-    while (code == EXIT_FINE && got == 1) {
-        cli_record docs[WINDOW];
-        size_t n = 0;
-        sdx_error err = {0};
-        while (n < WINDOW && (got = cli_records_next(in, &docs[n], &err)) == 1) n++;
-        if (got < 0) code = cli_fail(&err);
-        else if (n) code = encode_window(e, docs, n, w);
+    cli_record docs[WINDOW];
+    int code = EXIT_FINE;
+    for (size_t n; code == EXIT_FINE && (n = cli_records_window(in, docs, WINDOW, &code)) > 0;) {
+        code = encode_window(e, docs, n, w);
         while (n > 0) cli_record_free(&docs[--n]);
     }
     return code;
@@ -142,24 +138,17 @@ static int encode(const cli_args *args, sdx_sparse_encoder *e)
 
 static int run(const cli_args *args)
 {
-    const char *path = cli_string(args, "model_path", NULL), *tokenizer = cli_string(args, "tokenizer", NULL);
-    const char *name = cli_string(args, "model_name", NULL);
-    if (!path && !name) return cli_usage_error("encode needs --model_name or --model_path");
-    char *folder = name ? cli_find_checkpoint(name) : NULL;
-    if (name && !folder) return EXIT_USAGE;
-    sdx_task_options o = {
-        .model = path ? path : folder,
-        .tokenizer = tokenizer ? tokenizer : folder,
-        .max_length = (size_t)cli_int(args, "max_length", 256),
-        .batch_tokens = (size_t)cli_int(args, "batch_tokens", 0),
-        .run = cli_run_options(args),
-    };
+    sdx_task_options o;
+    char *folder = NULL;
+    int code = cli_task_options(args, 256, &o, &folder);
+    if (code != EXIT_FINE) return code;
     sdx_error err = {0};
     sdx_sparse_encoder *e;
-    int code = sdx_sparse_encoder_open(&o, &e, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
-    if (code == EXIT_FINE) {
+    if (sdx_sparse_encoder_open(&o, &e, &err) == SDX_OK) {
         code = encode(args, e);
         sdx_sparse_encoder_free(e);
+    } else {
+        code = cli_fail(&err);
     }
     free(folder);
     return code;

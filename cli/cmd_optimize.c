@@ -67,7 +67,7 @@ static int run(const cli_args *args)
 {
     const char *input = cli_string(args, "model_path", args->n_positional ? args->positional[0] : NULL);
     if (!input) return cli_usage_error("optimize needs --model_path");
-    char *output = cli_insert_suffix(cli_string(args, "output", input), cli_string(args, "output", NULL) ? "" : "-optimized");
+    char *output = cli_rewrite_output(args, input, "-optimized");
     int code = output ? optimize_to(args, input, output) : cli_usage_error("out of memory");
     free(output);
     return code;

@@ -113,3 +113,25 @@ char *cli_find_checkpoint(const char *name)
     free(root);
     return snapshot;
 }
+
+char *cli_rewrite_output(const cli_args *args, const char *input, const char *suffix)
+{
+    const char *output = cli_string(args, "output", NULL);
+    return output ? format3("%s%s%s", output, "", "") : cli_insert_suffix(input, suffix);
+}
+
+int cli_task_options(const cli_args *args, size_t max_length, sdx_task_options *out, char **folder)
+{
+    const char *path = cli_string(args, "model_path", NULL), *name = cli_string(args, "model_name", NULL);
+    if (!path && !name) return cli_usage_error("%s needs --model_name or --model_path", args->command->name);
+    *folder = name ? cli_find_checkpoint(name) : NULL;
+    if (name && !*folder) return EXIT_USAGE;
+    *out = (sdx_task_options){
+        .model = path ? path : *folder,
+        .tokenizer = cli_string(args, "tokenizer", *folder),
+        .max_length = (size_t)cli_int(args, "max_length", (long)max_length),
+        .batch_tokens = (size_t)cli_int(args, "batch_tokens", 0),
+        .run = cli_run_options(args),
+    };
+    return EXIT_FINE;
+}

@@ -102,6 +102,18 @@ int cli_records_next(cli_records *in, cli_record *out, sdx_error *err)
     return parsed;
 }
 
+size_t cli_records_window(cli_records *in, cli_record *out, size_t room, int *code)
+{
+    size_t n = 0;
+    int got = 1;
+    sdx_error err = {0};
+    while (n < room && (got = cli_records_next(in, &out[n], &err)) == 1) n++;
+    if (got >= 0) return n;
+    *code = cli_fail(&err);
+    while (n > 0) cli_record_free(&out[--n]);
+    return 0;
+}
+
 int cli_output_open(cli_output *out, const char *path)
 {
     *out = (cli_output){.file = stdout};

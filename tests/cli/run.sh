@@ -34,7 +34,7 @@ refuses() {
 # ---- help and usage
 says 0 'usage: sardonyx VERB' "$sdx" --help
 says 0 '^sardonyx 0' "$sdx" --version
-for verb in convert optimize quantize run test tokenize encode embed inspect ops; do
+for verb in convert optimize quantize run test tokenize encode embed inspect bench ops; do
     says 0 "^example:" "$sdx" $verb --help
     refuses "no option --nonsense" "$sdx" $verb --nonsense
 done
@@ -69,6 +69,8 @@ says 0 '' "$sdx" encode --model_path "$work/splade/checkpoint.onnx" --tokenizer 
     --input "$work/docs.jsonl" --output "$work/impacts.jsonl" --format anserini
 says 0 '^\{"id":"b","contents":"the second text","vector":\{.*:[0-9]+[,}]' cat "$work/impacts.jsonl"
 says 0 '^ai.onnx +MatMul' "$sdx" ops
+says 0 '"median_ms": [0-9.]+' "$sdx" bench "$model" --shape 1x8 2x16 --lengths 3,9,5 --runs 2 --json
+refuses 'a shape is BxS' "$sdx" bench "$model" --shape 8
 
 # ---- a masked-LM graph gives the same sparse vectors as the SPLADE graph
 "$sdx" convert --model_name $zoo/bert-splade/checkpoint --output_dir "$work/mlm" >/dev/null

@@ -1,0 +1,282 @@
+/* cmd_bench.c: how long a model takes on random token ids of given shapes. --repeat_on_stdin lets another program
+ * interleave its own runs with ours, which is the only fair way on a shared machine. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "cli.h"
+
+static const cli_option options[] = {
+    {"shape", CLI_REST, "BxS...", "batch and sequence, as 1x128 8x128 (default: 1x128)"},
+    {"lengths", CLI_STRING, "A,B,...", "one ragged batch: texts of these lengths, padded to the longest"},
+    {"runs", CLI_INT, "N", "timed runs of each shape (default: as many as fit in a second, 5 at least)"},
+    {"repeat_on_stdin", CLI_FLAG, NULL, "print ready; then for each line BxS run it once and print the milliseconds"},
+    {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
+    {NULL, CLI_FLAG, NULL, NULL},
+};
+
+enum { MAX_PORTS = 32, MAX_RUNS = 1000, MAX_LENGTHS = 4096, TOKENS = 900 }; /* ids below any real vocabulary's size */
+
+typedef struct bench {
+    const sdx_model *model;
+    sdx_session *session;
+} bench;
+
+typedef struct work { /* one shape's inputs */
+    const char *name[MAX_PORTS];
+    sdx_tensor tensor[MAX_PORTS]; /* owned data */
+    size_t count;
+} work;
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+/* splitmix64 (Steele et al. 2014): the same inputs in every run of the program. */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static void free_work(work *w)
+{
+    for (size_t i = 0; i < w->count; i++) sdx_tensor_free(&w->tensor[i]);
+    w->count = 0;
+}
+
+/* Element i of an input: ids at random, masks one up to a row's length, the rest small numbers. */
+static double element_value(const char *name, int64_t row, int64_t column, const long *lengths, uint64_t *state)
+{
+    bool real = !lengths || column < lengths[row];
+    if (strstr(name, "mask")) return real;
+    if (strstr(name, "token_type")) return 0;
+    if (strstr(name, "ids")) return real ? (double)(next_random(state) % TOKENS) : 0;
+    return (double)(next_random(state) % 2048) / 1024 - 1;
+}
+
+static bool fill(sdx_tensor *t, const char *name, const long *lengths)
+{
+    size_t bytes = sdx_tensor_bytes(t);
+    t->data = bytes ? malloc(bytes) : NULL;
+    if (!t->data) return false;
+    uint64_t state = 42;
+    int64_t n = sdx_tensor_count(t), width = t->rank > 1 ? t->dim[1] : 1;
+    for (int64_t i = 0; i < n; i++) {
+        double x = element_value(name, i / width % (t->rank ? t->dim[0] : 1), i % width, t->rank == 2 ? lengths : NULL, &state);
+        if (t->dtype == SDX_I64) ((int64_t *)t->data)[i] = (int64_t)x;
+        else if (t->dtype == SDX_I32) ((int32_t *)t->data)[i] = (int32_t)x;
+        else if (t->dtype == SDX_F32) ((float *)t->data)[i] = (float)x;
+        else if (t->dtype == SDX_BOOL) ((uint8_t *)t->data)[i] = x != 0;
+        else return false;
+    }
+    return true;
+}
+
+/* Unknown sizes: the first is the batch, the others the sequence. */
+static int make_work(const bench *b, long batch, long sequence, const long *lengths, work *w)
+{
+    *w = (work){.count = 0};
+    for (size_t i = 0; i < sdx_model_input_count(b->model) && i < MAX_PORTS; i++) {
+        sdx_port port = sdx_model_input(b->model, i);
+        sdx_tensor t = {.dtype = port.dtype, .rank = port.rank < 0 ? 2 : port.rank};
+        for (int d = 0; d < t.rank; d++) {
+            int64_t size = port.rank < 0 ? -1 : port.dim[d];
+            t.dim[d] = size >= 0 ? size : d ? sequence : batch;
+        }
+        if (!fill(&t, port.name, lengths)) {
+            free(t.data);
+            free_work(w);
+            return cli_usage_error("cannot make up input \"%s\" (%s)", port.name, sdx_dtype_name(port.dtype));
+        }
+        w->name[w->count] = port.name;
+        w->tensor[w->count++] = t;
+    }
+    return EXIT_FINE;
+}
+
+static int run_once(const bench *b, const work *w, double *ms)
+{
+    sdx_tensor outputs[MAX_PORTS];
+    size_t n = sdx_model_output_count(b->model);
+    if (n > MAX_PORTS) return cli_usage_error("the model has more than %d outputs", MAX_PORTS);
+    sdx_error err = {0};
+    double start = now_ms();
+    if (sdx_session_run(b->session, w->count, w->name, w->tensor, n, outputs, &err) != SDX_OK) return cli_fail(&err);
+    *ms = now_ms() - start;
+    return EXIT_FINE;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+typedef struct timing {
+    size_t runs;
+    double min, median, p90;
+} timing;
+
+static int time_work(const cli_args *args, const bench *b, const work *w, timing *t)
+{
+    static double ms[MAX_RUNS];
+    double warm, begin;
+    int code = run_once(b, w, &warm);
+    long wanted = cli_int(args, "runs", 0);
+    size_t n = 0;
+    for (begin = now_ms(); code == EXIT_FINE && n < MAX_RUNS; n++) {
+        if (wanted ? n >= (size_t)wanted : n >= 5 && now_ms() - begin > 1000) break;
+        code = run_once(b, w, &ms[n]);
+    }
+    qsort(ms, n, sizeof *ms, by_value);
+    *t = (timing){n, ms[0], ms[n / 2], ms[n * 9 / 10]};
+    return code;
+}
+
+static bool parse_shape(const char *text, long *batch, long *sequence)
+{
+    char end;
+    return sscanf(text, "%ldx%ld%c", batch, sequence, &end) == 2 && *batch > 0 && *sequence > 0 &&
+           *batch <= 1 << 20 && *sequence <= 1 << 20;
+}
+
+static int bench_shape(const cli_args *args, const bench *b, const char *label, long batch, long sequence,
+                       const long *lengths, bool first)
+{
+    work w;
+    timing t = {0, 0, 0, 0};
+    int code = make_work(b, batch, sequence, lengths, &w);
+    if (code == EXIT_FINE) code = time_work(args, b, &w, &t);
+    free_work(&w);
+    if (code != EXIT_FINE) return code;
+    if (cli_flag(args, "json"))
+        printf("%s{\"shape\": \"%s\", \"runs\": %zu, \"min_ms\": %.4f, \"median_ms\": %.4f, \"p90_ms\": %.4f}",
+               first ? "" : ", ", label, t.runs, t.min, t.median, t.p90);
+    else
+        printf("%-12s %5zu runs  min %9.3f ms  median %9.3f ms  p90 %9.3f ms\n", label, t.runs, t.min, t.median, t.p90);
+    return EXIT_FINE;
+}
+
+/* "12,33,8" */
+static size_t parse_lengths(const char *text, long *lengths, long *longest)
+{
+    size_t n = 0;
+    *longest = 0;
+    for (char *end; *text && n < MAX_LENGTHS; text = *end == ',' ? end + 1 : end) {
+        lengths[n] = strtol(text, &end, 10);
+        if (end == text || lengths[n] <= 0 || lengths[n] > 1 << 20 || (*end && *end != ',')) return 0;
+        if (lengths[n] > *longest) *longest = lengths[n];
+        n++;
+    }
+    return n;
+}
+
+static int bench_all(const cli_args *args, const bench *b)
+{
+    const char *ragged = cli_string(args, "lengths", NULL), *label = cli_nth(args, "shape", 0);
+    int code = EXIT_FINE;
+    size_t done = 0;
+    if (!label && !ragged) label = "1x128";
+    for (; code == EXIT_FINE && label; label = cli_nth(args, "shape", ++done)) {
+        long batch, sequence;
+        if (!parse_shape(label, &batch, &sequence)) return cli_usage_error("a shape is BxS, as 8x128, not \"%s\"", label);
+        code = bench_shape(args, b, label, batch, sequence, NULL, done == 0);
+    }
+    if (code == EXIT_FINE && ragged) {
+        static long lengths[MAX_LENGTHS];
+        long longest;
+        size_t n = parse_lengths(ragged, lengths, &longest);
+        if (!n) return cli_usage_error("--lengths takes whole numbers with commas between, not \"%s\"", ragged);
+        code = bench_shape(args, b, "ragged", (long)n, longest, lengths, done == 0);
+    }
+    return code;
+}
+
+static int repeat_on_stdin(const bench *b)
+{
+    char line[64];
+    puts("ready");
+    fflush(stdout);
+    while (fgets(line, sizeof line, stdin)) {
+        long batch, sequence;
+        line[strcspn(line, "\r\n")] = 0;
+        if (!parse_shape(line, &batch, &sequence)) return cli_usage_error("a line is BxS, not \"%s\"", line);
+        work w;
+        double ms = 0;
+        int code = make_work(b, batch, sequence, NULL, &w);
+        if (code == EXIT_FINE) code = run_once(b, &w, &ms);
+        free_work(&w);
+        if (code != EXIT_FINE) return code;
+        printf("%.4f\n", ms);
+        fflush(stdout);
+    }
+    return EXIT_FINE;
+}
+
+static double peak_rss_mb(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) ? 0 : (double)usage.ru_maxrss * 1024 / 1e6;
+}
+
+/* The first run packs nothing more but touches everything: what a short-lived process pays. */
+static int first_run(const cli_args *args, const bench *b, double *ms)
+{
+    long batch = 1, sequence = 128;
+    const char *shape = cli_nth(args, "shape", 0);
+    if (shape && !parse_shape(shape, &batch, &sequence)) return cli_usage_error("a shape is BxS, not \"%s\"", shape);
+    work w;
+    int code = make_work(b, batch, sequence, NULL, &w);
+    if (code == EXIT_FINE) code = run_once(b, &w, ms);
+    free_work(&w);
+    return code;
+}
+
+static int bench_program(const cli_args *args, const bench *b, const char *path, double load_ms)
+{
+    if (cli_flag(args, "repeat_on_stdin")) return repeat_on_stdin(b);
+    double first_ms;
+    int code = first_run(args, b, &first_ms), threads = (int)cli_int(args, "threads", 0);
+    if (code != EXIT_FINE) return code;
+    if (!threads) threads = sdx_default_threads();
+    bool json = cli_flag(args, "json");
+    if (json)
+        printf("{\"model\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"load_ms\": %.3f, \"first_run_ms\": %.3f, \"results\": [",
+               path, cli_string(args, "isa", sdx_cpu_isa()), threads, load_ms, first_ms);
+    else
+        printf("%s: %s, %d threads; load %.1f ms, first run %.1f ms\n", path, cli_string(args, "isa", sdx_cpu_isa()), threads,
+               load_ms, first_ms);
+    code = bench_all(args, b);
+    if (json) printf("], \"peak_rss_mb\": %.1f}\n", peak_rss_mb());
+    else printf("peak memory %.1f MB\n", peak_rss_mb());
+    return code;
+}
+
+static int run(const cli_args *args)
+{
+    if (args->n_positional != 1) return cli_usage_error("bench takes one model");
+    sdx_run_options run_options = cli_run_options(args);
+    run_options.no_optimize = cli_flag(args, "no_optimize");
+    sdx_error err = {0};
+    sdx_program *program;
+    bench b = {NULL, NULL};
+    double start = now_ms();
+    if (sdx_program_open(args->positional[0], &run_options, &program, &err) != SDX_OK) return cli_fail(&err);
+    int code = sdx_session_create(program, &b.session, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
+    b.model = sdx_program_model(program);
+    if (code == EXIT_FINE) code = bench_program(args, &b, args->positional[0], now_ms() - start);
+    sdx_session_free(b.session);
+    sdx_program_free(program);
+    return code;
+}
+
+const cli_command cli_command_bench = {
+    "bench", "MODEL [--shape BxS...] [--lengths A,B,...] [--threads N]",
+    "time a model on random token ids", "sardonyx bench models/bert.onnx --shape 1x32 1x128 8x128 --threads 2", options, run};
