@@ -186,21 +186,30 @@ static void put_header(sdx_writer *w, const char *code, const sdx_tensor *t)
     sdx_writer_put(w, text, total - 10);
 }
 
-/* bfloat16 goes out as float32, which NumPy can read. */
-static void put_bf16(sdx_writer *w, const sdx_tensor *t)
+/* The type NumPy reads it as: the floats it does not know as float32, which holds them exactly, integers below
+ * 8 bits as the bytes that they are in memory. */
+static sdx_dtype written_as(sdx_dtype t)
+{
+    if (t == SDX_BF16 || sdx_dtype_is_coded(t)) return SDX_F32;
+    if (sdx_dtype_is_small_int(t)) return sdx_dtype_is_signed(t) ? SDX_I8 : SDX_U8;
+    return t;
+}
+
+static void put_floats(sdx_writer *w, const sdx_tensor *t)
 {
     const unsigned char *data = t->data; /* may be unaligned */
+    size_t each = sdx_dtype_size(t->dtype);
     for (size_t i = 0, n = (size_t)sdx_tensor_count(t); i < n; i++) {
-        uint16_t bits;
-        memcpy(&bits, data + i * sizeof bits, sizeof bits);
-        float f = sdx_bf16_to_f32(bits);
+        uint16_t bits = data[i];
+        if (each == sizeof bits) memcpy(&bits, data + i * each, each);
+        float f = t->dtype == SDX_BF16 ? sdx_bf16_to_f32(bits) : sdx_code_to_f32(t->dtype, (uint8_t)bits);
         sdx_writer_put(w, &f, sizeof f);
     }
 }
 
 sdx_status sdx_tensor_write_npy(const char *path, const sdx_tensor *t, sdx_error *err)
 {
-    sdx_dtype dtype = t->dtype == SDX_BF16 ? SDX_F32 : t->dtype;
+    sdx_dtype dtype = written_as(t->dtype);
     const char *code = NULL;
     for (int i = 0; i < N_CODES; i++)
         if (codes[i].dtype == dtype) code = codes[i].code;
@@ -210,8 +219,8 @@ sdx_status sdx_tensor_write_npy(const char *path, const sdx_tensor *t, sdx_error
     sdx_writer w;
     TRY(sdx_writer_open(&w, path, err));
     put_header(&w, code, t);
-    if (t->dtype == SDX_BF16)
-        put_bf16(&w, t);
+    if (dtype == SDX_F32 && t->dtype != SDX_F32)
+        put_floats(&w, t);
     else
         sdx_writer_put(&w, t->data, sdx_tensor_bytes(t));
     return sdx_writer_commit(&w, err);

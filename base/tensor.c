@@ -34,6 +34,20 @@ size_t sdx_tensor_bytes(const sdx_tensor *t)
     return sdx_tensor_size(t->dtype, &s, &bytes) ? bytes : 0;
 }
 
+bool sdx_tensor_file_size(sdx_dtype dtype, const sdx_shape *shape, size_t *bytes)
+{
+    int64_t n = sdx_shape_count(shape);
+    if (!sdx_tensor_size(dtype, shape, bytes)) return false;
+    return dtype == SDX_STRING || sdx_dtype_file_bytes(dtype, (size_t)n, bytes);
+}
+
+size_t sdx_tensor_file_bytes(const sdx_tensor *t)
+{
+    sdx_shape s = sdx_tensor_shape(t);
+    size_t bytes;
+    return sdx_tensor_file_size(t->dtype, &s, &bytes) ? bytes : 0;
+}
+
 void sdx_tensor_free(sdx_tensor *t)
 {
     if (!t) return;
@@ -41,20 +55,21 @@ void sdx_tensor_free(sdx_tensor *t)
     t->data = NULL;
 }
 
+static bool is_real(sdx_dtype t) { return sdx_dtype_is_float(t) || sdx_dtype_is_coded(t); }
+
 #define AS(type) (((const type *)t->data)[i])
 
 int64_t sdx_tensor_get_i64(const sdx_tensor *t, int64_t i)
 {
     switch (t->dtype) {
-    case SDX_U8: case SDX_BOOL: return AS(uint8_t);
-    case SDX_I8: return AS(int8_t);
+    case SDX_U8: case SDX_BOOL: case SDX_U4: case SDX_U2: return AS(uint8_t);
+    case SDX_I8: case SDX_I4: case SDX_I2: return AS(int8_t);
     case SDX_U16: return AS(uint16_t);
     case SDX_I16: return AS(int16_t);
     case SDX_I32: return AS(int32_t);
     case SDX_U32: return AS(uint32_t);
     case SDX_I64: case SDX_U64: return AS(int64_t);
-    case SDX_F32: case SDX_F64: case SDX_F16: case SDX_BF16: return (int64_t)sdx_tensor_get_f64(t, i);
-    default: return 0;
+    default: return is_real(t->dtype) ? (int64_t)sdx_tensor_get_f64(t, i) : 0;
     }
 }
 
@@ -66,8 +81,10 @@ double sdx_tensor_get_f64(const sdx_tensor *t, int64_t i)
     case SDX_F16: return sdx_f16_to_f32(AS(uint16_t));
     case SDX_BF16: return sdx_bf16_to_f32(AS(uint16_t));
     case SDX_U64: return (double)AS(uint64_t);
-    default: return (double)sdx_tensor_get_i64(t, i);
+    default: break;
     }
+    if (sdx_dtype_is_coded(t->dtype)) return sdx_code_to_f32(t->dtype, AS(uint8_t));
+    return (double)sdx_tensor_get_i64(t, i);
 }
 
 char *sdx_tensor_format(sdx_dtype dtype, const sdx_shape *shape, char *buf, size_t size)

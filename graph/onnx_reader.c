@@ -67,7 +67,7 @@ static sdx_status read_dim(reader *r, const Onnx__TensorShapeProto__Dimension *d
 static sdx_status read_type(reader *r, const Onnx__ValueInfoProto *info, sdx_dtype *dtype, sdx_shape *shape)
 {
     const Onnx__TypeProto__Tensor *t = info->type ? info->type->tensor_type : NULL;
-    *dtype = t && t->elem_type > 0 && t->elem_type <= SDX_BF16 ? (sdx_dtype)t->elem_type : SDX_UNDEFINED;
+    *dtype = t && sdx_dtype_is_known(t->elem_type) ? (sdx_dtype)t->elem_type : SDX_UNDEFINED;
     *shape = SDX_SHAPE_UNKNOWN;
     if (!t || !t->shape || t->shape->n_dim > SDX_MAX_RANK) return SDX_OK;
     shape->rank = (int)t->shape->n_dim;

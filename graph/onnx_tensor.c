@@ -1,6 +1,7 @@
 /* onnx_tensor.c: TensorProto to tensor. A tensor's data stands in one of four places: raw_data left in the
  * mapped file, small raw_data copied by protobuf-c, a typed list, or another file; each must hold exactly as
- * many bytes as the shape asks for, so that nothing is allocated that the file does not pay for. */
+ * many bytes as the shape asks for, so that nothing is allocated that the file does not pay for: a byte of the
+ * file never becomes more than the four of 2-bit elements, which get a byte each in memory. */
 #include <string.h>
 
 #include "../base/memory.h"
@@ -27,6 +28,7 @@ static sdx_status read_shape(int64_t n_dims, const int64_t *dims, const char *na
     return SDX_OK;
 }
 
+/* bytes: of the data as the file keeps it. */
 static sdx_status read_header(const Onnx__TensorProto *p, sdx_tensor *out, size_t *bytes, sdx_error *err)
 {
     sdx_shape shape;
@@ -34,15 +36,13 @@ static sdx_status read_header(const Onnx__TensorProto *p, sdx_tensor *out, size_
     sdx_dtype dtype = (sdx_dtype)p->data_type;
     if (p->data_type == SDX_UNDEFINED)
         return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" has no element type", name_of(p));
-    if (p->data_type < 0 || p->data_type > SDX_BF16)
-        return sdx_fail(
-            err, SDX_ERR_UNSUPPORTED,
-            "tensor \"%s\" has ONNX element type %d; float8 and elements below 8 bits are not supported",
-            name_of(p), p->data_type);
+    if (!sdx_dtype_is_known(p->data_type))
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "tensor \"%s\" has ONNX element type %d, which is not known",
+                        name_of(p), p->data_type);
     if (p->segment)
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "tensor \"%s\" is one segment of a larger tensor",
                         name_of(p));
-    if (!sdx_tensor_size(dtype, &shape, bytes))
+    if (!sdx_tensor_file_size(dtype, &shape, bytes))
         return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" has a size that overflows", name_of(p));
     *out = sdx_tensor_make(dtype, &shape, NULL);
     return SDX_OK;
@@ -55,6 +55,21 @@ static sdx_status wrong_size(const Onnx__TensorProto *p, const sdx_tensor *t, si
     sdx_shape shape = sdx_tensor_shape(t);
     return sdx_fail(err, SDX_ERR_FILE, "tensor \"%s\" is %s, %zu bytes, but its data has %zu", name_of(p),
                     sdx_tensor_format(t->dtype, &shape, text, sizeof text), want, have);
+}
+
+/* The elements in memory that a file keeps in these bytes. */
+static sdx_status copy_bytes(const unsigned char *from, size_t bytes, sdx_arena *arena, sdx_tensor *t,
+                             sdx_error *err)
+{
+    bool small = sdx_dtype_is_small(t->dtype);
+    size_t room = small ? sdx_tensor_bytes(t) : bytes;
+    t->data = sdx_arena_alloc(arena, room);
+    if (!t->data) return sdx_fail_memory(err, room);
+    if (small)
+        sdx_small_unpack(t->dtype, from, room, t->data);
+    else if (bytes)
+        memcpy(t->data, from, bytes);
+    return SDX_OK;
 }
 
 /* ---- typed lists ----------------------------------------------------------------------------------------- */
@@ -80,9 +95,25 @@ static typed_list find_list(const Onnx__TensorProto *p, sdx_dtype dtype)
     }
 }
 
+/* An int32 item has one byte of the packed elements, but for 6 bits: there it has one element. */
+static sdx_status read_small_list(const Onnx__TensorProto *p, sdx_arena *arena, sdx_tensor *t, size_t bytes,
+                                  sdx_error *err)
+{
+    bool single = sdx_dtype_bits(t->dtype) == 6;
+    size_t count = single ? sdx_tensor_bytes(t) : bytes;
+    if (p->n_int32_data != count) return wrong_size(p, t, p->n_int32_data, count, err);
+    uint8_t *items = sdx_arena_alloc(arena, count);
+    if (!items) return sdx_fail_memory(err, count);
+    for (size_t i = 0; i < count; i++)
+        items[i] = single ? sdx_small_byte(t->dtype, (uint64_t)p->int32_data[i]) : (uint8_t)p->int32_data[i];
+    t->data = items;
+    return single ? SDX_OK : copy_bytes(items, bytes, arena, t, err);
+}
+
 static sdx_status read_list(const Onnx__TensorProto *p, sdx_arena *arena, sdx_tensor *t, size_t bytes,
                             sdx_error *err)
 {
+    if (sdx_dtype_is_small(t->dtype)) return read_small_list(p, arena, t, bytes, err);
     typed_list list = find_list(p, t->dtype);
     size_t each = sdx_dtype_size(t->dtype) < list.item_size ? sdx_dtype_size(t->dtype) : list.item_size;
     if (list.count > SIZE_MAX / each || list.count * each != bytes)
@@ -118,22 +149,15 @@ static sdx_status read_strings(const Onnx__TensorProto *p, sdx_arena *arena, sdx
 
 /* ---- bytes ----------------------------------------------------------------------------------------------- */
 
-static sdx_status copy_bytes(const unsigned char *from, size_t bytes, sdx_arena *arena, sdx_tensor *t,
-                             sdx_error *err)
-{
-    t->data = sdx_arena_alloc(arena, bytes);
-    if (!t->data) return sdx_fail_memory(err, bytes);
-    if (bytes) memcpy(t->data, from, bytes);
-    return SDX_OK;
-}
-
 static sdx_status read_raw(sdx_onnx_source *source, const Onnx__TensorProto *p, sdx_arena *arena, sdx_tensor *t,
                            size_t bytes, sdx_error *err)
 {
     size_t have = p->has_mapped_length ? p->mapped_length : p->raw_data.len;
     if (have != bytes) return wrong_size(p, t, have, bytes, err);
     if (!p->has_mapped_length) return copy_bytes(p->raw_data.data, bytes, arena, t, err);
-    t->data = (void *)(source->file.data + p->mapped_offset);
+    const unsigned char *mapped = source->file.data + p->mapped_offset;
+    if (sdx_dtype_is_small(t->dtype)) return copy_bytes(mapped, bytes, arena, t, err);
+    t->data = (void *)mapped;
     return SDX_OK;
 }
 
@@ -142,7 +166,8 @@ static sdx_status read_external(sdx_onnx_source *source, const Onnx__TensorProto
 {
     const unsigned char *data;
     TRY(sdx_onnx_find_external(source, p, bytes, &data, err));
-    if (bytes < SDX_ONNX_MAPPED_BYTES) return copy_bytes(data, bytes, arena, t, err);
+    if (bytes < SDX_ONNX_MAPPED_BYTES || sdx_dtype_is_small(t->dtype))
+        return copy_bytes(data, bytes, arena, t, err);
     t->data = (void *)data;
     return SDX_OK;
 }

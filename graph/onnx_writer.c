@@ -150,10 +150,10 @@ static sdx_status place_external(plan *p, const char *path, sdx_error *err)
     for (sdx_id v = 0; v < g->n_value; v++) {
         const sdx_tensor *t = g->value[v].type.constant;
         p->offset[v] = EMBEDDED;
-        if (!is_initializer(marks, v) || t->dtype == SDX_STRING || sdx_tensor_bytes(t) < EXTERNAL_BYTES)
+        if (!is_initializer(marks, v) || t->dtype == SDX_STRING || sdx_tensor_file_bytes(t) < EXTERNAL_BYTES)
             continue;
         p->offset[v] = (p->data_bytes + EXTERNAL_ALIGN - 1) / EXTERNAL_ALIGN * EXTERNAL_ALIGN;
-        p->data_bytes = p->offset[v] + sdx_tensor_bytes(t);
+        p->data_bytes = p->offset[v] + sdx_tensor_file_bytes(t);
     }
     return SDX_OK;
 }
@@ -250,10 +250,28 @@ static void put_external(sink *s, const tensor_item *t)
 {
     char offset[24], length[24];
     snprintf(offset, sizeof offset, "%llu", (unsigned long long)t->offset);
-    snprintf(length, sizeof length, "%zu", sdx_tensor_bytes(t->tensor));
+    snprintf(length, sizeof length, "%zu", sdx_tensor_file_bytes(t->tensor));
     const sdx_metadata pairs[] = {{"location", s->plan->location}, {"offset", offset}, {"length", length}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) put_message(s, 13, put_pair, &pairs[i]);
     put_int(s, 14, 1);
+}
+
+/* The elements as a file keeps them: those below 8 bits packed, a few at a time. */
+static void put_elements(sink *s, const sdx_tensor *t)
+{
+    enum { CHUNK = 1024 }; /* elements; a multiple of 8, so that each chunk ends at the end of a byte */
+    const uint8_t *data = t->data;
+    size_t n = sdx_tensor_bytes(t), bits = (size_t)sdx_dtype_bits(t->dtype), part;
+    if (!s->file || !sdx_dtype_is_small(t->dtype)) {
+        put(s, data, sdx_tensor_file_bytes(t));
+        return;
+    }
+    for (size_t at = 0; at < n; at += part) {
+        uint8_t packed[CHUNK];
+        part = n - at < CHUNK ? n - at : CHUNK;
+        sdx_small_pack(t->dtype, data + at, part, packed);
+        put(s, packed, (part * bits + 7) / 8);
+    }
 }
 
 static void put_tensor(sink *s, const void *item)
@@ -268,8 +286,11 @@ static void put_tensor(sink *s, const void *item)
     put_text(s, 8, it->name);
     if (it->offset != EMBEDDED)
         put_external(s, it);
-    else if (t->dtype != SDX_STRING)
-        put_bytes(s, 9, t->data, sdx_tensor_bytes(t));
+    else if (t->dtype != SDX_STRING) {
+        put_tag(s, 9, 2);
+        put_varint(s, sdx_tensor_file_bytes(t));
+        put_elements(s, t);
+    }
 }
 
 /* ---- types ----------------------------------------------------------------------------------------------- */
@@ -477,10 +498,11 @@ static sdx_status write_data(plan *p, const char *path, sdx_error *err)
     sdx_writer w;
     if (!data_path) return sdx_fail_memory(err, strlen(path));
     TRY(sdx_writer_open(&w, data_path, err));
+    sink file = {.plan = p, .file = &w};
     for (sdx_id v = 0; v < g->n_value; v++) {
         if (p->offset[v] == EMBEDDED) continue;
         put_padding(&w, p->offset[v]);
-        sdx_writer_put(&w, g->value[v].type.constant->data, sdx_tensor_bytes(g->value[v].type.constant));
+        put_elements(&file, g->value[v].type.constant);
     }
     return sdx_writer_commit(&w, err);
 }

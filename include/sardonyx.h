@@ -67,10 +67,23 @@ typedef enum sdx_dtype {
     SDX_U64 = 13,
     SDX_C64 = 14,
     SDX_C128 = 15,
-    SDX_BF16 = 16
+    SDX_BF16 = 16,
+    SDX_F8E4M3FN = 17,
+    SDX_F8E4M3FNUZ = 18,
+    SDX_F8E5M2 = 19,
+    SDX_F8E5M2FNUZ = 20,
+    SDX_U4 = 21,
+    SDX_I4 = 22,
+    SDX_F4E2M1 = 23,
+    SDX_F8E8M0 = 24,
+    SDX_U2 = 25,
+    SDX_I2 = 26,
+    SDX_F6E2M3 = 27,
+    SDX_F6E3M2 = 28
 } sdx_dtype;
 
-/* A view of a dense row-major array: it never owns `data`. rank 0 is a scalar. */
+/* A view of a dense row-major array: it never owns `data`. rank 0 is a scalar. An element of less than 8 bits
+ * has a byte of its own: the value of an integer, the code of a float in the low bits. */
 typedef struct sdx_tensor {
     sdx_dtype dtype;
     int rank;
@@ -79,9 +92,11 @@ typedef struct sdx_tensor {
 } sdx_tensor;
 
 SDX_API size_t sdx_dtype_size(sdx_dtype dtype); /* bytes of one element; 0 for SDX_STRING and unknown codes */
-SDX_API const char *sdx_dtype_name(sdx_dtype dtype); /* "float32", "int64", ... as NumPy names them */
+SDX_API const char *sdx_dtype_name(sdx_dtype dtype); /* "float32", "int64", ... as NumPy does, else as ONNX */
 SDX_API int64_t sdx_tensor_count(const sdx_tensor *t); /* number of elements */
 SDX_API size_t sdx_tensor_bytes(const sdx_tensor *t);
+/* Element i of any integer, bool or real type, the nearest double; 0 for strings and complex numbers. */
+SDX_API double sdx_tensor_get_f64(const sdx_tensor *t, int64_t i);
 
 /* Tensor files. Reading allocates data with malloc; free it with sdx_tensor_free. Writing is atomic.
  * .npy: NumPy format 1.0-3.0, C or Fortran order. .pb: a serialized ONNX TensorProto. */

@@ -1,11 +1,37 @@
-/* cast.c: Cast and CastLike between all numeric types and bool, and from strings. C leaves the conversion of a
- * float beyond an integer type's range undefined; here it gives the nearest value of that type, and NaN gives
- * 0. */
+/* cast.c: Cast and CastLike between all numeric types and bool, and from strings; BitCast. C leaves the
+ * conversion of a float beyond an integer type's range undefined; here it gives the nearest value of that type
+ * (below 8 bits the low bits, as in ONNX's tests), and NaN gives 0. */
 #include "contents.h"
 #include "copy.h"
 #include "lanes.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+/* ---- how: the attributes saturate and round_mode --------------------------------------------------------- */
+
+static bool find_round(const sdx_node *node, sdx_coding *coding)
+{
+    static const char *const name[] = {
+        [SDX_ROUND_UP] = "up", [SDX_ROUND_DOWN] = "down", [SDX_ROUND_NEAREST] = "nearest"};
+    const char *round = sdx_node_string(node, "round_mode", "up");
+    for (unsigned i = 0; i < sizeof name / sizeof *name; i++) {
+        if (strcmp(round, name[i])) continue;
+        coding->round = i;
+        return true;
+    }
+    return false;
+}
+
+static sdx_status read_coding(const sdx_node *node, sdx_coding *coding, sdx_error *err)
+{
+    *coding = (sdx_coding){.overflow = !sdx_node_int(node, "saturate", 1)};
+    if (find_round(node, coding)) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_FILE, "round_mode is \"%.40s\", but must be up, down or nearest",
+                    sdx_node_string(node, "round_mode", ""));
+}
+
+/* ---- infer ----------------------------------------------------------------------------------------------- */
 
 static sdx_status check_types(sdx_dtype from, sdx_dtype to, sdx_error *err)
 {
@@ -27,38 +53,57 @@ static sdx_element cast_element(sdx_element e, sdx_dtype to)
 
 static sdx_status infer_to(sdx_infer *x, sdx_dtype to)
 {
+    sdx_coding coding;
+    TRY(read_coding(x->node, &coding, x->err));
     sdx_infer_set(x, 0, to, &x->in[0].shape);
     if (to == SDX_UNDEFINED) return SDX_OK;
     TRY(check_types(x->in[0].dtype, to, x->err));
     int n;
     const sdx_element *from = sdx_infer_contents(x, 0, &n);
-    sdx_element *e = from && !sdx_dtype_is_float(to) ? sdx_infer_new_contents(x, n) : NULL;
+    sdx_element *e = from && sdx_dtype_lane(to) != SDX_LANE_F ? sdx_infer_new_contents(x, n) : NULL;
     for (int i = 0; e && i < n; i++) e[i] = cast_element(from[i], to);
     sdx_infer_set_contents(x, 0, e, n);
     return SDX_OK;
 }
 
-static sdx_status infer_cast(sdx_infer *x)
+static sdx_status read_to(const sdx_infer *x, sdx_dtype *out)
 {
     const sdx_attr *to = sdx_node_attr(x->node, "to");
     if (!to) return sdx_fail(x->err, SDX_ERR_FILE, "it lacks the attribute \"to\"");
-    if (to->i <= 0 || to->i > SDX_BF16)
+    if (!sdx_dtype_is_known(to->i))
         return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "casts to type %lld are not supported", (long long)to->i);
-    return infer_to(x, (sdx_dtype)to->i);
+    *out = (sdx_dtype)to->i;
+    return SDX_OK;
+}
+
+static sdx_status infer_cast(sdx_infer *x)
+{
+    sdx_dtype to;
+    TRY(read_to(x, &to));
+    return infer_to(x, to);
 }
 
 static sdx_status infer_cast_like(sdx_infer *x) { return infer_to(x, x->in[1].dtype); }
+
+/* ---- run ------------------------------------------------------------------------------------------------- */
 
 typedef struct cast_call {
     const sdx_run *run;
     const void *x;
     void *y;
     sdx_dtype from, to;
+    sdx_coding coding;
 } cast_call;
 
 static void load_strings(const char *const *x, int64_t at, int64_t n, sdx_lane *lane)
 {
     for (int64_t i = 0; i < n; i++) lane[i].f = x[at + i] ? strtod(x[at + i], NULL) : 0;
+}
+
+static void store_codes(const cast_call *c, const sdx_lane *lane, int64_t n, int64_t at)
+{
+    uint8_t *y = (uint8_t *)c->y + at;
+    for (int64_t i = 0; i < n; i++) y[i] = sdx_f64_to_code(c->to, lane[i].f, c->coding);
 }
 
 static void cast_range(void *context, int64_t begin, int64_t end, int worker)
@@ -75,21 +120,47 @@ static void cast_range(void *context, int64_t begin, int64_t end, int worker)
         if (c->from == SDX_STRING) load_strings(c->x, at, n, lane);
         else sdx_lanes_load(c->from, c->x, at, 1, n, lane);
         sdx_lanes_convert(c->from == SDX_STRING ? SDX_LANE_F : sdx_dtype_lane(c->from), c->to, n, lane);
-        sdx_lanes_store(c->to, lane, n, c->y, at);
+        if (sdx_dtype_is_coded(c->to)) store_codes(c, lane, n, at);
+        else sdx_lanes_store(c->to, lane, n, c->y, at);
     }
 }
 
 static sdx_status run_cast(sdx_run *r)
 {
-    cast_call c = {r, r->in[0].data, r->out[0].data, r->in[0].dtype, r->out[0].dtype};
+    cast_call c = {r, r->in[0].data, r->out[0].data, r->in[0].dtype, r->out[0].dtype, {0}};
     if (c.from == c.to) return sdx_run_copy(r);
+    TRY(read_coding(r->node, &c.coding, r->err));
     sdx_parallel_for(r->threads, sdx_tensor_count(&r->in[0]), SDX_WALK_GRAIN, cast_range, &c);
+    return SDX_OK;
+}
+
+/* ---- BitCast --------------------------------------------------------------------------------------------- */
+
+static sdx_status infer_bit_cast(sdx_infer *x)
+{
+    sdx_dtype from = x->in[0].dtype, to;
+    TRY(read_to(x, &to));
+    if (from == SDX_STRING || to == SDX_STRING || (from && sdx_dtype_bits(from) != sdx_dtype_bits(to)))
+        return sdx_fail(x->err, SDX_ERR_FILE, "%s has %d bits and %s %d, but both must be of one size, not strings",
+                        sdx_dtype_name(from), sdx_dtype_bits(from), sdx_dtype_name(to), sdx_dtype_bits(to));
+    sdx_infer_set(x, 0, to, &x->in[0].shape);
+    return SDX_OK;
+}
+
+static sdx_status run_bit_cast(sdx_run *r)
+{
+    TRY(sdx_run_copy(r));
+    uint8_t *y = r->out[0].data;
+    if (sdx_dtype_is_small(r->out[0].dtype))
+        for (int64_t i = 0, n = sdx_tensor_count(&r->out[0]); i < n; i++)
+            y[i] = sdx_small_byte(r->out[0].dtype, y[i]);
     return SDX_OK;
 }
 
 static const sdx_op_def rows[] = {
     {"", "Cast", 6, 0, 1, 1, 1, 1, 0, infer_cast, NULL, NULL, run_cast},
     {"", "CastLike", 15, 0, 2, 2, 1, 1, 0, infer_cast_like, NULL, NULL, run_cast},
+    {"", "BitCast", 26, 0, 1, 1, 1, 1, 0, infer_bit_cast, NULL, NULL, run_bit_cast},
 };
 
 SDX_OP_TABLE(cast);

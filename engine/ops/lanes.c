@@ -14,9 +14,10 @@
 
 sdx_lane_kind sdx_dtype_lane(sdx_dtype dtype)
 {
-    if (sdx_dtype_is_float(dtype)) return SDX_LANE_F;
+    if (sdx_dtype_is_float(dtype) || sdx_dtype_is_coded(dtype)) return SDX_LANE_F;
     if (dtype == SDX_U64) return SDX_LANE_U;
-    return sdx_dtype_is_integer(dtype) || dtype == SDX_BOOL ? SDX_LANE_I : SDX_LANE_NONE;
+    bool integer = sdx_dtype_is_integer(dtype) || sdx_dtype_is_small_int(dtype);
+    return integer || dtype == SDX_BOOL ? SDX_LANE_I : SDX_LANE_NONE;
 }
 
 #define LOAD(type, field, convert)                                                                         \
@@ -27,6 +28,8 @@ sdx_lane_kind sdx_dtype_lane(sdx_dtype dtype)
     }
 #define LOAD_INTEGER(code, type, field) case code: LOAD(type, field, )
 
+#define CODE_VALUE(code) sdx_code_to_f32(dtype, code)
+
 void sdx_lanes_load(sdx_dtype dtype, const void *x, int64_t at, int64_t stride, int64_t n, sdx_lane *y)
 {
     switch (dtype) {
@@ -36,8 +39,11 @@ void sdx_lanes_load(sdx_dtype dtype, const void *x, int64_t at, int64_t stride, 
     case SDX_F64: LOAD(double, f, )
     case SDX_F16: LOAD(uint16_t, f, sdx_f16_to_f32)
     case SDX_BF16: LOAD(uint16_t, f, sdx_bf16_to_f32)
-    default: return;
+    case SDX_U4: case SDX_U2: LOAD(uint8_t, i, )
+    case SDX_I4: case SDX_I2: LOAD(int8_t, i, )
+    default: break;
     }
+    if (sdx_dtype_is_coded(dtype)) LOAD(uint8_t, f, CODE_VALUE)
 }
 
 #define STORE(type, expression)                                                                            \
@@ -57,15 +63,17 @@ void sdx_lanes_store(sdx_dtype dtype, const sdx_lane *x, int64_t n, void *y, int
     case SDX_F64: STORE(double, x[i].f)
     case SDX_F16: STORE(uint16_t, sdx_f32_to_f16((float)x[i].f))
     case SDX_BF16: STORE(uint16_t, sdx_f32_to_bf16((float)x[i].f))
-    default: return;
+    case SDX_U4: case SDX_I4: case SDX_U2: case SDX_I2: STORE(uint8_t, sdx_small_byte(dtype, x[i].u))
+    default: break;
     }
+    if (sdx_dtype_is_coded(dtype)) STORE(uint8_t, sdx_f64_to_code(dtype, x[i].f, (sdx_coding){0}))
 }
 
-/* Lowest and highest value of an integer type; high is one past it, exact as a double. */
+/* Lowest value of an integer type and one past the highest, exact as a double. */
 static void integer_range(sdx_dtype dtype, double *low, double *past)
 {
-    int bits = (int)sdx_dtype_size(dtype) * 8;
-    bool is_signed = dtype == SDX_I8 || dtype == SDX_I16 || dtype == SDX_I32 || dtype == SDX_I64;
+    int bits = sdx_dtype_is_small(dtype) ? 64 : sdx_dtype_bits(dtype); /* small ones wrap when stored */
+    bool is_signed = sdx_dtype_is_signed(dtype) || sdx_dtype_is_small(dtype);
     *past = ldexp(1, is_signed ? bits - 1 : bits);
     *low = is_signed ? -*past : 0;
 }

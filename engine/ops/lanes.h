@@ -21,14 +21,14 @@ typedef union sdx_lane {
 
 typedef enum sdx_lane_kind { SDX_LANE_F, SDX_LANE_I, SDX_LANE_U, SDX_LANE_NONE } sdx_lane_kind;
 
-/* The kind a type is loaded as: floats F, uint64 U, other integers and bool I, the rest NONE. */
+/* The kind a type is loaded as: floats (also coded) F, uint64 U, other integers and bool I, the rest NONE. */
 sdx_lane_kind sdx_dtype_lane(sdx_dtype dtype);
 /* y[i] = x[at + i*stride] for n elements. */
 void sdx_lanes_load(sdx_dtype dtype, const void *x, int64_t at, int64_t stride, int64_t n, sdx_lane *y);
-/* y[at + i] = x[i]; x is of the type's own kind, integers wrap. */
+/* y[at + i] = x[i]; x is of the type's own kind, integers wrap, coded floats stop at their largest. */
 void sdx_lanes_store(sdx_dtype dtype, const sdx_lane *x, int64_t n, void *y, int64_t at);
-/* From one kind to what storing as `to` wants. A float beyond an integer type becomes that type's limit, NaN 0.
- */
+/* From one kind to what storing as `to` wants. A float beyond an integer type becomes that type's limit, NaN 0;
+ * below 8 bits it wraps, as ONNX's casts do. */
 void sdx_lanes_convert(sdx_lane_kind from, sdx_dtype to, int64_t n, sdx_lane *x);
 
 /* ---- broadcasting ---------------------------------------------------------------------------------------- */

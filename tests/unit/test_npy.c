@@ -92,6 +92,22 @@ START_TEST(bfloat16_becomes_float32)
 }
 END_TEST
 
+START_TEST(small_types_become_what_numpy_knows)
+{
+    uint8_t codes[2] = {0x38, 0xc0}, ints[2] = {0xff, 0x07};
+    sdx_tensor t = {.dtype = SDX_F8E4M3FN, .rank = 1, .dim = {2}, .data = codes}, back;
+    ck_assert_int_eq(sdx_tensor_write_npy(path, &t, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_tensor_read_npy(path, &back, NULL), SDX_OK);
+    ck_assert(back.dtype == SDX_F32 && ((float *)back.data)[0] == 1 && ((float *)back.data)[1] == -2);
+    sdx_tensor_free(&back);
+    t = (sdx_tensor){.dtype = SDX_I4, .rank = 1, .dim = {2}, .data = ints};
+    ck_assert_int_eq(sdx_tensor_write_npy(path, &t, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_tensor_read_npy(path, &back, NULL), SDX_OK);
+    ck_assert(back.dtype == SDX_I8 && ((int8_t *)back.data)[0] == -1 && ((int8_t *)back.data)[1] == 7);
+    sdx_tensor_free(&back);
+}
+END_TEST
+
 START_TEST(reads_other_orders)
 {
     sdx_tensor t;
@@ -154,6 +170,7 @@ Suite *npy_suite(void)
     tcase_add_test(c, round_trip);
     tcase_add_test(c, writes_what_numpy_writes);
     tcase_add_test(c, bfloat16_becomes_float32);
+    tcase_add_test(c, small_types_become_what_numpy_knows);
     tcase_add_test(c, reads_other_orders);
     tcase_add_loop_test(c, refuses, 0, sizeof refusals / sizeof *refusals);
     tcase_add_test(c, refuses_what_is_not_npy);

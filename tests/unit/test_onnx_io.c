@@ -172,7 +172,20 @@ static const tensor_case tensor_cases[] = {
     {SDX_F32, INT64_MAX, 9, BYTES("abcd"), SDX_ERR_FILE, BYTES("overflows")},
     {SDX_F32, 1 << 30, 9, BYTES("abcd"), SDX_ERR_FILE, BYTES("but its data has 4")},
     {SDX_UNDEFINED, 1, 9, BYTES("a"), SDX_ERR_FILE, BYTES("no element type")},
-    {17, 1, 9, BYTES("a"), SDX_ERR_UNSUPPORTED, BYTES("\"w\" has ONNX element type 17")},
+    {29, 1, 9, BYTES("a"), SDX_ERR_UNSUPPORTED, BYTES("\"w\" has ONNX element type 29")},
+    {SDX_F8E5M2, 2, 9, BYTES("\x3c\xff"), SDX_OK, BYTES("\x3c\xff")},
+    {SDX_F8E8M0, 2, 5, BYTES("\xff\x01\x7f"), SDX_OK, BYTES("\xff\x7f")},
+    {SDX_U4, 3, 9, BYTES("\x21\x0f"), SDX_OK, BYTES("\1\2\17")},
+    {SDX_I4, 3, 9, BYTES("\x81\x0f"), SDX_OK, BYTES("\1\xf8\xff")},
+    {SDX_I4, 3, 5, BYTES("\x81\x01\x0f"), SDX_OK, BYTES("\1\xf8\xff")},
+    {SDX_I2, 5, 9, BYTES("\xe4\x01"), SDX_OK, BYTES("\0\1\xfe\xff\1")},
+    {SDX_F4E2M1, 2, 9, BYTES("\xf7"), SDX_OK, BYTES("\7\17")},
+    {SDX_F6E2M3, 2, 9, BYTES("\x7f\x0f"), SDX_OK, BYTES("\x3f\x3d")},
+    {SDX_F6E3M2, 2, 5, BYTES("\x3f\x41"), SDX_OK, BYTES("\x3f\1")},
+    {SDX_U4, 3, 9, BYTES("\x21\x0f\x01"), SDX_ERR_FILE,
+     BYTES("\"w\" is uint4[3], 2 bytes, but its data has 3")},
+    {SDX_F6E2M3, 3, 5, BYTES("\1\2"), SDX_ERR_FILE, BYTES("but its data has 2")},
+    {SDX_U2, INT64_MAX, 9, BYTES("abcd"), SDX_ERR_FILE, BYTES("but its data has 4")},
     {SDX_STRING, 2, 6, BYTES("one"), SDX_ERR_FILE, BYTES("room for 2 strings")},
 };
 
@@ -333,6 +346,43 @@ START_TEST(round_trip)
     ck_assert(n_first == n_second && !memcmp(first, second, n_first));
     free(first);
     free(second);
+    remove_folder();
+}
+END_TEST
+
+/* A weight of n elements below 8 bits, written packed and read back. */
+static void check_small_weight(sdx_dtype dtype, int64_t n, bool external)
+{
+    sdx_onnx_write_options options = {.external_data = external};
+    sdx_model *m;
+    sdx_error err = {0};
+    sdx_id w, y;
+    uint8_t *data = malloc((size_t)n);
+    for (int64_t i = 0; i < n; i++) data[i] = sdx_small_byte(dtype, (uint64_t)(i * 11 + i / 7));
+    sdx_tensor t = {.dtype = dtype, .rank = 1, .dim = {n}, .data = data};
+    ck_assert_int_eq(sdx_model_create(&m, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_model_set_opset(m, "", 25, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_graph_add_constant(m->graph, "w", &t, &w, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_graph_emit(m->graph, "", "Cast", "y", 1, &w, &y, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_node_set_int(m->graph, 0, "to", SDX_F32, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_graph_add_output(m->graph, y, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_onnx_write(m, in_folder("model.onnx"), &options, NULL), SDX_OK);
+    sdx_model_close(m);
+    ck_assert_msg(sdx_model_open(folder, &m, &err) == SDX_OK, "%s", err.message);
+    const sdx_tensor *back = sdx_graph_constant(m->graph, sdx_graph_find_value(m->graph, "w"));
+    ck_assert(back->dtype == dtype && back->dim[0] == n && !memcmp(back->data, data, (size_t)n));
+    ck_assert_int_eq(m->n_external, external ? 1 : 0);
+    sdx_model_close(m);
+    free(data);
+}
+
+START_TEST(packs_small_weights)
+{
+    static const sdx_dtype small[] = {SDX_U4, SDX_I4, SDX_U2, SDX_I2, SDX_F4E2M1, SDX_F6E2M3, SDX_F6E3M2};
+    make_folder();
+    check_small_weight(small[_i], 1, false);
+    check_small_weight(small[_i], 5003, false); /* several of the writer's chunks, and a part of a byte */
+    check_small_weight(small[_i], 5003, true);
     remove_folder();
 }
 END_TEST
@@ -564,6 +614,7 @@ Suite *onnx_io_suite(void)
     tcase_add_test(c, sorts_nodes);
     tcase_add_loop_test(c, checks_tensor_data, 0, sizeof tensor_cases / sizeof *tensor_cases);
     tcase_add_loop_test(c, round_trip, 0, 2);
+    tcase_add_loop_test(c, packs_small_weights, 0, 7);
     tcase_add_test(c, inspects);
     tcase_add_test(c, external_data_stays_in_its_folder);
     tcase_add_test(c, reads_tensor_files);
