@@ -109,7 +109,9 @@ static void weigh(const sdx_attention_args *g, int64_t i, int rows, const float 
         const float *bias = g->bias ? g->bias + (i + r) * g->ldbias : NULL;
         float *s = scores + r * ld;
         const float max = score_row(n, g->scale, mask, bias, s);
-        inverse[r] = 1.0f / weight_row(n, g->keys, max, s);
+        const bool blind = max == -INFINITY; /* no key to see: zeros, not 0/0 */
+        const float sum = weight_row(blind ? 0 : n, g->keys, max, s);
+        inverse[r] = blind ? 0.0f : 1.0f / sum;
     }
 }
 

@@ -128,7 +128,8 @@ typedef struct sdx_attention_args {
 } sdx_attention_args;
 typedef struct sdx_attention_kernels {
     size_t (*workspace_bytes)(int64_t queries, int64_t keys, int64_t head_dim, int64_t value_dim);
-    /* out = softmax(scale * q k^T + mask + bias) v. Appending keys whose weight underflows to 0 changes no bit. */
+    /* out = softmax(scale * q k^T + mask + bias) v. Appending keys whose weight underflows to 0 changes no bit. A
+     * query whose every score is -inf, or that sees no key, gives zeros. */
     void (*run_f32)(const sdx_attention_args *args);
 } sdx_attention_kernels;
 

@@ -3,7 +3,8 @@
  *     [Q K V] = input * weights + bias           one product, heads side by side in the columns
  *     output  = softmax(scale * Q K^T + attention_bias + mask) V, head by head
  * Masked keys get mask_filter_value added, so a row with every key masked still has a meaning (ONNX Runtime's
- * rule). With a past, keys and values are first appended to it in `present` and read from there.
+ * rule). With a past, keys and values are first appended to it in `present` and read from there; with
+ * past_sequence_length the past is a buffer of which so many rows are valid, and present has its size.
  *
  * Workspace: [QKV] [weights packed, when not constant] [mask addend] [present, when not an output] then, for
  * QAttention, [zero points and scales] [copy of A], and the heads' own.
@@ -14,12 +15,12 @@
 #include "linear.h"
 
 typedef struct inputs { /* numbers of the inputs that the two operators have in different places */
-    int mask, past, bias;
+    int mask, past, bias, past_length;
 } inputs;
 
 enum { X, WEIGHT, BIAS };
 enum { X_SCALE = 3, WEIGHT_SCALE = 4, X_ZERO = 6, WEIGHT_ZERO = 7 }; /* of QAttention */
-static const inputs places_f32 = {3, 4, 5}, places_int8 = {5, 8, -1};
+static const inputs places_f32 = {3, 4, 5, 6}, places_int8 = {5, 8, -1, -1};
 
 typedef struct attention {
     bool is_8bit, causal;
@@ -30,7 +31,7 @@ typedef struct attention {
 } attention;
 
 typedef struct sizes {
-    int64_t batch, queries, past, keys, input, columns, head_dim, value_dim;
+    int64_t batch, queries, past, past_room, room, keys, input, columns, head_dim, value_dim;
 } sizes;
 
 /* ---- infer ----------------------------------------------------------------------------------------------- */
@@ -84,9 +85,8 @@ static sdx_status check_past(const sdx_infer *infer, int past, sdx_dim batch, sd
 
 static sdx_status refuse_extras(const sdx_infer *infer)
 {
-    if (sdx_node_int(infer->node, "do_rotary", 0) || sdx_node_int(infer->node, "past_present_share_buffer", 0))
-        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED,
-                        "do_rotary and past_present_share_buffer are not supported");
+    if (sdx_node_int(infer->node, "do_rotary", 0))
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "do_rotary is not supported");
     return SDX_OK;
 }
 
@@ -110,16 +110,22 @@ static sdx_status infer_common(sdx_infer *infer, const inputs *in)
     bool has_past = sdx_infer_has(infer, in->past);
     if ((has_past || infer->n_out > 1) && qk != v)
         return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "past and present need Q and V of one size");
+    sdx_dim room = keys;
+    bool is_buffer = in->past_length >= 0 && sdx_infer_has(infer, in->past_length);
+    if (is_buffer && !has_past)
+        return sdx_fail(infer->err, SDX_ERR_FILE, "past_sequence_length comes without past");
     if (has_past) {
+        sdx_dim past = sdx_type_dim(&infer->in[in->past], 3);
         TRY(check_past(infer, in->past, batch, heads, head_dim));
-        keys = add_dims(infer, sdx_type_dim(&infer->in[in->past], 3), queries);
+        room = is_buffer ? past : add_dims(infer, past, queries);
+        keys = is_buffer ? SDX_DIM_UNKNOWN : room; /* a buffer's is checked by run */
     }
     TRY(sdx_want_dtype(infer, in->mask, "the mask", SDX_SET(SDX_I32)));
-    if (sdx_infer_has(infer, in->mask))
+    if (sdx_infer_has(infer, in->mask) && !is_buffer)
         TRY(sdx_mask_check(&infer->in[in->mask].shape, batch, queries, keys, infer->err));
     if (in->bias >= 0) TRY(sdx_attention_check_bias(infer, in->bias, batch, heads, queries, keys));
     sdx_shape out = {.rank = 3, .dim = {batch, queries, v}};
-    sdx_shape present = {.rank = 5, .dim = {2, batch, heads, keys, head_dim}};
+    sdx_shape present = {.rank = 5, .dim = {2, batch, heads, room, head_dim}};
     sdx_infer_set(infer, 0, SDX_F32, &out);
     sdx_infer_set(infer, 1, SDX_F32, &present);
     return SDX_OK;
@@ -129,14 +135,16 @@ static sdx_status infer_attention(sdx_infer *infer)
 {
     TRY(sdx_want_dtype(infer, X, "the input", SDX_SET(SDX_F32)));
     TRY(sdx_want_dtype(infer, WEIGHT, "the weight", SDX_SET(SDX_F32)));
-    if (sdx_infer_has(infer, 6))
-        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED,
-                        "past_sequence_length (a shared buffer) is not supported");
+    TRY(sdx_want_dtype(infer, places_f32.past_length, "past_sequence_length", SDX_SET(SDX_I32)));
     return infer_common(infer, &places_f32);
 }
 
 static sdx_status infer_attention_8bit(sdx_infer *infer)
 {
+    TRY(sdx_want_present(infer, X_SCALE, "the input's scale"));
+    TRY(sdx_want_present(infer, WEIGHT_SCALE, "the weight's scale"));
+    if (sdx_node_int(infer->node, "past_present_share_buffer", 0))
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "past_present_share_buffer is not supported");
     TRY(sdx_want_dtype(infer, X, "the input", SDX_SET_BYTE));
     TRY(sdx_want_dtype(infer, WEIGHT, "the weight", SDX_SET_BYTE));
     TRY(sdx_int8_check(infer, X, "the input", X_SCALE, X_ZERO, 1));
@@ -192,11 +200,13 @@ static sdx_status prepare_attention_8bit(sdx_prepare *p)
 
 /* ---- plan ------------------------------------------------------------------------------------------------ */
 
-static sizes make_sizes(const attention *state, const sdx_shape *x, const sdx_shape *w, const sdx_shape *past)
+/* past NULL: none. A past that is a buffer counts as wholly valid until run reads how much of it is. */
+static sizes make_sizes(const attention *state, const sdx_shape *x, const sdx_shape *w, const sdx_shape *past,
+                        bool is_buffer)
 {
     sizes s = {.batch = x->dim[0], .queries = x->dim[1], .input = x->dim[2], .columns = w->dim[1]};
-    s.past = past ? past->dim[3] : 0;
-    s.keys = s.past + s.queries;
+    s.past = s.past_room = past ? past->dim[3] : 0;
+    s.room = s.keys = is_buffer ? s.past : s.past + s.queries;
     s.head_dim = (state->qk_dim ? state->qk_dim : s.columns / 3) / state->heads;
     s.value_dim = (state->v_dim ? state->v_dim : s.columns / 3) / state->heads;
     return s;
@@ -217,15 +227,17 @@ static sdx_status plan_common(sdx_plan_step *step, const inputs *in)
 {
     const attention *state = step->state;
     bool has_past = in->past < step->n_in && step->in[in->past].dtype != SDX_UNDEFINED;
+    bool is_buffer = in->past_length >= 0 && in->past_length < step->n_in &&
+                     step->in[in->past_length].dtype != SDX_UNDEFINED;
     sizes s = make_sizes(state, &step->in[X].shape, &step->in[WEIGHT].shape,
-                         has_past ? &step->in[in->past].shape : NULL);
+                         has_past ? &step->in[in->past].shape : NULL, is_buffer);
     size_t *total = &step->workspace, packed = 0;
     if (!state->packed && state->is_8bit) packed = step->kernels->gemm_int8.packed_bytes(s.input, s.columns);
     if (!state->packed && !state->is_8bit) packed = step->kernels->gemm_f32.packed_bytes(s.input, s.columns);
     size_t mask = 0, present = 0;
     if (in->mask < step->n_in && step->in[in->mask].dtype != SDX_UNDEFINED)
         mask = (size_t)(s.batch * (step->in[in->mask].shape.rank == 3 ? s.queries : 1) * s.keys);
-    if (has_past) present = (size_t)(2 * s.batch * state->heads * s.keys * s.head_dim);
+    if (has_past) present = (size_t)(2 * s.batch * state->heads * s.room * s.head_dim);
     size_t heads =
         sdx_attention_workspace(step->kernels, step->threads, s.queries, s.keys, s.head_dim, s.value_dim);
     bool ok = sdx_workspace_add(total, (size_t)(s.batch * s.queries * s.columns), sizeof(float)) &&
@@ -333,13 +345,38 @@ static void join_past(const sdx_run *run, const inputs *in, const sizes *s, sdx_
     float *present = sdx_run_has_out(run, 1) ? run->out[1].data : scratch;
     if (!has_past && !sdx_run_has_out(run, 1)) return;
     const float *past = has_past ? get(run, in->past).data : NULL;
+    sdx_cache cache = {.batch = s->batch,
+                       .heads = job->heads,
+                       .dim = s->head_dim,
+                       .past = s->past,
+                       .past_room = s->past_room,
+                       .fresh = s->queries,
+                       .room = s->room};
     int64_t half = s->batch * job->heads * s->head_dim;
-    sdx_attention_append(run->threads, s->batch, job->heads, s->past, s->queries, s->head_dim, past, job->k,
-                         present);
-    sdx_attention_append(run->threads, s->batch, job->heads, s->past, s->queries, s->head_dim,
-                         past ? past + half * s->past : NULL, job->v, present + half * s->keys);
-    job->k = sdx_heads_of(present, job->heads, s->keys, s->head_dim);
-    job->v = sdx_heads_of(present + half * s->keys, job->heads, s->keys, s->head_dim);
+    sdx_cache_append(run->threads, &cache, past, job->k, present);
+    sdx_cache_append(run->threads, &cache, past ? past + half * s->past_room : NULL, job->v,
+                     present + half * s->room);
+    job->k = sdx_heads_of(present, job->heads, s->room, s->head_dim);
+    job->v = sdx_heads_of(present + half * s->room, job->heads, s->room, s->head_dim);
+}
+
+/* How much of a buffer is valid, and that mask and bias agree. */
+static sdx_status read_past(const sdx_run *run, const inputs *in, sizes *s)
+{
+    sdx_tensor length = get(run, in->past_length);
+    int64_t past = sdx_tensor_count(&length) == 1 ? sdx_tensor_get_i64(&length, 0) : -1;
+    if (past < 0 || past > s->room - s->queries)
+        return sdx_fail(run->err, SDX_ERR_USAGE,
+                        "past_sequence_length %lld and %lld new tokens do not fit a buffer of %lld",
+                        (long long)past, (long long)s->queries, (long long)s->room);
+    s->past = past;
+    s->keys = past + s->queries;
+    if (in->bias >= 0 && sdx_run_has_in(run, in->bias) && run->in[in->bias].dim[3] != s->keys)
+        return sdx_fail(run->err, SDX_ERR_USAGE, "attention_bias is for %lld keys, but there are %lld",
+                        (long long)run->in[in->bias].dim[3], (long long)s->keys);
+    if (!sdx_run_has_in(run, in->mask)) return SDX_OK;
+    sdx_shape mask = sdx_tensor_shape(&run->in[in->mask]);
+    return sdx_mask_check(&mask, s->batch, s->queries, s->keys, run->err);
 }
 
 static sdx_status run_common(sdx_run *run, const inputs *in)
@@ -348,7 +385,9 @@ static sdx_status run_common(sdx_run *run, const inputs *in)
     bool has_past = sdx_run_has_in(run, in->past), has_mask = sdx_run_has_in(run, in->mask);
     sdx_shape x = sdx_tensor_shape(&run->in[X]), w = sdx_tensor_shape(&run->in[WEIGHT]), past = {.rank = 0};
     if (has_past) past = sdx_tensor_shape(&run->in[in->past]);
-    sizes s = make_sizes(state, &x, &w, has_past ? &past : NULL);
+    bool is_buffer = in->past_length >= 0 && sdx_run_has_in(run, in->past_length);
+    sizes s = make_sizes(state, &x, &w, has_past ? &past : NULL, is_buffer);
+    if (is_buffer) TRY(read_past(run, in, &s));
     char *workspace = run->workspace;
     float *qkv = sdx_workspace_take(&workspace, (size_t)(s.batch * s.queries * s.columns) * sizeof *qkv);
     size_t packed = 0;
@@ -359,6 +398,7 @@ static sdx_status run_common(sdx_run *run, const inputs *in)
                              .threads = run->threads,
                              .batch = s.batch,
                              .heads = state->heads,
+                             .key_heads = state->heads,
                              .queries = s.queries,
                              .keys = s.keys,
                              .head_dim = s.head_dim,
@@ -376,7 +416,7 @@ static sdx_status run_common(sdx_run *run, const inputs *in)
         job.mask = job.mask_rows ? addend : NULL;
     }
     if (has_past)
-        present = sdx_workspace_take(&workspace, (size_t)(2 * s.batch * state->heads * s.keys * s.head_dim) *
+        present = sdx_workspace_take(&workspace, (size_t)(2 * s.batch * state->heads * s.room * s.head_dim) *
                                                      sizeof *present);
     const float *bias = sdx_run_has_in(run, BIAS) ? get(run, BIAS).data : NULL;
     if (state->is_8bit)
@@ -408,7 +448,7 @@ static sdx_status run_attention_8bit(sdx_run *run)
 #define ANY SDX_OP_ANY_ALIGNMENT
 static const sdx_op_def rows[] = {
     {MS, "Attention", 1, 0, 2, 7, 1, 2, ANY, infer_attention, prepare_attention, plan_attention, run_attention},
-    {MS, "QAttention", 1, 0, 5, 9, 1, 2, ANY, infer_attention_8bit, prepare_attention_8bit, plan_attention_8bit,
+    {MS, "QAttention", 1, 0, 2, 9, 1, 2, ANY, infer_attention_8bit, prepare_attention_8bit, plan_attention_8bit,
      run_attention_8bit},
 };
 

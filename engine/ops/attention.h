@@ -1,4 +1,4 @@
-/* attention.h: what the attention operators share: masks as addends, and one call per (batch, head). */
+/* attention.h: what the attention operators share: masks as addends, one call per (batch, head), and a past. */
 #ifndef SDX_OPS_ATTENTION_H
 #define SDX_OPS_ATTENTION_H
 
@@ -11,10 +11,28 @@ typedef struct sdx_heads {
     int64_t batch, head, row;
 } sdx_heads;
 
+/* The scores after a stage, as some operators hand them out. */
+typedef enum sdx_attention_stage {
+    SDX_STAGE_NONE,    /* nobody asks */
+    SDX_STAGE_SCORES,  /* scale * q k^T */
+    SDX_STAGE_CAPPED,  /* after the soft cap */
+    SDX_STAGE_MASKED,  /* with mask and bias, and -inf behind a causal diagonal */
+    SDX_STAGE_WEIGHTS, /* after softmax */
+} sdx_attention_stage;
+
+typedef struct sdx_attention_stages { /* what the fused kernel does not do; all zero: nothing of it */
+    float softcap;           /* cap * tanh(score / cap) */
+    bool smooth;             /* one more logit in the softmax's denominator: 0, or sink[head] */
+    const float *sink;       /* [heads] or NULL */
+    sdx_attention_stage out; /* which one goes to scores */
+    float *scores;           /* [batch, heads, queries, keys] */
+} sdx_attention_stages;
+
 typedef struct sdx_attention_job {
     const sdx_kernels *kernels;
     int threads;
     int64_t batch, heads, queries, keys, head_dim, value_dim;
+    int64_t key_heads; /* heads / key_heads neighbouring heads share one of k and v */
     sdx_heads q, k, v;
     const float *mask; /* [batch, mask_rows, keys] added to the scores, or NULL; mask_rows 1 or queries */
     int64_t mask_rows;
@@ -23,13 +41,24 @@ typedef struct sdx_attention_job {
     int64_t bias_batch, bias_head;
     float scale;
     bool causal;
-    float *out;      /* [batch, queries, heads * value_dim] */
+    float *out;      /* [batch, queries, heads * value_dim], or [batch, heads, queries, value_dim] */
+    bool out_split;  /* the second */
     void *workspace; /* sdx_attention_workspace bytes */
+    sdx_attention_stages stages;
 } sdx_attention_job;
 
 size_t sdx_attention_workspace(const sdx_kernels *kernels, int threads, int64_t queries, int64_t keys,
                                int64_t head_dim, int64_t value_dim);
+/* Softmax(scale * q k^T + mask + bias) v for every head; a query with no key to see (all -inf) gives zeros. */
 void sdx_attention_run(const sdx_attention_job *job);
+
+/* Where the first query of a head writes. */
+float *sdx_attention_out(const sdx_attention_job *job, int64_t b, int64_t h);
+
+/* The same with every stage in the open (attention_stages.c): for jobs that set job->stages. */
+size_t sdx_attention_stages_workspace(const sdx_kernels *kernels, int threads, int64_t queries, int64_t keys,
+                                      int64_t head_dim, int64_t value_dim);
+void sdx_attention_run_stages(const sdx_attention_job *job);
 
 /* ---- masks: int32 [B] lengths; [2B] ends, then starts; [3B+2], of which the first B are lengths; [B,T];
  * [B,S,T]. A hidden key gets `filter` added to its score (ONNX Runtime's rule), any other 0. */
@@ -44,10 +73,36 @@ sdx_status sdx_attention_check_bias(const sdx_infer *infer, int input, sdx_dim b
                                     sdx_dim queries, sdx_dim keys);
 void sdx_attention_set_bias(sdx_attention_job *job, const sdx_tensor *bias);
 
-/* present[b,h] = past[b,h] then the new rows: past [B,N,P,H] or NULL, present [B,N,P+L,H]. */
-void sdx_attention_append(int threads, int64_t batch, int64_t heads, int64_t past_length, int64_t length,
-                          int64_t dim, const float *past, sdx_heads fresh, float *present);
-/* A [B,N,T,H] tensor as heads. */
+/* ---- keys and values of earlier tokens. present[b,h] = the valid rows of past[b,h], the fresh rows, zeros up to
+ * its room. */
+typedef struct sdx_cache {
+    int64_t batch, heads, dim;
+    int64_t past, past_room; /* rows of [batch, heads, past_room, dim] that are valid, and that are there */
+    const int64_t *past_of;  /* [batch] valid rows instead of `past`, or NULL */
+    int64_t fresh;           /* rows to append */
+    int64_t room;            /* rows of present: at least the valid and the fresh ones */
+} sdx_cache;
+
+void sdx_cache_append(int threads, const sdx_cache *cache, const float *past, sdx_heads fresh, float *present);
+/* Appends the fresh heads to input `past` in output `present` (in the workspace when nobody wants it or it is half
+ * precision) and lets *heads read from there. Nothing to do without both. */
+void sdx_cache_join(const sdx_run *run, const sdx_cache *cache, int past, int present, sdx_heads *heads,
+                    char **workspace);
+/* What it takes of a workspace. */
+bool sdx_cache_plan(const sdx_plan_step *step, const sdx_cache *cache, int past, int present, size_t *total);
+
+/* A [B,N,T,H] tensor as heads, and a [B,T,N*H] one. */
 sdx_heads sdx_heads_of(const float *data, int64_t heads, int64_t length, int64_t dim);
+sdx_heads sdx_heads_of_rows(const float *data, int64_t heads, int64_t length, int64_t dim);
+
+/* ---- rotary embedding (rotary.c): pairs of a head's first 2*half numbers turn by an angle of the position ----- */
+typedef struct sdx_rotary {
+    const float *cos, *sin; /* [positions, half] */
+    int64_t positions, half;
+    bool interleaved; /* pairs are neighbours; else x[i] goes with x[i + half] */
+} sdx_rotary;
+
+/* One head of n >= 2*half numbers; y may be x. */
+void sdx_rotary_turn(const sdx_rotary *rotary, int64_t position, int64_t n, const float *x, float *y);
 
 #endif

@@ -5,6 +5,12 @@
 
 /* ---- one call per (batch, head, part of the queries) ----------------------------------------------------- */
 
+float *sdx_attention_out(const sdx_attention_job *j, int64_t b, int64_t h)
+{
+    int64_t head = j->out_split ? j->queries * j->value_dim : j->value_dim;
+    return j->out + b * j->heads * j->queries * j->value_dim + h * head;
+}
+
 size_t sdx_attention_workspace(const sdx_kernels *kernels, int threads, int64_t queries, int64_t keys,
                                int64_t head_dim, int64_t value_dim)
 {
@@ -21,15 +27,16 @@ typedef struct task {
 static void run_part(const task *t, int64_t b, int64_t h, int64_t begin, int64_t end, void *workspace)
 {
     const sdx_attention_job *j = t->job;
+    int64_t key_head = h / (j->heads / j->key_heads);
     sdx_attention_args args = {.queries = end - begin,
                                .keys = j->keys,
                                .head_dim = j->head_dim,
                                .value_dim = j->value_dim,
                                .q = j->q.data + b * j->q.batch + h * j->q.head + begin * j->q.row,
                                .ldq = j->q.row,
-                               .k = j->k.data + b * j->k.batch + h * j->k.head,
+                               .k = j->k.data + b * j->k.batch + key_head * j->k.head,
                                .ldk = j->k.row,
-                               .v = j->v.data + b * j->v.batch + h * j->v.head,
+                               .v = j->v.data + b * j->v.batch + key_head * j->v.head,
                                .ldv = j->v.row,
                                .scale = j->scale,
                                .causal = j->causal,
@@ -37,8 +44,8 @@ static void run_part(const task *t, int64_t b, int64_t h, int64_t begin, int64_t
     /* Query i sees keys up to i + keys - queries: a part that ends early leaves the keys behind its last query
      * out. */
     if (j->causal) args.keys = j->keys - (j->queries - end) > 0 ? j->keys - (j->queries - end) : 0;
-    args.ldout = j->heads * j->value_dim;
-    args.out = j->out + (b * j->queries + begin) * args.ldout + h * j->value_dim;
+    args.ldout = j->out_split ? j->value_dim : j->heads * j->value_dim;
+    args.out = sdx_attention_out(j, b, h) + begin * args.ldout;
     if (j->mask) {
         args.ldmask = j->mask_rows == 1 ? 0 : j->keys;
         args.mask = j->mask + b * j->mask_rows * j->keys + begin * args.ldmask;
@@ -64,6 +71,11 @@ static void run_items(void *context, int64_t begin, int64_t end, int worker)
 
 void sdx_attention_run(const sdx_attention_job *job)
 {
+    const sdx_attention_stages *stages = &job->stages;
+    if (stages->softcap != 0 || stages->smooth || stages->out != SDX_STAGE_NONE) {
+        sdx_attention_run_stages(job);
+        return;
+    }
     int64_t items = job->batch * job->heads, parts = 1;
     if (items && items < job->threads) parts = (job->threads + items - 1) / items;
     if (parts > (job->queries + 15) / 16) parts = (job->queries + 15) / 16;
@@ -152,8 +164,13 @@ sdx_heads sdx_heads_of(const float *data, int64_t heads, int64_t length, int64_t
     return (sdx_heads){data, heads * length * dim, length * dim, dim};
 }
 
+sdx_heads sdx_heads_of_rows(const float *data, int64_t heads, int64_t length, int64_t dim)
+{
+    return (sdx_heads){data, length * heads * dim, dim, heads * dim};
+}
+
 typedef struct append_task {
-    int64_t heads, past_length, length, dim;
+    const sdx_cache *cache;
     const float *past;
     sdx_heads fresh;
     float *present;
@@ -163,19 +180,48 @@ static void append_heads(void *context, int64_t begin, int64_t end, int worker)
 {
     (void)worker;
     const append_task *t = context;
-    for (int64_t i = begin; i < end; i++) {
-        float *to = t->present + i * (t->past_length + t->length) * t->dim;
-        size_t old = (size_t)(t->past_length * t->dim);
-        if (old) memcpy(to, t->past + (size_t)i * old, old * sizeof *to);
-        const float *from = t->fresh.data + i / t->heads * t->fresh.batch + i % t->heads * t->fresh.head;
-        for (int64_t r = 0; r < t->length && t->dim; r++)
-            memcpy(to + old + r * t->dim, from + r * t->fresh.row, (size_t)t->dim * sizeof *to);
+    const sdx_cache *c = t->cache;
+    for (int64_t i = begin; i < end && c->dim; i++) {
+        int64_t b = i / c->heads, h = i % c->heads, old = c->past_of ? c->past_of[b] : c->past;
+        float *to = t->present + i * c->room * c->dim;
+        const float *from = t->fresh.data + b * t->fresh.batch + h * t->fresh.head;
+        size_t row = (size_t)c->dim * sizeof *to;
+        if (old) memcpy(to, t->past + i * c->past_room * c->dim, (size_t)old * row);
+        for (int64_t r = 0; r < c->fresh; r++) memcpy(to + (old + r) * c->dim, from + r * t->fresh.row, row);
+        memset(to + (old + c->fresh) * c->dim, 0, (size_t)(c->room - old - c->fresh) * row);
     }
 }
 
-void sdx_attention_append(int threads, int64_t batch, int64_t heads, int64_t past_length, int64_t length,
-                          int64_t dim, const float *past, sdx_heads fresh, float *present)
+void sdx_cache_append(int threads, const sdx_cache *cache, const float *past, sdx_heads fresh, float *present)
 {
-    append_task t = {heads, past_length, length, dim, past, fresh, present};
-    sdx_parallel_for(threads, batch * heads, sdx_row_grain((past_length + length) * dim / 4), append_heads, &t);
+    append_task t = {cache, past, fresh, present};
+    sdx_parallel_for(threads, cache->batch * cache->heads, sdx_row_grain(cache->room * cache->dim / 4),
+                     append_heads, &t);
+}
+
+static size_t cache_count(const sdx_cache *c)
+{
+    return (size_t)(c->batch * c->heads * c->room * c->dim);
+}
+
+bool sdx_cache_plan(const sdx_plan_step *step, const sdx_cache *cache, int past, int present, size_t *total)
+{
+    bool has_past = past < step->n_in && step->in[past].dtype != SDX_UNDEFINED;
+    if (has_past && !sdx_floats_plan(&step->in[past], total)) return false;
+    return (!has_past && present >= step->n_out) || sdx_workspace_add(total, cache_count(cache), sizeof(float));
+}
+
+void sdx_cache_join(const sdx_run *run, const sdx_cache *cache, int past, int present, sdx_heads *heads,
+                    char **workspace)
+{
+    bool has_past = sdx_run_has_in(run, past), has_out = sdx_run_has_out(run, present);
+    const float *old = has_past ? sdx_floats_of(run->kernels, &run->in[past], workspace) : NULL;
+    if (!has_past && present >= run->n_out) return;
+    float *to = sdx_workspace_take(workspace, cache_count(cache) * sizeof *to);
+    if (!has_past && !has_out) return;
+    if (has_out && run->out[present].dtype == SDX_F32) to = run->out[present].data;
+    sdx_cache_append(run->threads, cache, old, *heads, to);
+    if (has_out && run->out[present].dtype != SDX_F32)
+        sdx_floats_store(run->out[present].dtype, to, (int64_t)cache_count(cache), run->out[present].data, 0);
+    *heads = sdx_heads_of(to, cache->heads, cache->room, cache->dim);
 }

@@ -28,7 +28,7 @@ sdx_status sdx_want_dtype(const sdx_infer *infer, int i, const char *name, unsig
 {
     sdx_dtype t = sdx_infer_in(infer, i)->dtype;
     if (t == SDX_UNDEFINED || set & SDX_SET(t)) return SDX_OK;
-    char known[160];
+    char known[320];
     format_set(set, known, sizeof known);
     return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "%s is %s, but must be %s", name, sdx_dtype_name(t),
                     known);
@@ -168,6 +168,27 @@ void sdx_floats_store(sdx_dtype dtype, const float *x, int64_t n, void *data, in
     else
         for (int64_t i = 0; i < n; i++)
             ((uint16_t *)data)[begin + i] = dtype == SDX_F16 ? sdx_f32_to_f16(x[i]) : sdx_f32_to_bf16(x[i]);
+}
+
+const float *sdx_floats_of(const sdx_kernels *kernels, const sdx_tensor *t, char **workspace)
+{
+    if (t->dtype == SDX_F32) return t->data;
+    int64_t count = sdx_tensor_count(t);
+    float *wide = sdx_workspace_take(workspace, (size_t)count * sizeof *wide);
+    sdx_floats_load(kernels, t->dtype, t->data, 0, count, wide);
+    return wide;
+}
+
+float *sdx_floats_for(const sdx_tensor *t, char **workspace)
+{
+    if (t->dtype == SDX_F32) return t->data;
+    return sdx_workspace_take(workspace, (size_t)sdx_tensor_count(t) * sizeof(float));
+}
+
+bool sdx_floats_plan(const sdx_type *type, size_t *total)
+{
+    if (type->dtype == SDX_F32 || type->dtype == SDX_UNDEFINED) return true;
+    return sdx_workspace_add(total, (size_t)sdx_shape_count(&type->shape), sizeof(float));
 }
 
 void sdx_doubles_load(sdx_dtype dtype, const void *data, int64_t begin, int64_t n, double *out)

@@ -58,6 +58,12 @@ void *sdx_workspace_take(char **workspace, size_t bytes);
 void sdx_floats_load(const sdx_kernels *kernels, sdx_dtype dtype, const void *data, int64_t begin, int64_t n,
                      float *out);
 void sdx_floats_store(sdx_dtype dtype, const float *x, int64_t n, void *data, int64_t begin);
+/* A tensor's numbers as floats: where they are, or widened into the workspace. */
+const float *sdx_floats_of(const sdx_kernels *kernels, const sdx_tensor *t, char **workspace);
+/* Where to write a tensor's numbers as floats: in place, or in the workspace for sdx_floats_store. */
+float *sdx_floats_for(const sdx_tensor *t, char **workspace);
+/* Adds what either of them takes of a workspace. */
+bool sdx_floats_plan(const sdx_type *type, size_t *total);
 /* Any numeric type through sdx_tensor_get_*: for the types that no model is hot in. */
 void sdx_doubles_load(sdx_dtype dtype, const void *data, int64_t begin, int64_t n, double *out);
 void sdx_doubles_store(sdx_dtype dtype, const double *x, int64_t n, void *data, int64_t begin);

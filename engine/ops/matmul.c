@@ -334,16 +334,6 @@ static sdx_status plan_matmul(sdx_plan_step *step)
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
-/* The tensor's numbers as floats: where they are, or widened into the workspace. */
-static const float *widen(const sdx_kernels *kernels, const sdx_tensor *t, char **workspace)
-{
-    if (t->dtype == SDX_F32) return t->data;
-    int64_t count = sdx_tensor_count(t);
-    float *wide = sdx_workspace_take(workspace, (size_t)count * sizeof *wide);
-    sdx_floats_load(kernels, t->dtype, t->data, 0, count, wide);
-    return wide;
-}
-
 static sdx_status run_matmul(sdx_run *run)
 {
     const matmul *state = run->state;
@@ -359,8 +349,8 @@ static sdx_status run_matmul(sdx_run *run)
         return SDX_OK;
     }
     operands in = {.packed = state->packed};
-    in.a = widen(run->kernels, &a, &workspace);
-    if (!in.packed) in.b = widen(run->kernels, &b, &workspace);
+    in.a = sdx_floats_of(run->kernels, &a, &workspace);
+    if (!in.packed) in.b = sdx_floats_of(run->kernels, &b, &workspace);
     int64_t count = p.batch * p.m * p.n;
     float *result = c->data;
     if (c->dtype != SDX_F32) result = sdx_workspace_take(&workspace, (size_t)count * sizeof *result);
@@ -528,9 +518,9 @@ static sdx_status run_gemm(sdx_run *run)
         return SDX_OK;
     }
     operands in = {.packed = state->product.packed};
-    in.a = widen(run->kernels, &a, &workspace);
-    if (!in.packed) in.b = widen(run->kernels, &b, &workspace);
-    const float *wide_c = c.data ? widen(run->kernels, &c, &workspace) : NULL;
+    in.a = sdx_floats_of(run->kernels, &a, &workspace);
+    if (!in.packed) in.b = sdx_floats_of(run->kernels, &b, &workspace);
+    const float *wide_c = c.data ? sdx_floats_of(run->kernels, &c, &workspace) : NULL;
     float *result = y->data;
     if (y->dtype != SDX_F32) result = sdx_workspace_take(&workspace, (size_t)(p.m * p.n) * sizeof *result);
     gemm_f32(run, &p, in, wide_c, result, workspace);
