@@ -3,14 +3,14 @@
  *     Y = softmax(cap(scale * Q K^T) + mask) V
  * Q, K and V are [B,S,N*H] with head counts as attributes, or [B,N,S,H]; query heads share key heads in groups.
  * What hides keys (a bool or float mask, the causal diagonal, a window, the padding of a cache) becomes one
- * addend of the scores, [1 or B, 1 or N, S, T], unless it is nothing but the diagonal that the kernel knows. Query
- * i stands at position p = offset + i, where offset is how many keys came before: the past's length, or
+ * addend of the scores, [1 or B, 1 or N, S, T], unless it is nothing but the diagonal that the kernel knows.
+ * Query i stands at position p = offset + i, where offset is how many keys came before: the past's length, or
  * nonpad_kv_seqlen - S, or 0.
  *
  * float16 and bfloat16 are widened, and rounded once at the end.
  *
- * Workspace: [Q] [K] [V] [present K] [present V] [addend] [Y] [scores] as far as they are needed, and the heads'
- * own.
+ * Workspace: [Q] [K] [V] [present K] [present V] [addend] [Y] [scores] as far as they are needed, and the
+ * heads' own.
  */
 #include <math.h>
 
@@ -246,13 +246,13 @@ static sdx_status plan_attention(sdx_plan_step *step)
     const attention *state = step->state;
     sizes s = make_sizes(state, &step->in[Q].shape, &step->in[K].shape, &step->in[V].shape,
                          has_in(step, PAST_KEY) ? &step->in[PAST_KEY].shape : NULL);
-    addend a =
-        plan_addend(state, &s, has_in(step, MASK) ? &step->in[MASK].shape : NULL, has_in(step, VALID));
+    addend a = plan_addend(state, &s, has_in(step, MASK) ? &step->in[MASK].shape : NULL, has_in(step, VALID));
     sdx_cache keys = make_cache(&s, s.head_dim), values = make_cache(&s, s.value_dim);
     size_t *total = &step->workspace;
     bool has_scores = step->n_out > SCORES;
-    size_t heads = (has_scores || state->softcap != 0 ? sdx_attention_stages_workspace : sdx_attention_workspace)(
-        step->kernels, step->threads, s.queries, s.keys, s.head_dim, s.value_dim);
+    size_t heads =
+        (has_scores || state->softcap != 0 ? sdx_attention_stages_workspace : sdx_attention_workspace)(
+            step->kernels, step->threads, s.queries, s.keys, s.head_dim, s.value_dim);
     bool ok = sdx_floats_plan(&step->in[Q], total) && sdx_floats_plan(&step->in[K], total) &&
               sdx_floats_plan(&step->in[V], total) &&
               sdx_cache_plan(step, &keys, PAST_KEY, PRESENT_KEY, total) &&
@@ -260,8 +260,7 @@ static sdx_status plan_attention(sdx_plan_step *step)
               (!a.needed || sdx_workspace_add(total, (size_t)(a.batch * a.heads),
                                               (size_t)(s.queries * (s.keys + 1)) * sizeof(float))) &&
               sdx_floats_plan(&step->out[Y], total) &&
-              (!has_scores || sdx_floats_plan(&step->out[SCORES], total)) &&
-              sdx_workspace_add(total, 1, heads);
+              (!has_scores || sdx_floats_plan(&step->out[SCORES], total)) && sdx_workspace_add(total, 1, heads);
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 

@@ -58,10 +58,8 @@ static void mask_row(const sdx_attention_job *j, int64_t b, int64_t h, int64_t i
 {
     void (*add)(int64_t, const float *, int, const float *, int, float *) =
         j->kernels->element.binary_f32[SDX_BINARY_ADD];
-    if (j->mask)
-        add(j->keys, s, 1, j->mask + (b * j->mask_rows + (j->mask_rows == 1 ? 0 : i)) * j->keys, 1, s);
-    if (j->bias)
-        add(j->keys, s, 1, j->bias + b * j->bias_batch + h * j->bias_head + i * j->keys, 1, s);
+    if (j->mask) add(j->keys, s, 1, j->mask + (b * j->mask_rows + (j->mask_rows == 1 ? 0 : i)) * j->keys, 1, s);
+    if (j->bias) add(j->keys, s, 1, j->bias + b * j->bias_batch + h * j->bias_head + i * j->keys, 1, s);
     if (!j->causal) return;
     int64_t visible = i + j->keys - j->queries + 1;
     for (int64_t k = visible > 0 ? visible : 0; k < j->keys; k++) s[k] = -INFINITY;

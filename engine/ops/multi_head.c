@@ -2,8 +2,9 @@
  *
  * query [B,S,N*H]. Key and value are [B,L,N*H] and [B,L,N*Hv], or already split into heads as [B,N,L,H] (cross
  * attention: their bias has been added, and there is no past). With a past, keys and values are appended to it
- * in the present outputs and read from there; with past_sequence_length the past is a buffer of which so many rows
- * are valid, and present has its size. The packed 5-D forms are refused, as ONNX Runtime's CPU provider does.
+ * in the present outputs and read from there; with past_sequence_length the past is a buffer of which so many
+ * rows are valid, and present has its size. The packed 5-D forms are refused, as ONNX Runtime's CPU provider
+ * does.
  *
  * DecoderMaskedMultiHeadAttention is the same operator for one token at a time, with other input numbers.
  *
@@ -332,8 +333,8 @@ static sdx_status run_multi_head(sdx_run *run)
     sdx_shape v = sdx_tensor_shape(&run->in[VALUE]), past = {.rank = 0};
     bool has_past = sdx_run_has_in(run, at->past_key);
     if (has_past) past = sdx_tensor_shape(&run->in[at->past_key]);
-    sizes s = make_sizes(state->heads, &q, &k, &v, has_past ? &past : NULL,
-                         sdx_run_has_in(run, at->past_length));
+    sizes s =
+        make_sizes(state->heads, &q, &k, &v, has_past ? &past : NULL, sdx_run_has_in(run, at->past_length));
     TRY(read_past(run, at, &s));
     sdx_attention_job job = {.kernels = run->kernels,
                              .threads = run->threads,

@@ -1,8 +1,9 @@
 /* rotary.c: RotaryEmbedding of ONNX and of com.microsoft (Su et al., "RoFormer", arXiv:2104.09864).
  *
- *     (a, b) -> (cos a - sin b, sin a + cos b)        for every pair of a head's first rotary_embedding_dim numbers
- * The rest of the head is copied. The two operators order their inputs differently, and com.microsoft takes one
- * position as the offset of all rows. Positions come from the caller, so each is checked against the tables.
+ *     (a, b) -> (cos a - sin b, sin a + cos b)        for every pair of a head's first rotary_embedding_dim
+ * numbers The rest of the head is copied. The two operators order their inputs differently, and com.microsoft
+ * takes one position as the offset of all rows. Positions come from the caller, so each is checked against the
+ * tables.
  *
  * Workspace: input, tables and output as float32, where they are half precision.
  */
@@ -51,8 +52,9 @@ static sdx_status check_sizes(const sdx_infer *infer, const places *at)
         return sdx_fail(infer->err, SDX_ERR_USAGE, "%lld columns are not whole heads of %lld",
                         (long long)x->dim[2], (long long)size);
     if (2 * half != (dim ? dim : size) || 2 * half > size)
-        return sdx_fail(infer->err, SDX_ERR_USAGE, "tables of %lld columns do not turn %lld numbers of a head of %lld",
-                        (long long)half, (long long)(dim ? dim : size), (long long)size);
+        return sdx_fail(infer->err, SDX_ERR_USAGE,
+                        "tables of %lld columns do not turn %lld numbers of a head of %lld", (long long)half,
+                        (long long)(dim ? dim : size), (long long)size);
     return SDX_OK;
 }
 
@@ -205,7 +207,8 @@ static sdx_status run_rotary(sdx_run *run)
 
 #define MS "com.microsoft"
 static const sdx_op_def rows[] = {
-    {"", "RotaryEmbedding", 23, 0, 3, 4, 1, 1, SDX_OP_INPLACE, infer_onnx, prepare_onnx, plan_rotary, run_rotary},
+    {"", "RotaryEmbedding", 23, 0, 3, 4, 1, 1, SDX_OP_INPLACE, infer_onnx, prepare_onnx, plan_rotary,
+     run_rotary},
     {MS, "RotaryEmbedding", 1, 0, 4, 4, 1, 1, SDX_OP_INPLACE, infer_ms, prepare_ms, plan_rotary, run_rotary},
 };
 
