@@ -2,6 +2,7 @@
  * first two.
  *
  *     q = saturate(round_half_even(x / scale) + zero)      x = (q - zero) * scale
+ * where q is an integer of 2 to 16 bits, or a coded float, which rounds in its own way (base/dtype.h),
  * with one scale for the tensor, one per index of an axis, or (opset 21) one per block of an axis. All three
  * are seen as [outer, axis, inner], with scale index (o*scales + i/block)*inner + r in the blocked case: runs
  * of equal scale go to the kernels, the rest element by element.
@@ -9,12 +10,19 @@
 #include <math.h>
 #include <string.h>
 
+#include "lanes.h"
 #include "linear.h"
 
-#define SET_INTEGER (SDX_SET_BYTE | SDX_SET(SDX_U16) | SDX_SET(SDX_I16))
+#define SET_SMALL     (SDX_SET(SDX_U4) | SDX_SET(SDX_I4) | SDX_SET(SDX_U2) | SDX_SET(SDX_I2))
+#define SET_E4M3      (SDX_SET(SDX_F8E4M3FN) | SDX_SET(SDX_F8E4M3FNUZ))
+#define SET_E5M2      (SDX_SET(SDX_F8E5M2) | SDX_SET(SDX_F8E5M2FNUZ))
+#define SET_CODED     (SET_E4M3 | SET_E5M2 | SDX_SET(SDX_F4E2M1) | SDX_SET(SDX_F6E2M3) | SDX_SET(SDX_F6E3M2))
+#define SET_QUANTIZED (SDX_SET_BYTE | SDX_SET(SDX_U16) | SDX_SET(SDX_I16) | SET_SMALL | SET_CODED)
 
 typedef struct linear {
     int64_t axis, block;
+    sdx_dtype precision; /* what x / scale is rounded to; SDX_UNDEFINED: the type of the scale */
+    sdx_coding coding;
 } linear;
 
 /* ---- infer ----------------------------------------------------------------------------------------------- */
@@ -54,37 +62,48 @@ static sdx_status check_zero(const sdx_infer *infer)
                     sdx_shape_format(z, tz, sizeof tz), sdx_shape_format(s, ts, sizeof ts));
 }
 
+/* An attribute that names a type of the set; `missing` when it is absent or 0. */
+static sdx_status read_dtype(const sdx_infer *infer, const char *name, unsigned set, sdx_dtype missing,
+                             sdx_dtype *out)
+{
+    int64_t code = sdx_node_int(infer->node, name, 0);
+    *out = code ? (sdx_dtype)code : missing;
+    if (!code || (sdx_dtype_is_known(code) && set & SDX_SET(code))) return SDX_OK;
+    return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "%s %lld is not a type that it knows", name,
+                    (long long)code);
+}
+
 static sdx_status infer_quantize(sdx_infer *infer)
 {
     const unsigned from = SDX_SET_FLOAT | SDX_SET(SDX_I32);
+    sdx_dtype to, precision, missing = sdx_infer_has(infer, 2) ? SDX_UNDEFINED : SDX_U8;
     TRY(sdx_want_dtype(infer, 0, "the input", from));
-    TRY(sdx_want_dtype(infer, 1, "the scale", from));
-    sdx_dtype to = (sdx_dtype)sdx_node_int(infer->node, "output_dtype", 0);
-    if (sdx_infer_has(infer, 2))
-        to = infer->in[2].dtype;
-    else if (to == SDX_UNDEFINED)
-        to = SDX_U8;
-    if (to != SDX_UNDEFINED && !(to < 32 && SET_INTEGER & SDX_SET(to)))
-        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED,
-                        "quantization to type %s is not known; known are uint8, int8, "
-                        "uint16 and int16",
-                        sdx_dtype_name(to));
+    TRY(sdx_want_dtype(infer, 1, "the scale", from | SDX_SET(SDX_F8E8M0)));
+    TRY(sdx_want_dtype(infer, 2, "the zero point", SET_QUANTIZED));
+    TRY(read_dtype(infer, "precision", SDX_SET_FLOAT, SDX_UNDEFINED, &precision));
+    TRY(read_dtype(infer, "output_dtype", SET_QUANTIZED, missing, &to));
+    sdx_dtype zero = sdx_infer_in(infer, 2)->dtype;
+    if (to && zero && to != zero)
+        return sdx_fail(infer->err, SDX_ERR_FILE, "output_dtype is %s, but the zero point is %s",
+                        sdx_dtype_name(to), sdx_dtype_name(zero));
     TRY(check_scale(infer));
     TRY(check_zero(infer));
-    sdx_infer_set(infer, 0, to, &infer->in[0].shape);
+    sdx_infer_set(infer, 0, zero ? zero : to, &infer->in[0].shape);
     return SDX_OK;
 }
 
 static sdx_status infer_dequantize(sdx_infer *infer)
 {
-    TRY(sdx_want_dtype(infer, 0, "the input", SET_INTEGER | SDX_SET(SDX_I32)));
-    TRY(sdx_want_dtype(infer, 1, "the scale", SDX_SET_FLOAT));
+    sdx_dtype to, scale = infer->in[1].dtype;
+    TRY(sdx_want_dtype(infer, 0, "the input", SET_QUANTIZED | SDX_SET(SDX_I32)));
+    TRY(sdx_want_dtype(infer, 1, "the scale", SDX_SET_FLOAT | SDX_SET(SDX_F8E8M0)));
     TRY(sdx_want_same_dtype(infer, 2, "the zero point", 0, "the input"));
     TRY(check_scale(infer));
     TRY(check_zero(infer));
-    sdx_dtype to = (sdx_dtype)sdx_node_int(infer->node, "output_dtype", infer->in[1].dtype);
-    if (to != SDX_UNDEFINED && !(to < 32 && SDX_SET_FLOAT & SDX_SET(to)))
-        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "output_dtype %d is not a float type", (int)to);
+    TRY(read_dtype(infer, "output_dtype", SDX_SET_FLOAT, scale, &to));
+    if (to == SDX_F8E8M0)
+        return sdx_fail(infer->err, SDX_ERR_FILE, "with a scale of %s, output_dtype must be given",
+                        sdx_dtype_name(scale));
     sdx_infer_set(infer, 0, to, &infer->in[0].shape);
     return SDX_OK;
 }
@@ -95,6 +114,8 @@ static sdx_status prepare_linear(sdx_prepare *p)
     PREPARE_STATE(p, state);
     state->axis = sdx_node_int(p->node, "axis", 1);
     state->block = sdx_node_int(p->node, "block_size", 0);
+    state->precision = (sdx_dtype)sdx_node_int(p->node, "precision", SDX_UNDEFINED);
+    state->coding.overflow = !sdx_node_int(p->node, "saturate", 1);
     return SDX_OK;
 }
 
@@ -150,68 +171,104 @@ typedef struct task {
     geometry g;
     const sdx_tensor *x, *scale, *zero; /* zero NULL when absent */
     sdx_tensor *y;
+    sdx_dtype precision;
+    sdx_coding coding;
 } task;
 
-static void saturate_16(const sdx_tensor *y, int64_t at, double q)
+/* To float32 where the type is none of the float types. */
+static double round_to(sdx_dtype t, double x)
 {
-    if (y->dtype == SDX_U16)
-        ((uint16_t *)y->data)[at] = (uint16_t)fmin(fmax(q, 0), 65535);
-    else
-        ((int16_t *)y->data)[at] = (int16_t)fmin(fmax(q, -32768), 32767);
+    switch (t) {
+    case SDX_F64: return x;
+    case SDX_F16: return sdx_f16_to_f32(sdx_f32_to_f16((float)x));
+    case SDX_BF16: return sdx_bf16_to_f32(sdx_f32_to_bf16((float)x));
+    default: return (float)x;
+    }
 }
 
-enum { CHUNK = 512 };
-
-/* x[at..at+n) with one scale. float16 and the like pass through float32, int32 through float64. */
-static void quantize_run(const task *t, int64_t at, int64_t n, double scale, int32_t zero)
+static void load_doubles(const sdx_tensor *x, int64_t at, int64_t n, sdx_lane *lane)
 {
-    const sdx_quantize_kernels *k = &t->kernels->quantize;
-    if (t->y->dtype == SDX_U16 || t->y->dtype == SDX_I16) {
-        for (int64_t i = 0; i < n; i++) {
-            float ratio = (float)sdx_tensor_get_f64(t->x, at + i) / (float)scale;
-            saturate_16(t->y, at + i, isnan(ratio) ? 0 : (double)rintf(ratio) + zero);
-        }
-        return;
+    sdx_lanes_load(x->dtype, x->data, at, 1, n, lane);
+    sdx_lanes_convert(sdx_dtype_lane(x->dtype), SDX_F64, n, lane);
+}
+
+static void store_integers(const sdx_tensor *y, int64_t at, int64_t n, double zero, sdx_lane *lane)
+{
+    bool is_signed = sdx_dtype_is_signed(y->dtype);
+    double values = ldexp(1, sdx_dtype_bits(y->dtype));
+    double low = is_signed ? -values / 2 : 0, high = low + values - 1;
+    for (int64_t i = 0; i < n; i++) {
+        double q = isnan(lane[i].f) ? 0 : rint(lane[i].f) + zero;
+        lane[i].i = (int64_t)fmin(fmax(q, low), high);
     }
-    float wide[CHUNK];
-    for (int64_t i = 0, part; i < n; i += part) {
-        part = n - i < CHUNK && t->x->dtype != SDX_F32 ? n - i : CHUNK;
-        const float *x = wide;
-        if (t->x->dtype == SDX_F32) {
-            part = n;
-            x = (const float *)t->x->data + at;
-        } else {
-            for (int64_t j = 0; j < part; j++) wide[j] = (float)sdx_tensor_get_f64(t->x, at + i + j);
-        }
-        if (t->y->dtype == SDX_U8)
-            k->f32_u8(part, x, (float)scale, zero, (uint8_t *)t->y->data + at + i);
+    sdx_lanes_store(y->dtype, lane, n, y->data, at);
+}
+
+/* x[at..at+n) with one scale, for all types. */
+static void quantize_any(const task *t, int64_t at, int64_t n, double scale, double zero)
+{
+    sdx_lane lane[SDX_LANES];
+    uint8_t *codes = t->y->data;
+    double divisor = round_to(t->precision, scale);
+    for (int64_t end = at + n, part; at < end; at += part) {
+        part = end - at < SDX_LANES ? end - at : SDX_LANES;
+        load_doubles(t->x, at, part, lane);
+        for (int64_t i = 0; i < part; i++)
+            lane[i].f = round_to(t->precision, round_to(t->precision, lane[i].f) / divisor);
+        if (!sdx_dtype_is_coded(t->y->dtype))
+            store_integers(t->y, at, part, zero, lane);
         else
-            k->f32_s8(part, x, (float)scale, zero, (int8_t *)t->y->data + at + i);
+            for (int64_t i = 0; i < part; i++)
+                codes[at + i] = sdx_f64_to_code(t->y->dtype, lane[i].f + zero, t->coding);
     }
 }
 
-static void dequantize_run(const task *t, int64_t at, int64_t n, double scale, int32_t zero)
+static void quantize_run(const task *t, int64_t at, int64_t n, double scale, double zero)
 {
     const sdx_quantize_kernels *k = &t->kernels->quantize;
-    if (t->y->dtype == SDX_F32 && t->x->dtype == SDX_U8) {
-        k->u8_f32(n, (const uint8_t *)t->x->data + at, (float)scale, zero, (float *)t->y->data + at);
-    } else if (t->y->dtype == SDX_F32 && t->x->dtype == SDX_I8) {
-        k->s8_f32(n, (const int8_t *)t->x->data + at, (float)scale, zero, (float *)t->y->data + at);
-    } else {
-        for (int64_t i = 0; i < n; i++) {
-            double v = (double)((float)(sdx_tensor_get_i64(t->x, at + i) - zero) * (float)scale);
-            sdx_doubles_store(t->y->dtype, &v, 1, t->y->data, at + i);
-        }
+    const float *x = (const float *)t->x->data + at;
+    if (t->x->dtype != SDX_F32 || t->precision != SDX_F32)
+        quantize_any(t, at, n, scale, zero);
+    else if (t->y->dtype == SDX_U8)
+        k->f32_u8(n, x, (float)scale, (int32_t)zero, (uint8_t *)t->y->data + at);
+    else if (t->y->dtype == SDX_I8)
+        k->f32_s8(n, x, (float)scale, (int32_t)zero, (int8_t *)t->y->data + at);
+    else
+        quantize_any(t, at, n, scale, zero);
+}
+
+static void dequantize_any(const task *t, int64_t at, int64_t n, double scale, double zero)
+{
+    sdx_lane lane[SDX_LANES];
+    sdx_dtype product = t->y->dtype == SDX_F64 ? SDX_F64 : SDX_F32;
+    for (int64_t end = at + n, part; at < end; at += part) {
+        part = end - at < SDX_LANES ? end - at : SDX_LANES;
+        load_doubles(t->x, at, part, lane);
+        for (int64_t i = 0; i < part; i++)
+            lane[i].f = round_to(product, round_to(product, lane[i].f - zero) * round_to(product, scale));
+        sdx_lanes_store(t->y->dtype, lane, part, t->y->data, at);
     }
+}
+
+static void dequantize_run(const task *t, int64_t at, int64_t n, double scale, double zero)
+{
+    const sdx_quantize_kernels *k = &t->kernels->quantize;
+    const uint8_t *x = (const uint8_t *)t->x->data + at;
+    if (t->y->dtype == SDX_F32 && t->x->dtype == SDX_U8)
+        k->u8_f32(n, x, (float)scale, (int32_t)zero, (float *)t->y->data + at);
+    else if (t->y->dtype == SDX_F32 && t->x->dtype == SDX_I8)
+        k->s8_f32(n, (const int8_t *)x, (float)scale, (int32_t)zero, (float *)t->y->data + at);
+    else
+        dequantize_any(t, at, n, scale, zero);
 }
 
 static void linear_runs(const task *t, int64_t begin, int64_t end,
-                        void (*fn)(const task *, int64_t, int64_t, double, int32_t))
+                        void (*fn)(const task *, int64_t, int64_t, double, double))
 {
     for (int64_t e = begin, n; e < end; e += n) {
         int64_t s = scale_index(&t->g, e);
         n = run_length(&t->g, e, end);
-        fn(t, e, n, sdx_tensor_get_f64(t->scale, s), t->zero ? (int32_t)sdx_tensor_get_i64(t->zero, s) : 0);
+        fn(t, e, n, sdx_tensor_get_f64(t->scale, s), t->zero ? sdx_tensor_get_f64(t->zero, s) : 0);
     }
 }
 
@@ -229,9 +286,16 @@ static void dequantize_part(void *context, int64_t begin, int64_t end, int worke
 
 static sdx_status run_linear(sdx_run *run, sdx_parallel_fn fn)
 {
-    task t = {run->kernels, {0}, &run->in[0], &run->in[1], sdx_run_has_in(run, 2) ? &run->in[2] : NULL,
-              &run->out[0]};
-    t.g = make_geometry(run->state, t.x, t.scale);
+    const linear *state = run->state;
+    task t = {.kernels = run->kernels,
+              .g = make_geometry(state, &run->in[0], &run->in[1]),
+              .x = &run->in[0],
+              .scale = &run->in[1],
+              .zero = sdx_run_has_in(run, 2) ? &run->in[2] : NULL,
+              .y = &run->out[0],
+              .precision = state->precision ? state->precision : run->in[1].dtype,
+              .coding = state->coding};
+    if (!sdx_dtype_is_float(t.precision)) t.precision = SDX_F32;
     sdx_parallel_for(run->threads, t.g.count, SDX_GRAIN, fn, &t);
     return SDX_OK;
 }

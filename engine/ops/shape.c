@@ -316,21 +316,6 @@ static sdx_status run_dropout(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- BitCast: the same bytes under another name ---------------------------------------------------------- */
-
-static sdx_status infer_bit_cast(sdx_infer *x)
-{
-    int64_t to = sdx_node_int(x->node, "to", SDX_UNDEFINED);
-    sdx_dtype from = x->in[0].dtype;
-    if (!sdx_dtype_is_known(to) || to == SDX_STRING || from == SDX_STRING)
-        return sdx_fail(x->err, SDX_ERR_FILE, "no bits of %s can be seen as type %lld", sdx_dtype_name(from), (long long)to);
-    if (from != SDX_UNDEFINED && sdx_dtype_bits(from) != sdx_dtype_bits((sdx_dtype)to))
-        return sdx_fail(x->err, SDX_ERR_USAGE, "%s and %s differ in width", sdx_dtype_name(from),
-                        sdx_dtype_name((sdx_dtype)to));
-    sdx_infer_set(x, 0, (sdx_dtype)to, &x->in[0].shape);
-    return SDX_OK;
-}
-
 static const sdx_op_def rows[] = {
     {"", "Shape", 1, 0, 1, 1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_shape, NULL, NULL, run_shape},
     {"", "Size", 1, 0, 1, 1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_size, NULL, NULL, run_size},
@@ -341,7 +326,6 @@ static const sdx_op_def rows[] = {
     {"", "Unsqueeze", 1, 12, 1, 1, 1, 1, SDX_OP_VIEW, infer_unsqueeze, NULL, NULL, sdx_run_copy},
     {"", "Unsqueeze", 13, 0, 2, 2, 1, 1, SDX_OP_VIEW, infer_unsqueeze, NULL, NULL, sdx_run_copy},
     {"", "Identity", 1, 0, 1, 1, 1, 1, SDX_OP_VIEW, sdx_infer_identity, NULL, NULL, sdx_run_copy},
-    {"", "BitCast", 26, 0, 1, 1, 1, 1, SDX_OP_VIEW, infer_bit_cast, NULL, NULL, sdx_run_copy},
     {"", "Expand", 8, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_expand, NULL, NULL, run_expand},
     {"", "Dropout", 7, 9, 1, 1, 1, 2, SDX_OP_INPLACE, infer_dropout, NULL, NULL, run_dropout},
     {"", "Dropout", 10, 11, 1, 1, 1, 2, SDX_OP_INPLACE, infer_dropout, NULL, NULL, run_dropout},
