@@ -44,7 +44,7 @@ DEFS   := -D_XOPEN_SOURCE=700 $(if $(BLAS),-DSDX_WITH_OPENBLAS) \
 CFLAGS += -std=c17 $(WARN) $(MODE_$(MODE)) -fPIC -fvisibility=hidden -MMD -MP $(THREAD) $(DEFS) -I$(BUILD)/gen
 # gcc -std=c17 fuses no a*b+c by itself; traps and errno only hold vectors back. Never -ffast-math: masks are -inf.
 KERNEL := -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast
-LDLIBS := -lprotobuf-c -ljansson -lutf8proc $(BLAS) -lm
+LDLIBS := -lprotobuf-c -ljansson -lutf8proc -lpcre2-8 $(BLAS) -lm
 LDFLAGS += $(THREAD) $(filter -fsanitize=% --coverage,$(MODE_$(MODE)))
 
 # ---- instruction sets: flags, and the kernel families that the tier improves ----------------------------------

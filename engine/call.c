@@ -78,7 +78,8 @@ static sdx_status run_in_memory(sdx_call *call, const sdx_type *in, const sdx_ty
     void *workspace = sdx_arena_alloc(call->scratch, step.workspace < SDX_ALIGN ? SDX_ALIGN : step.workspace);
     if (!workspace) return sdx_fail_memory(call->err, step.workspace);
     sdx_run run = {n,        call->state, call->kernels, call->threads, n->n_in, n->n_out,
-                   call->in, call->out,   workspace,     allocate,      call,    call->err};
+                   call->in, call->out,   workspace,     allocate,      call,    call->err,
+                   call->strings};
     return n->def->run(&run);
 }
 

@@ -57,6 +57,7 @@ typedef struct sdx_plan {
     int32_t *begin, *end; /* first and last step that needs the bytes; n_step: the caller does, after the run */
     size_t *offset;
     void **heap; /* owned */
+    sdx_arena strings; /* characters of the run's string tensors */
     sdx_id *next_release;
     sdx_step *step;
     int n_step;
@@ -107,6 +108,7 @@ typedef struct sdx_call {
     const bool *wanted;    /* [n_out] */
     sdx_tensor *out;       /* [n_out]: filled in */
     sdx_arena *scratch;    /* types and workspace */
+    sdx_arena *strings;    /* characters of string outputs */
     /* Bytes for output i, SDX_ALIGN-aligned, or NULL when there are none. A view may be given its input's
      * bytes. */
     void *(*memory)(void *owner, int i, size_t bytes);

@@ -82,7 +82,7 @@ static sdx_status evaluate(const sdx_eval_context *context, const sdx_model *mod
     results r = {arena, n->def->flags & SDX_OP_VIEW ? in[0].data : NULL};
     sdx_call call = {
         (sdx_model *)model, n,  state, context->kernels, context->threads, NULL, in, wanted, outputs, scratch,
-        result_memory,      &r, err};
+        arena,              result_memory, &r, err};
     return sdx_call_run(&call);
 }
 

@@ -51,7 +51,7 @@ static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsign
                    .in = s->in,
                    .out = s->out,
                    .workspace = buffer + s->workspace_offset,
-                   .err = err};
+                   .err = err, .strings = &p->strings};
     if (n->def->run(&run) == SDX_OK) return SDX_OK;
     return sdx_call_error(p->program->model, n, s->in, err);
 }
@@ -104,7 +104,7 @@ static sdx_status run_dynamic(sdx_plan *p, sdx_step *s, const sdx_node *n, sdx_a
                      .in = s->in,
                      .wanted = s->wanted,
                      .out = s->out,
-                     .scratch = scratch,
+                     .scratch = scratch, .strings = &p->strings,
                      .memory = place_output,
                      .owner = &at,
                      .err = err};

@@ -383,6 +383,7 @@ sdx_status sdx_plan_create(const sdx_program *program, const sdx_shape *input_sh
     sdx_plan *p = sdx_calloc(1, sizeof *p);
     if (!p) return sdx_fail_memory(err, sizeof *p);
     sdx_arena_init(&p->arena);
+    sdx_arena_init(&p->strings);
     p->program = program;
     planner b = {.plan = p, .program = program, .graph = program->model->graph, .err = err};
     sdx_status status = build(&b, input_shape);
@@ -399,6 +400,7 @@ void sdx_plan_release(sdx_plan *p)
         free(p->heap[v]);
         p->heap[v] = NULL;
     }
+    sdx_arena_fini(&p->strings);
 }
 
 void sdx_plan_free(sdx_plan *p)

@@ -73,6 +73,7 @@ struct sdx_run {
     sdx_status (*allocate)(sdx_run *run, int i, sdx_dtype dtype, const sdx_shape *shape);
     void *owner; /* of allocate */
     sdx_error *err;
+    sdx_arena *strings; /* for the characters of string outputs: lives as long as they do */
 };
 
 static inline bool sdx_run_has_in(const sdx_run *run, int i) { return i < run->n_in && run->in[i].dtype != SDX_UNDEFINED; }
@@ -111,7 +112,9 @@ sdx_status sdx_model_resolve(sdx_model *model, const sdx_op_registry *registry, 
  * Fills types[n_value] in node order. `types` starts as a copy of what is fixed: inputs (symbolic or exact) and
  * constants. Nodes without def leave their outputs unknown. */
 sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *graph, sdx_type *types, sdx_arena *arena, sdx_error *err);
-/* The same into the graph's own values: what passes see. */
+/* The same into the graph's own values: what passes see. A size that cannot be known gets a symbol of its own, whose
+ * name starts with '?': one value's unknown size is never taken for another's, and arithmetic with it goes on. Sizes that
+ * a Reshape shows to be equal, and sizes of graph inputs that meet element by element, are equated. */
 sdx_status sdx_model_infer(sdx_model *model, sdx_error *err);
 /* One node; in and out are gathered from and merged into types. Adds the driver's context to failures. */
 sdx_status sdx_infer_node(sdx_model *model, const sdx_node *node, sdx_type *types, sdx_arena *arena, sdx_error *err);
