@@ -62,11 +62,12 @@ static int decode_object(const sdx_tokenizer *tok, const json_t *line, bool keep
     if (!ids) return cli_usage_error("out of memory");
     for (size_t i = 0; i < n; i++) ids[i] = json_integer_value(json_array_get(list, i));
     char *text;
+    size_t length;
     sdx_error err = {0};
-    sdx_status status = sdx_tokenizer_decode(tok, ids, n, !keep_special, &text, &err);
+    sdx_status status = sdx_tokenizer_decode(tok, ids, n, !keep_special, &text, &length, &err);
     free(ids);
     if (status != SDX_OK) return cli_fail(&err);
-    print_json_line(json_pack("{s:s}", "text", text));
+    print_json_line(json_pack("{s:s%}", "text", text, length));
     free(text);
     return EXIT_FINE;
 }

@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "json_bulk.h"
 #include "tokenizer.h"
 
 /* The root object of a file; json_decref it. flags: jansson's, further ones. */
@@ -20,6 +21,11 @@ sdx_status sdx_json_string(sdx_tokenizer *t, const json_t *object, const char *n
 const char *sdx_json_type(const json_t *object);
 /* An added token's text and flags; text points into the JSON. */
 sdx_status sdx_json_added_token(const json_t *object, int64_t id, sdx_added_token *out, sdx_error *err);
+
+/* The parts of a tokenizer.json. The model comes first: others look tokens up. */
+sdx_status sdx_json_read_model(sdx_tokenizer *t, sdx_json_file *file, sdx_error *err);
+sdx_status sdx_json_read_steps(sdx_tokenizer *t, const json_t *root, sdx_error *err);
+sdx_status sdx_json_read_post_processor(sdx_tokenizer *t, const json_t *root, sdx_error *err);
 
 /* tokenizer_config.json and special_tokens_map.json beside a tokenizer; each may be absent (NULL). */
 typedef struct sdx_tokenizer_config {

@@ -1,6 +1,5 @@
 /* normalize.c: the normalizers. Text is mostly ASCII, which no Unicode form changes: each normalizer copies
  * ASCII through a byte table and takes only the runs between through code points. */
-#define _GNU_SOURCE /* memmem */
 #include <string.h>
 
 #include "tokenizer.h"
@@ -160,11 +159,14 @@ sdx_status sdx_normalize_lowercase(const sdx_step *step, sdx_scratch *s, sdx_err
 {
     (void)step;
     const unsigned char *p = (const unsigned char *)s->now.text, *end = p + s->now.size;
+    TRY(sdx_text_reserve(&s->next, 2 * s->now.size, err)); /* no lower case is longer */
+    char *out = s->next.text;
     while (p < end) {
         uint32_t lower[2];
         int n = sdx_lower(sdx_utf8_next(&p), lower);
-        TRY(append_points(&s->next, lower, (size_t)n, err));
+        for (int i = 0; i < n; i++) out = sdx_utf8_put(out, lower[i]);
     }
+    s->next.size = (size_t)(out - s->next.text);
     sdx_scratch_swap(s);
     return SDX_OK;
 }
@@ -199,15 +201,39 @@ sdx_status sdx_normalize_strip(const sdx_step *step, sdx_scratch *s, sdx_error *
     return SDX_OK;
 }
 
-sdx_status sdx_normalize_replace(const sdx_step *step, sdx_scratch *s, sdx_error *err)
+/* SentencePiece's: not for an empty text. */
+SDX_STEP(sdx_normalize_prepend)
 {
-    const char *at = s->now.text, *end = at + s->now.size, *hit;
-    while (at < end && (hit = memmem(at, (size_t)(end - at), step->pattern.data, step->pattern.size))) {
-        TRY(sdx_text_append(&s->next, at, (size_t)(hit - at), err));
-        TRY(sdx_text_append(&s->next, step->content.data, step->content.size, err));
-        at = hit + step->pattern.size;
+    if (!s->now.size) return SDX_OK;
+    TRY(sdx_text_append(&s->next, step->content.data, step->content.size, err));
+    TRY(sdx_text_append(&s->next, s->now.text, s->now.size, err));
+    sdx_scratch_swap(s);
+    return SDX_OK;
+}
+
+/* Nmt: what SentencePiece's nmt_ rules drop, and what they take for a space. */
+static bool nmt_drops(uint32_t c)
+{
+    return (c >= 1 && c <= 8) || c == 0xb || (c >= 0xe && c <= 0x1f) || c == 0x7f || c == 0x8f || c == 0x9f;
+}
+
+static bool nmt_is_space(uint32_t c)
+{
+    return c == 9 || c == 0xa || c == 0xc || c == 0xd || c == 0x1680 || (c >= 0x200b && c <= 0x200f) ||
+           c == 0x2028 || c == 0x2029 || c == 0x2581 || c == 0xfeff || c == 0xfffd;
+}
+
+SDX_STEP(sdx_normalize_nmt)
+{
+    (void)step;
+    const unsigned char *p = (const unsigned char *)s->now.text, *end = p + s->now.size;
+    TRY(sdx_text_reserve(&s->next, s->now.size, err));
+    char *out = s->next.text;
+    while (p < end) {
+        uint32_t c = sdx_utf8_next(&p);
+        if (!nmt_drops(c)) out = sdx_utf8_put(out, nmt_is_space(c) ? ' ' : c);
     }
-    TRY(sdx_text_append(&s->next, at, (size_t)(end - at), err));
+    s->next.size = (size_t)(out - s->next.text);
     sdx_scratch_swap(s);
     return SDX_OK;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../base/memory.h"
+#include "regex.h"
 #include "tokenizer.h"
 
 enum { FIRST_ROOM = 256 };
@@ -16,6 +17,8 @@ void sdx_scratch_fini(sdx_scratch *s)
     free(s->next.piece);
     free(s->ids);
     free(s->points);
+    free(s->work);
+    sdx_regex_match_free(s->match);
     *s = (sdx_scratch){0};
 }
 
@@ -72,11 +75,36 @@ sdx_status sdx_point_reserve(sdx_scratch *s, size_t count, sdx_error *err)
     return SDX_OK;
 }
 
+sdx_status sdx_work_reserve(sdx_scratch *s, size_t bytes, sdx_error *err)
+{
+    if (bytes <= s->work_room) return SDX_OK;
+    size_t room = bytes < 4096 ? 4096 : bytes + bytes / 2;
+    free(s->work);
+    s->work_room = 0;
+    s->work = sdx_malloc(room);
+    if (!s->work) return sdx_fail_memory(err, room);
+    s->work_room = room;
+    return SDX_OK;
+}
+
 sdx_status sdx_text_append(sdx_pieces *p, const char *bytes, size_t n, sdx_error *err)
 {
     TRY(sdx_text_reserve(p, n, err));
     if (n) memcpy(p->text + p->size, bytes, n);
     p->size += n;
+    return SDX_OK;
+}
+
+sdx_status sdx_text_repair(const char *bytes, size_t n, sdx_pieces *out, sdx_error *err)
+{
+    for (size_t i = 0; i < n;) {
+        size_t good = sdx_utf8_valid(bytes + i, n - i);
+        TRY(sdx_text_append(out, bytes + i, good, err));
+        i += good;
+        if (i == n) break;
+        TRY(sdx_text_append(out, "\xef\xbf\xbd", 3, err));
+        i += sdx_utf8_bad(bytes + i, n - i);
+    }
     return SDX_OK;
 }
 

@@ -6,7 +6,7 @@
 #include "../base/memory.h"
 #include "tokenizer.h"
 
-static sdx_status set_slots(sdx_tokenizer *t, sdx_template *out, const sdx_slot *slot, size_t count,
+sdx_status sdx_template_set(sdx_tokenizer *t, sdx_template *out, const sdx_slot *slot, size_t count,
                             sdx_error *err)
 {
     ARENA_NEW(&t->arena, out->slot, count, err);
@@ -22,8 +22,16 @@ sdx_status sdx_template_bert(sdx_tokenizer *t, int32_t cls, int32_t sep, sdx_err
                              {SDX_SLOT_ID, sep, 0},
                              {SDX_SLOT_B, -1, 1},
                              {SDX_SLOT_ID, sep, 1}};
-    TRY(set_slots(t, &t->single, slot, 3, err));
-    return set_slots(t, &t->pair, slot, 5, err);
+    TRY(sdx_template_set(t, &t->single, slot, 3, err));
+    return sdx_template_set(t, &t->pair, slot, 5, err);
+}
+
+sdx_status sdx_template_roberta(sdx_tokenizer *t, int32_t cls, int32_t sep, sdx_error *err)
+{
+    const sdx_slot slot[] = {{SDX_SLOT_ID, cls, 0}, {SDX_SLOT_A, -1, 0}, {SDX_SLOT_ID, sep, 0},
+                             {SDX_SLOT_ID, sep, 0}, {SDX_SLOT_B, -1, 0}, {SDX_SLOT_ID, sep, 0}};
+    TRY(sdx_template_set(t, &t->single, slot, 3, err));
+    return sdx_template_set(t, &t->pair, slot, 6, err);
 }
 
 static size_t own_tokens(const sdx_template *template)

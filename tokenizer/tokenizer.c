@@ -7,6 +7,7 @@
 
 #include "../base/file.h"
 #include "../base/memory.h"
+#include "regex.h"
 
 /* ---- opening ------------------------------------------------------------------------------------------ */
 
@@ -62,6 +63,7 @@ void sdx_tokenizer_free(sdx_tokenizer *t)
     free(t->added);
     sdx_trie_fini(&t->raw.trie);
     sdx_trie_fini(&t->normalized.trie);
+    sdx_regex_free_all(t->regexes);
     sdx_arena_fini(&t->arena);
     free(t);
 }
@@ -172,25 +174,13 @@ static sdx_status encode_valid(const sdx_tokenizer *t, sdx_string text, sdx_scra
     size_t done = 0, scan = 0;
     TRY(sdx_id_reserve(s, text.size / 3 + 1, err));
     while (sdx_added_find(&t->raw, t->added, text, done, &scan, &m)) {
+        s->at_start = !done;
         if (done < m.begin) TRY(encode_plain(t, text.data + done, m.begin - done, s, err));
         TRY(sdx_id_add(s, m.id, err));
         done = m.end;
     }
+    s->at_start = !done;
     return done < text.size ? encode_plain(t, text.data + done, text.size - done, s, err) : SDX_OK;
-}
-
-/* A copy in which U+FFFD stands for what is not UTF-8. */
-static sdx_status repair(const char *text, size_t size, sdx_pieces *out, sdx_error *err)
-{
-    for (size_t i = 0; i < size;) {
-        size_t good = sdx_utf8_valid(text + i, size - i);
-        TRY(sdx_text_append(out, text + i, good, err));
-        i += good;
-        if (i == size) break;
-        TRY(sdx_text_append(out, "\xef\xbf\xbd", 3, err));
-        i += sdx_utf8_bad(text + i, size - i);
-    }
-    return SDX_OK;
 }
 
 static sdx_status encode_bytes(const sdx_tokenizer *t, const char *text, size_t size, sdx_scratch *s,
@@ -198,7 +188,7 @@ static sdx_status encode_bytes(const sdx_tokenizer *t, const char *text, size_t 
 {
     if (sdx_utf8_valid(text, size) == size) return encode_valid(t, (sdx_string){text, size}, s, err);
     sdx_pieces repaired = {0};
-    sdx_status status = repair(text, size, &repaired, err);
+    sdx_status status = sdx_text_repair(text, size, &repaired, err);
     if (status == SDX_OK) status = encode_valid(t, (sdx_string){repaired.text, repaired.size}, s, err);
     free(repaired.text);
     return status;
@@ -253,7 +243,7 @@ static sdx_status gather_tokens(const sdx_tokenizer *t, const int64_t *ids, size
 }
 
 sdx_status sdx_tokenizer_decode(const sdx_tokenizer *t, const int64_t *ids, size_t count, bool skip_special,
-                                char **text, sdx_error *err)
+                                char **text, size_t *length, sdx_error *err)
 {
     sdx_scratch s = {0};
     sdx_status status;
@@ -262,6 +252,7 @@ sdx_status sdx_tokenizer_decode(const sdx_tokenizer *t, const int64_t *ids, size
     if (t->clean_up_spaces) s.now.size = sdx_clean_up_spaces(s.now.text, s.now.size);
     TRY_GOTO(sdx_text_append(&s.now, "", 1, err));
     *text = s.now.text;
+    if (length) *length = s.now.size - 1;
     s.now.text = NULL;
 done:
     sdx_scratch_fini(&s);

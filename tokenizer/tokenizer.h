@@ -36,6 +36,10 @@ typedef struct sdx_scratch {
     size_t id_count, id_room;
     uint32_t *points, *spare; /* [point_room] each, one allocation; owned */
     size_t point_room;
+    void *work; /* [work_room] bytes, what a model needs for one piece; owned */
+    size_t work_room;
+    struct sdx_regex_match *match; /* made by the first regular expression; owned */
+    bool at_start;                 /* now begins where the whole text begins */
 } sdx_scratch;
 
 void sdx_scratch_fini(sdx_scratch *s);
@@ -44,8 +48,12 @@ sdx_status sdx_text_reserve(sdx_pieces *p, size_t more, sdx_error *err);
 sdx_status sdx_piece_reserve(sdx_pieces *p, size_t more, sdx_error *err);
 sdx_status sdx_id_reserve(sdx_scratch *s, size_t more, sdx_error *err);
 sdx_status sdx_point_reserve(sdx_scratch *s, size_t count, sdx_error *err);
+/* At least so many bytes at s->work; what was there is lost. */
+sdx_status sdx_work_reserve(sdx_scratch *s, size_t bytes, sdx_error *err);
 /* Appends bytes to the text of p. */
 sdx_status sdx_text_append(sdx_pieces *p, const char *bytes, size_t n, sdx_error *err);
+/* The same, U+FFFD standing for what is not UTF-8. */
+sdx_status sdx_text_repair(const char *bytes, size_t n, sdx_pieces *out, sdx_error *err);
 /* next becomes now: its text (and pieces), or only its pieces, over the same text. */
 void sdx_scratch_swap(sdx_scratch *s);
 void sdx_scratch_swap_pieces(sdx_scratch *s);
@@ -69,16 +77,37 @@ static inline sdx_status sdx_id_add(sdx_scratch *s, int32_t id, sdx_error *err)
 typedef struct sdx_step sdx_step;
 typedef sdx_status (*sdx_step_fn)(const sdx_step *step, sdx_scratch *s, sdx_error *err);
 
+/* What becomes of the matches of a splitting pattern, by tokenizers' names. */
+typedef enum sdx_behavior {
+    SDX_SPLIT_REMOVED,
+    SDX_SPLIT_ISOLATED,
+    SDX_SPLIT_WITH_PREVIOUS,
+    SDX_SPLIT_WITH_NEXT,
+    SDX_SPLIT_CONTIGUOUS
+} sdx_behavior;
+
+typedef enum sdx_prepend { SDX_PREPEND_ALWAYS, SDX_PREPEND_FIRST, SDX_PREPEND_NEVER } sdx_prepend;
+
 /* The options of all kinds side by side: each kind uses its own few. */
 struct sdx_step {
     sdx_step_fn run;
-    void (*prepare)(sdx_step *step); /* fills the table, once the options are read; NULL: has none */
-    unsigned char ascii[128];        /* what becomes of each ASCII byte, or its class */
-    sdx_string pattern, content;     /* Replace; WordPiece decoder: pattern is its prefix */
+    void (*prepare)(sdx_step *step);    /* fills the table, once the options are read; NULL: has none */
+    unsigned char ascii[128];           /* what becomes of each ASCII byte, or its class */
+    sdx_string pattern, content;        /* what is looked for, and what stands there afterwards */
+    const struct sdx_regex *regex;      /* instead of pattern, or NULL; Replace: neither is / {2,}/ */
+    const struct sdx_charsmap *charmap; /* Precompiled */
+    uint32_t character;                 /* Metaspace, CharDelimiterSplit, Strip decoder */
+    size_t start, stop;                 /* Strip decoder: characters at most; FixedLength: start */
+    sdx_behavior behavior;
+    sdx_prepend prepend;
+    bool invert;                                    /* Split */
+    bool add_space, words;                          /* ByteLevel: add_prefix_space, use_regex */
+    bool split;                                     /* Metaspace */
+    bool each;                                      /* Digits: one by one */
     bool clean_text, han, strip_accents, lowercase; /* BertNormalizer */
     bool compose, compatibility;                    /* NFC, NFD, NFKC, NFKD */
     bool left, right;                               /* Strip */
-    bool cleanup;                                   /* WordPiece decoder */
+    bool cleanup;                                   /* WordPiece and CTC decoders */
 };
 
 typedef struct sdx_steps {
@@ -86,25 +115,58 @@ typedef struct sdx_steps {
     size_t count;
 } sdx_steps;
 
+/* A kind of step is a function of this name; where it has a table, sdx_X_prepare fills it. */
+#define SDX_STEP(name) sdx_status name(const sdx_step *step, sdx_scratch *s, sdx_error *err)
+
 /* Normalizers: the whole of now.text, no pieces. */
-sdx_status sdx_normalize_bert(const sdx_step *step, sdx_scratch *s, sdx_error *err);
+SDX_STEP(sdx_normalize_bert);
+SDX_STEP(sdx_normalize_form);
+SDX_STEP(sdx_normalize_lowercase);
+SDX_STEP(sdx_normalize_strip_accents);
+SDX_STEP(sdx_normalize_strip);
+SDX_STEP(sdx_normalize_replace);
+SDX_STEP(sdx_normalize_prepend);
+SDX_STEP(sdx_normalize_nmt);
+SDX_STEP(sdx_normalize_bytes); /* ByteLevel */
+SDX_STEP(sdx_normalize_precompiled);
 void sdx_normalize_bert_prepare(sdx_step *step);
-sdx_status sdx_normalize_form(const sdx_step *step, sdx_scratch *s, sdx_error *err);
-sdx_status sdx_normalize_lowercase(const sdx_step *step, sdx_scratch *s, sdx_error *err);
-sdx_status sdx_normalize_strip_accents(const sdx_step *step, sdx_scratch *s, sdx_error *err);
-sdx_status sdx_normalize_strip(const sdx_step *step, sdx_scratch *s, sdx_error *err);
-sdx_status sdx_normalize_replace(const sdx_step *step, sdx_scratch *s, sdx_error *err);
+void sdx_normalize_precompiled_prepare(sdx_step *step);
+/* Parses a precompiled charsmap (spm_precompiled's format). */
+sdx_status sdx_charsmap_read(sdx_tokenizer *t, const unsigned char *bytes, size_t size,
+                             const struct sdx_charsmap **out, sdx_error *err);
 
 /* Pre-tokenizers: each piece without an id is cut further. */
-sdx_status sdx_split_bert(const sdx_step *step, sdx_scratch *s, sdx_error *err);
-sdx_status sdx_split_words(const sdx_step *step, sdx_scratch *s, sdx_error *err);  /* Whitespace */
-sdx_status sdx_split_spaces(const sdx_step *step, sdx_scratch *s, sdx_error *err); /* WhitespaceSplit */
+SDX_STEP(sdx_split_bert);
+SDX_STEP(sdx_split_words);  /* Whitespace */
+SDX_STEP(sdx_split_spaces); /* WhitespaceSplit */
+SDX_STEP(sdx_split_bytes);  /* ByteLevel */
+SDX_STEP(sdx_split_gpt2);   /* Split, isolated, by GPT-2's pattern */
+SDX_STEP(sdx_split_metaspace);
+SDX_STEP(sdx_split_pattern); /* Split */
+SDX_STEP(sdx_split_punctuation);
+SDX_STEP(sdx_split_digits);
+SDX_STEP(sdx_split_delimiter);
+SDX_STEP(sdx_split_fixed);
 void sdx_split_bert_prepare(sdx_step *step);
 void sdx_split_words_prepare(sdx_step *step);
 void sdx_split_spaces_prepare(sdx_step *step);
+/* Runs `cut` on every piece that is text still; it appends to next. A helper of the steps above. */
+typedef sdx_status (*sdx_piece_fn)(const sdx_step *step, sdx_piece piece, sdx_scratch *s, sdx_error *err);
+sdx_status sdx_each_piece(const sdx_step *step, sdx_piece_fn cut, sdx_scratch *s, sdx_error *err);
+/* The end of the match of GPT-2's pattern at p < end. */
+const unsigned char *sdx_gpt2_word(const unsigned char *p, const unsigned char *end);
+#define SDX_GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 /* Decoders: pieces are tokens, whose texts are put together at the end. */
-sdx_status sdx_decode_wordpiece(const sdx_step *step, sdx_scratch *s, sdx_error *err);
+SDX_STEP(sdx_decode_wordpiece);
+SDX_STEP(sdx_decode_bytes);
+SDX_STEP(sdx_decode_metaspace);
+SDX_STEP(sdx_decode_bpe);
+SDX_STEP(sdx_decode_replace);
+SDX_STEP(sdx_decode_byte_fallback);
+SDX_STEP(sdx_decode_fuse);
+SDX_STEP(sdx_decode_strip);
+SDX_STEP(sdx_decode_ctc);
 /* transformers' clean_up_tokenization, in place; returns the new size. */
 size_t sdx_clean_up_spaces(char *text, size_t size);
 
@@ -132,15 +194,45 @@ struct sdx_model_step {
     sdx_status (*run)(const sdx_model_step *model, const sdx_vocab *vocab, sdx_scratch *s, sdx_error *err);
     sdx_string unknown; /* the token that stands for what the vocabulary cannot spell */
     int32_t unknown_id; /* -1: not in the vocabulary */
+    bool byte_fallback; /* BPE, Unigram: bytes of the unknown as <0x00> and so on, if all are there */
+    int32_t byte_id[256];
     /* WordPiece */
     uint32_t suffix_root; /* where a word's later tokens start in the trie; SDX_TRIE_NONE: nowhere */
     size_t max_chars;     /* longer words are unknown */
+    /* BPE */
+    bool fuse_unknown, ignore_merges, has_unknown;
+    sdx_string prefix, suffix; /* of a word's later characters, of its last */
+    struct sdx_merges *merges; /* in the arena */
+    /* Unigram */
+    const double *score; /* [vocab->size], by id; in the arena */
+    double unknown_score;
 };
 
 sdx_status sdx_wordpiece_run(const sdx_model_step *model, const sdx_vocab *vocab, sdx_scratch *s,
                              sdx_error *err);
+sdx_status sdx_bpe_run(const sdx_model_step *model, const sdx_vocab *vocab, sdx_scratch *s, sdx_error *err);
+sdx_status sdx_unigram_run(const sdx_model_step *model, const sdx_vocab *vocab, sdx_scratch *s, sdx_error *err);
+sdx_status sdx_word_level_run(const sdx_model_step *model, const sdx_vocab *vocab, sdx_scratch *s,
+                              sdx_error *err);
 /* Once the vocabulary is there. */
 void sdx_wordpiece_init(sdx_model_step *model, const sdx_vocab *vocab, sdx_string prefix, size_t max_chars);
+/* Merges in the order they were learned, as texts that someone else keeps. */
+typedef struct sdx_merge_list {
+    sdx_string *pair; /* [2 * count]; owned */
+    size_t count, room;
+} sdx_merge_list;
+
+sdx_status sdx_merge_list_add(sdx_merge_list *list, sdx_string left, sdx_string right, sdx_error *err);
+void sdx_merge_list_fini(sdx_merge_list *list);
+sdx_status sdx_split_merge(sdx_string both, sdx_string *left, sdx_string *right,
+                           sdx_error *err); /* at a space */
+/* BPE, the model's options being set. */
+sdx_status sdx_bpe_build(sdx_tokenizer *t, const sdx_merge_list *list, sdx_error *err);
+/* score: [vocab.size] by id. unknown_id as in the file, or -1. */
+sdx_status sdx_unigram_init(sdx_tokenizer *t, const double *score, int32_t unknown_id, bool byte_fallback,
+                            sdx_error *err);
+/* The ids of <0x00> to <0xFF>, -1 where one is missing. */
+void sdx_find_byte_tokens(sdx_model_step *model, const sdx_vocab *vocab);
 
 /* ---- added tokens ------------------------------------------------------------------------------------ */
 
@@ -187,6 +279,11 @@ typedef struct sdx_sequence {
 
 /* [CLS] A [SEP] and [CLS] A [SEP] B [SEP], as BERT has them. */
 sdx_status sdx_template_bert(sdx_tokenizer *t, int32_t cls, int32_t sep, sdx_error *err);
+/* <s> A </s> and <s> A </s> </s> B </s>, all of type 0, as RoBERTa has them. */
+sdx_status sdx_template_roberta(sdx_tokenizer *t, int32_t cls, int32_t sep, sdx_error *err);
+/* A copy of slot[count]. */
+sdx_status sdx_template_set(sdx_tokenizer *t, sdx_template *out, const sdx_slot *slot, size_t count,
+                            sdx_error *err);
 /* Cuts a and b (NULL: no pair), the longest first, so that they and the template's own tokens fit into
  * max_length. left: drops from the left. */
 sdx_status sdx_truncate(const sdx_template *template, bool left, size_t max_length, sdx_sequence *a,
@@ -205,6 +302,7 @@ struct sdx_tokenizer {
     sdx_added_set raw, normalized;
     sdx_steps normalizers, pre_tokenizers, decoders;
     sdx_model_step model;
+    struct sdx_regex *regexes; /* all of them, linked; owned */
     sdx_template single, pair;
     bool truncate_left;
     bool clean_up_spaces;                                            /* after decoding */

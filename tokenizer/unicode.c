@@ -130,6 +130,40 @@ bool sdx_is_word(uint32_t c)
     }
 }
 
+static bool is_category(uint32_t c, utf8proc_category_t first, utf8proc_category_t last,
+                        const unicode_range *newer, size_t count)
+{
+    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
+    if (category >= first && category <= last) return true;
+    return category == UTF8PROC_CATEGORY_CN && in_ranges(newer, count, c);
+}
+
+/* Letters and numbers newer than Unicode 15, for an older utf8proc. */
+bool sdx_is_letter(uint32_t c)
+{
+    static const unicode_range newer[] = {
+        {0x1c89, 0x1c8a},   {0xa7cb, 0xa7cd},   {0xa7da, 0xa7dc},   {0x105c0, 0x105f3}, {0x10d4a, 0x10d65},
+        {0x10d6f, 0x10d85}, {0x10ec2, 0x10ec4}, {0x11380, 0x11389}, {0x1138b, 0x1138b}, {0x1138e, 0x1138e},
+        {0x11390, 0x113b5}, {0x113b7, 0x113b7}, {0x113d1, 0x113d1}, {0x113d3, 0x113d3}, {0x11bc0, 0x11be0},
+        {0x13460, 0x143fa}, {0x16100, 0x1611d}, {0x16d40, 0x16d6c}, {0x18cff, 0x18cff}, {0x1e5d0, 0x1e5ed},
+        {0x1e5f0, 0x1e5f0}, {0x2ebf0, 0x2ee5d}};
+    return is_category(c, UTF8PROC_CATEGORY_LU, UTF8PROC_CATEGORY_LO, newer, COUNT(newer));
+}
+
+static const unicode_range numbers_16[] = {{0x10d40, 0x10d49}, {0x116d0, 0x116e3}, {0x11bf0, 0x11bf9},
+                                           {0x16130, 0x16139}, {0x16d70, 0x16d79}, {0x1ccf0, 0x1ccf9},
+                                           {0x1e5f1, 0x1e5fa}};
+
+bool sdx_is_number(uint32_t c)
+{
+    return is_category(c, UTF8PROC_CATEGORY_ND, UTF8PROC_CATEGORY_NO, numbers_16, COUNT(numbers_16));
+}
+
+bool sdx_is_numeric(uint32_t c)
+{
+    return sdx_is_number(c) || (c >= 0x11de0 && c <= 0x11de9) || (c >= 0x16ff4 && c <= 0x16ff6);
+}
+
 int sdx_lower(uint32_t c, uint32_t out[2])
 {
     /* Upper case letters of Unicode 16 and 17: Rust knows them, utf8proc before 2.11 does not. */

@@ -73,6 +73,10 @@ bool sdx_is_other(uint32_t c);       /* Cc, Cf, Co */
 bool sdx_is_han(uint32_t c);         /* BERT's CJK ranges */
 bool sdx_is_word(uint32_t c);        /* \w of a Unicode regular expression */
 
+bool sdx_is_letter(uint32_t c);  /* L*, of Unicode 16 */
+bool sdx_is_number(uint32_t c);  /* N*, of Unicode 16 */
+bool sdx_is_numeric(uint32_t c); /* N*, of Unicode 17: Rust's char::is_numeric */
+
 /* The context-free lower case of c: 1 or 2 code points. */
 int sdx_lower(uint32_t c, uint32_t out[2]);
 

@@ -19,7 +19,7 @@ static void use(const sdx_tokenizer *t, const char *text, size_t size, size_t ma
     for (size_t i = 0; i < e.count; i++) {
         if (!sdx_tokenizer_token(t, e.ids[i])) abort(); /* an id without a token */
     }
-    if (sdx_tokenizer_decode(t, e.ids, e.count, false, &decoded, &err) == SDX_OK) free(decoded);
+    if (sdx_tokenizer_decode(t, e.ids, e.count, false, &decoded, NULL, &err) == SDX_OK) free(decoded);
     sdx_encoding_free(&e);
 }
 

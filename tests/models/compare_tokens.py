@@ -7,7 +7,7 @@ import sys
 def run(arguments, lines):
     text = "".join(json.dumps(line) + "\n" for line in lines)
     out = subprocess.run(arguments, input=text, capture_output=True, text=True, check=True).stdout
-    return [json.loads(line) for line in out.splitlines()]
+    return [json.loads(line) for line in out.split("\n") if line]
 
 
 def main(sardonyx, tokenizer, path):
