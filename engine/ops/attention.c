@@ -351,7 +351,8 @@ static void join_past(const sdx_run *run, const inputs *in, const sizes *s, sdx_
                        .past = s->past,
                        .past_room = s->past_room,
                        .fresh = s->queries,
-                       .room = s->room};
+                       .room = s->room,
+                       .is_buffer = in->past_length >= 0 && sdx_run_has_in(run, in->past_length)};
     int64_t half = s->batch * job->heads * s->head_dim;
     sdx_cache_append(run->threads, &cache, past, job->k, present);
     sdx_cache_append(run->threads, &cache, past ? past + half * s->past_room : NULL, job->v,

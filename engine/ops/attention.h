@@ -81,6 +81,7 @@ typedef struct sdx_cache {
     const int64_t *past_of;  /* [batch] valid rows instead of `past`, or NULL */
     int64_t fresh;           /* rows to append */
     int64_t room;            /* rows of present: at least the valid and the fresh ones */
+    bool is_buffer;          /* room is past_room, and the past's other rows stay instead of zeros */
 } sdx_cache;
 
 void sdx_cache_append(int threads, const sdx_cache *cache, const float *past, sdx_heads fresh, float *present);

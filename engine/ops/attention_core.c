@@ -188,7 +188,11 @@ static void append_heads(void *context, int64_t begin, int64_t end, int worker)
         size_t row = (size_t)c->dim * sizeof *to;
         if (old) memcpy(to, t->past + i * c->past_room * c->dim, (size_t)old * row);
         for (int64_t r = 0; r < c->fresh; r++) memcpy(to + (old + r) * c->dim, from + r * t->fresh.row, row);
-        memset(to + (old + c->fresh) * c->dim, 0, (size_t)(c->room - old - c->fresh) * row);
+        int64_t used = old + c->fresh, rest = c->room - used;
+        if (rest && c->is_buffer)
+            memcpy(to + used * c->dim, t->past + (i * c->room + used) * c->dim, (size_t)rest * row);
+        else
+            memset(to + used * c->dim, 0, (size_t)rest * row);
     }
 }
 

@@ -353,6 +353,7 @@ static sdx_status run_multi_head(sdx_run *run)
     place_mask(run, at, &s, &job, state->filter, &workspace);
     int64_t past_room = has_past ? past.dim[2] : 0;
     sdx_cache keys = make_cache(&s, past_room, s.head_dim), values = make_cache(&s, past_room, s.value_dim);
+    keys.is_buffer = values.is_buffer = sdx_run_has_in(run, at->past_length);
     sdx_cache_join(run, &keys, at->past_key, 1, &job.k, &workspace);
     sdx_cache_join(run, &values, at->past_value, 2, &job.v, &workspace);
     if (sdx_run_has_in(run, at->attention_bias)) sdx_attention_set_bias(&job, &run->in[at->attention_bias]);
