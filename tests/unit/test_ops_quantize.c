@@ -283,6 +283,36 @@ START_TEST(casts_wrap_into_small_integers)
 }
 END_TEST
 
+START_TEST(casts_spell_numbers_and_read_them)
+{
+    static const float f[] = {1, 0.1f, -1e10f, 1e-7f, 3.14159274f, NAN, INFINITY, -INFINITY};
+    static const char *const spelled[] = {"1", "0.1", "-1e+10", "1e-07", "3.1415927", "NaN", "INF", "-INF"};
+    static const char *const ints[] = {"9223372036854775807", " -3", "+12"};
+    sdx_tensor in = TENSOR(SDX_F32, f, 1, 8);
+    bench b = start("Cast", 1, &in);
+    set(&b, "to", SDX_STRING);
+    run_well(&b);
+    for (int i = 0; i < 8; i++) ck_assert_str_eq(((const char **)b.out.data)[i], spelled[i]);
+    bench back = start("Cast", 1, &b.out);
+    set(&back, "to", SDX_F64);
+    run_well(&back);
+    expect(&back, SDX_F64, 8, (double[]){1, 0.1, -1e10, 1e-7, 3.1415927, NAN, INFINITY, -INFINITY});
+    stop(&back);
+    stop(&b);
+    in = TENSOR(SDX_STRING, ints, 1, 3);
+    b = start("Cast", 1, &in);
+    set(&b, "to", SDX_I64);
+    run_well(&b);
+    ck_assert(((int64_t *)b.out.data)[0] == INT64_MAX && ((int64_t *)b.out.data)[1] == -3);
+    stop(&b);
+    static const char *const word[] = {"7", "seven"};
+    in = TENSOR(SDX_STRING, word, 1, 2);
+    b = start("Cast", 1, &in);
+    set(&b, "to", SDX_F32);
+    refuse(&b, "element 1 is \"seven\", not a number");
+}
+END_TEST
+
 START_TEST(bits_are_kept)
 {
     const uint8_t i4[] = {0xff, 0xf8, 7};
@@ -339,6 +369,7 @@ Suite *ops_quantize_suite(void)
     tcase_add_test(c, linear_refusals);
     tcase_add_loop_test(c, casts_round_powers_of_two, 0, 3);
     tcase_add_test(c, casts_wrap_into_small_integers);
+    tcase_add_test(c, casts_spell_numbers_and_read_them);
     tcase_add_test(c, bits_are_kept);
     tcase_add_test(c, cast_refusals);
     suite_add_tcase(s, c);
