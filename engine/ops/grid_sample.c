@@ -45,7 +45,7 @@ static double reflect(double x, double low, double high)
 static double settle(const sampler *s, int d, double x)
 {
     double size = (double)s->dim[d], low = s->align_corners ? 0 : -0.5, high = s->align_corners ? size - 1 : size - 0.5;
-    if (x >= low && x <= high) return x;
+    if ((x >= low && x <= high) || s->mode == CUBIC) return x; /* cubic: each pixel on its own */
     if (s->padding == BORDER) return fmin(fmax(x, 0), size - 1);
     return s->padding == REFLECTION ? reflect(x, low, high) : x;
 }

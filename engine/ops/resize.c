@@ -246,7 +246,7 @@ static float coordinate(const options *o, const axis *a, float scale, int64_t at
     case HALF_PIXEL_SYMMETRIC: return in / 2 * (1 - (float)a->out / out) + (x + 0.5f) / scale - 0.5f;
     case PYTORCH_HALF_PIXEL: return a->out > 1 ? (x + 0.5f) / scale - 0.5f : 0;
     case ALIGN_CORNERS: return a->out > 1 ? x * (in - 1) / (out - 1) : 0;
-    case ASYMMETRIC: return x / scale;
+    case ASYMMETRIC: return scale == (float)a->out / in ? x * in / (float)a->out : x / scale; /* rounded once */
     case TF_HALF_PIXEL_FOR_NN: return (x + 0.5f) / scale;
     case TF_CROP_AND_RESIZE:
         if (a->out <= 1) return 0.5f * (roi[0] + roi[1]) * (in - 1);
@@ -258,8 +258,8 @@ static float coordinate(const options *o, const axis *a, float scale, int64_t at
 static float nearest_to(int how, float x, float scale)
 {
     switch (how) {
-    case ROUND_PREFER_FLOOR: return ceilf(x - 0.5f);
-    case ROUND_PREFER_CEIL: return floorf(x + 0.5f);
+    case ROUND_PREFER_FLOOR: return x - floorf(x) == 0.5f ? floorf(x) : roundf(x);
+    case ROUND_PREFER_CEIL: return roundf(x);
     case CEIL: return ceilf(x);
     case SIMPLE: return scale < 1 ? ceilf(x) : truncf(x);
     default: return floorf(x);

@@ -135,7 +135,7 @@ sdx_status sdx_window_read(sdx_window *w, const sdx_node *node, int rank, const 
         if (mode != EXPLICIT) w->pad[i] = w->pad_end[i] = 0;
         if (!sdx_dim_is_known(in[i]) || !sdx_dim_is_known(w->kernel[i])) continue;
         if (mode == SAME_UPPER || mode == SAME_LOWER) pad_same(w, i, mode);
-        else TRY(slide(w, i, ceil_mode && mode == EXPLICIT, err));
+        else TRY(slide(w, i, ceil_mode, err));
     }
     return check_counts(w, err);
 }
