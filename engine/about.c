@@ -81,3 +81,13 @@ sdx_op_info sdx_operator_at(size_t i)
     }
     return (sdx_op_info){0};
 }
+
+bool sdx_model_is_random(const sdx_model *model)
+{
+    for (const sdx_graph *g = model->graphs; g; g = g->next)
+        for (sdx_id i = 0; i < g->n_node; i++) {
+            const sdx_op_def *def = g->node[i].dead ? NULL : g->node[i].def;
+            if (def && def->flags & SDX_OP_NONDETERMINISTIC) return true;
+        }
+    return false;
+}

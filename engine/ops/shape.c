@@ -293,29 +293,6 @@ static sdx_status run_expand(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Dropout: the identity outside training -------------------------------------------------------------- */
-
-static sdx_status infer_dropout(sdx_infer *x)
-{
-    sdx_infer_same(x);
-    sdx_infer_set(x, 1, x->node->def && x->node->def->since < 10 ? x->in[0].dtype : SDX_BOOL, &x->in[0].shape);
-    return SDX_OK;
-}
-
-static sdx_status run_dropout(sdx_run *r)
-{
-    bool training = sdx_run_has_in(r, 2) && *(const uint8_t *)r->in[2].data;
-    double ratio = sdx_run_has_in(r, 1) ? sdx_tensor_get_f64(&r->in[1], 0) : 0.5;
-    if (training && ratio != 0)
-        return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "training mode with ratio %g; only inference is supported",
-                        ratio);
-    TRY(sdx_run_copy(r));
-    if (!sdx_run_has_out(r, 1)) return SDX_OK;
-    if (r->out[1].dtype != SDX_BOOL) return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "a mask that is not bool");
-    memset(r->out[1].data, 1, sdx_tensor_bytes(&r->out[1]));
-    return SDX_OK;
-}
-
 static const sdx_op_def rows[] = {
     {"", "Shape", 1, 0, 1, 1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_shape, NULL, NULL, run_shape},
     {"", "Size", 1, 0, 1, 1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_size, NULL, NULL, run_size},
@@ -327,9 +304,6 @@ static const sdx_op_def rows[] = {
     {"", "Unsqueeze", 13, 0, 2, 2, 1, 1, SDX_OP_VIEW, infer_unsqueeze, NULL, NULL, sdx_run_copy},
     {"", "Identity", 1, 0, 1, 1, 1, 1, SDX_OP_VIEW, sdx_infer_identity, NULL, NULL, sdx_run_copy},
     {"", "Expand", 8, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_expand, NULL, NULL, run_expand},
-    {"", "Dropout", 7, 9, 1, 1, 1, 2, SDX_OP_INPLACE, infer_dropout, NULL, NULL, run_dropout},
-    {"", "Dropout", 10, 11, 1, 1, 1, 2, SDX_OP_INPLACE, infer_dropout, NULL, NULL, run_dropout},
-    {"", "Dropout", 12, 0, 1, 3, 1, 2, SDX_OP_INPLACE, infer_dropout, NULL, NULL, run_dropout},
 };
 
 SDX_OP_TABLE(shape);
