@@ -249,9 +249,9 @@ SDX_API sdx_status sdx_tokenizer_encode(const sdx_tokenizer *tokenizer, const ch
                                         const char *pair, size_t pair_len, size_t max_length,
                                         sdx_encoding *out, sdx_error *err);
 SDX_API void sdx_encoding_free(sdx_encoding *encoding);
-/* free() the string. */
+/* free() the string. length may be NULL; texts can hold NUL characters. */
 SDX_API sdx_status sdx_tokenizer_decode(const sdx_tokenizer *tokenizer, const int64_t *ids, size_t count,
-                                        bool skip_special, char **text, sdx_error *err);
+                                        bool skip_special, char **text, size_t *length, sdx_error *err);
 SDX_API size_t sdx_tokenizer_vocab_size(const sdx_tokenizer *tokenizer);
 /* NULL when id is outside the vocabulary. */
 SDX_API const char *sdx_tokenizer_token(const sdx_tokenizer *tokenizer, int64_t id);
