@@ -203,7 +203,8 @@ uint8_t sdx_small_byte(sdx_dtype t, uint64_t bits)
 {
     int unused = 8 - find(t)->bits;
     uint8_t top = (uint8_t)(bits << unused);
-    return sdx_dtype_is_signed(t) ? (uint8_t)((int8_t)top >> unused) : (uint8_t)(top >> unused);
+    if (sdx_dtype_is_signed(t)) return (uint8_t)((int8_t)top >> unused);
+    return (uint8_t)(top >> unused);
 }
 
 bool sdx_dtype_file_bytes(sdx_dtype t, size_t count, size_t *bytes)
