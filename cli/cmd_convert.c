@@ -9,8 +9,10 @@ static const cli_option options[] = {
     {"model_name", CLI_STRING, "X", "checkpoint folder, or a name in the local Hugging Face cache"},
     {"output_dir", CLI_STRING, "DIR", "where to write (default: models)"},
     {"text", CLI_STRING, "TEXT", "text to check the graph with (default: what is AI?)"},
-    {"task", CLI_STRING, "TASK", "auto, feature-extraction, fill-mask, text-classification, sparse"},
-    {"opset", CLI_INT, "N", "opset to write, 13 to 18 (default: 14)"},
+    {"task", CLI_STRING, "TASK", "auto, or feature-extraction, fill-mask, text-classification, token-classification, "
+                                 "question-answering, sparse"},
+    {"opset", CLI_INT, "N", "opset to write, 13 to 21 (default: 14)"},
+    {"dtype", CLI_STRING, "TYPE", "store matrices as fp32, fp16 or bf16; computing is in fp32 (default: fp32)"},
     {"splade", CLI_FLAG, NULL, "append the SPLADE head; the same as --task sparse"},
     {"external_data", CLI_FLAG, NULL, "put the weights in a file of their own"},
     {"threshold", CLI_REAL, "T", "largest L1 difference that passes (default: 1e-2)"},
@@ -32,6 +34,20 @@ static void print_report(const sdx_convert_report *r, const char *output, const 
     printf("L1 difference: %.6g (after ReLU), largest: %.6g\n", r->l1_difference, r->max_difference);
 }
 
+static bool parse_dtype(const char *name, sdx_dtype *out)
+{
+    static const struct {
+        const char *name;
+        sdx_dtype dtype;
+    } names[] = {{"fp32", SDX_F32}, {"fp16", SDX_F16}, {"bf16", SDX_BF16}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(name, names[i].name)) continue;
+        *out = names[i].dtype;
+        return true;
+    }
+    return false;
+}
+
 static int convert_to(const cli_args *args, const char *checkpoint, const char *output, const char *vocabulary)
 {
     const char *task = cli_string(args, "task", "auto");
@@ -45,6 +61,8 @@ static int convert_to(const cli_args *args, const char *checkpoint, const char *
         .splade = cli_flag(args, "splade") || !strcmp(task, "sparse"),
         .external_data = cli_flag(args, "external_data"),
     };
+    if (!parse_dtype(cli_string(args, "dtype", "fp32"), &o.dtype))
+        return cli_usage_error("--dtype is fp32, fp16 or bf16");
     sdx_convert_report report;
     sdx_error err = {0};
     if (sdx_convert(&o, &report, &err) != SDX_OK) return cli_fail(&err);

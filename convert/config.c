@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,10 +15,9 @@ static const struct {
     const char *name;
     sdx_activation activation;
 } activations[] = {
-    {"gelu", SDX_GELU},
-    {"gelu_new", SDX_GELU_TANH},
-    {"gelu_pytorch_tanh", SDX_GELU_TANH},
-    {"relu", SDX_RELU},
+    {"gelu", SDX_GELU}, {"gelu_new", SDX_GELU_TANH},  {"relu", SDX_RELU},  {"gelu_pytorch_tanh", SDX_GELU_TANH},
+    {"silu", SDX_SILU}, {"gelu_fast", SDX_GELU_TANH}, {"swish", SDX_SILU}, {"gelu_python", SDX_GELU},
+    {"tanh", SDX_TANH},
 };
 
 sdx_status sdx_config_open(const char *path, sdx_config *out, sdx_error *err)
@@ -67,6 +67,31 @@ static json_t *find(const sdx_config *c, const char *key)
     return json_is_null(value) ? NULL : value;
 }
 
+static bool has_word(const char *text, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *p = text; (p = strstr(p, word)); p += length) {
+        bool begins = p == text || p[-1] == '|' || p[-1] == ' ';
+        bool ends = !p[length] || p[length] == '|' || p[length] == ' ';
+        if (begins && ends) return true;
+    }
+    return false;
+}
+
+bool sdx_config_lists(const sdx_config *c, const char *key, const char *word)
+{
+    json_t *value = find(c, key), *item;
+    const char *text = json_string_value(value);
+    size_t i;
+    if (text) return has_word(text, word);
+    json_array_foreach(value, i, item)
+    {
+        const char *one = json_string_value(item);
+        if (one && !strcmp(one, word)) return true;
+    }
+    return false;
+}
+
 static sdx_status read_field(const sdx_config *c, const sdx_config_field *f, sdx_settings *settings,
                              sdx_error *err)
 {
@@ -74,9 +99,9 @@ static sdx_status read_field(const sdx_config *c, const sdx_config_field *f, sdx
     int64_t n = value ? json_integer_value(value) : f->missing;
     if (!value && f->missing == SDX_REQUIRED)
         return sdx_fail(err, SDX_ERR_FILE, "%s: has no \"%s\"", c->path, f->key);
-    if (value && (!json_is_integer(value) || n < 1 || n > f->limit))
-        return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a whole number from 1 to %lld", c->path, f->key,
-                        (long long)f->limit);
+    if (value && (!json_is_integer(value) || ((n < f->least || n > f->most) && n != f->missing)))
+        return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a whole number from %lld to %lld", c->path,
+                        f->key, (long long)f->least, (long long)f->most);
     memcpy((char *)settings + f->offset, &n, sizeof n);
     return SDX_OK;
 }
@@ -88,29 +113,34 @@ sdx_status sdx_config_read_fields(const sdx_config *c, const sdx_config_field *f
     return SDX_OK;
 }
 
-sdx_status sdx_config_read_real(const sdx_config *c, const char *key, double missing, double *out,
+sdx_status sdx_config_read_real(const sdx_config *c, const char *key, double missing, double below, double *out,
                                 sdx_error *err)
 {
     json_t *value = find(c, key);
     double x = value ? json_number_value(value) : missing;
-    if (value && (!json_is_number(value) || !(x > 0 && x < 1)))
-        return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a number between 0 and 1", c->path, key);
+    if (value && (!json_is_number(value) || !(x > 0 && x < below)))
+        return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a number between 0 and %g", c->path, key, below);
     *out = x;
     return SDX_OK;
 }
 
-sdx_status sdx_config_read_activation(const sdx_config *c, const char *key, sdx_activation *out, sdx_error *err)
+sdx_status sdx_config_read_activation(const sdx_config *c, const char *key, sdx_activation missing,
+                                      sdx_activation *out, sdx_error *err)
 {
     json_t *value = find(c, key);
-    const char *name = value ? json_string_value(value) : "gelu";
-    for (size_t i = 0; name && i < sizeof activations / sizeof *activations; i++) {
-        if (strcmp(name, activations[i].name)) continue;
-        *out = activations[i].activation;
-        return SDX_OK;
+    const char *name = json_string_value(value);
+    *out = missing;
+    if (!value) return SDX_OK;
+    char known[256] = "";
+    for (size_t i = 0, n = 0; i < sizeof activations / sizeof *activations; i++) {
+        if (name && !strcmp(name, activations[i].name)) {
+            *out = activations[i].activation;
+            return SDX_OK;
+        }
+        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", activations[i].name);
     }
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED,
-                    "%s: \"%s\" is \"%.40s\"; known are gelu, gelu_new, gelu_pytorch_tanh and relu", c->path,
-                    key, name ? name : "no string");
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"%s\" is \"%.40s\"; known are %s", c->path, key,
+                    name ? name : "no string", known);
 }
 
 bool sdx_config_read_bool(const sdx_config *c, const char *key, bool missing)
@@ -135,4 +165,12 @@ sdx_status sdx_config_check_heads(const sdx_config *c, const sdx_settings *s, sd
     if (s->hidden % s->heads == 0) return SDX_OK;
     return sdx_fail(err, SDX_ERR_FILE, "%s: %lld attention heads do not divide the hidden size %lld", c->path,
                     (long long)s->heads, (long long)s->hidden);
+}
+
+sdx_status sdx_config_check_absolute(const sdx_config *c, sdx_error *err)
+{
+    const char *kind = sdx_config_string(c, "position_embedding_type");
+    if (!kind || !strcmp(kind, "absolute")) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                    "%s: \"position_embedding_type\" is \"%.60s\"; only absolute is known", c->path, kind);
 }

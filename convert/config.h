@@ -2,24 +2,42 @@
 #ifndef SDX_CONVERT_CONFIG_H
 #define SDX_CONVERT_CONFIG_H
 
+#include <stddef.h>
+
 #include "../base/status.h"
 
-typedef enum sdx_activation { SDX_GELU, SDX_GELU_TANH, SDX_RELU } sdx_activation;
+typedef enum sdx_activation { SDX_GELU, SDX_GELU_TANH, SDX_RELU, SDX_SILU, SDX_TANH } sdx_activation;
 
 /* What the known families are described by; each reads the fields it has. */
 typedef struct sdx_settings {
     int64_t hidden;    /* H: width of the residual stream */
+    int64_t embedding; /* E: width of the embeddings */
     int64_t layers;    /* how often rows with a '*' occur */
-    int64_t heads;     /* divides H */
+    int64_t heads;     /* N; divides H */
     int64_t inner;     /* I: width of the feed-forward layer */
     int64_t vocab;     /* V */
-    int64_t positions; /* P: longest sequence */
-    int64_t types;     /* T: token types (segments) */
+    int64_t positions; /* P: rows of the position embedding */
+    int64_t longest;   /* tokens of the longest sequence */
+    int64_t types;     /* T: token types (segments); 0: there are none */
     int64_t labels;    /* L: classes of a classifier */
-    sdx_activation activation;
+    int64_t pad;       /* id of the padding token */
+    bool type_input;   /* token_type_ids are an input of the model */
+
+    int64_t buckets;                     /* R: buckets of relative positions */
+    int64_t distance;                    /* farthest relative position that has a bucket of its own */
+    int64_t kernel;                      /* K: width of a convolution */
+    int64_t groups;                      /* of a convolution */
+    bool logarithmic;                    /* DeBERTa: far positions share buckets */
+    int64_t stacks, inner_groups, depth; /* ALBERT: groups of layers, layers in a group, groups run */
+    int64_t window, period;           /* ModernBERT: reach of local attention; each period-th layer is global */
+    double local_theta, global_theta; /* ModernBERT: bases of the rotary embeddings */
+    bool mean_pooling;                /* a classifier reads the mean of all tokens instead of the first */
+
+    sdx_activation activation, head_activation, conv_activation;
     double norm_epsilon;
     double initializer_range; /* standard deviation of fresh weights */
     bool tied;                /* the output matrix is the word embedding */
+    unsigned parts;           /* parts of the family that config.json switches on */
 } sdx_settings;
 
 typedef struct sdx_config {
@@ -35,26 +53,32 @@ void sdx_config_close(sdx_config *config);
 const char *sdx_config_string(const sdx_config *config, const char *key);
 /* Name i of "architectures"; NULL beyond the end. */
 const char *sdx_config_architecture(const sdx_config *config, size_t i);
+/* Whether key holds word: as one string, as a part of one ("c2p|p2c"), or as an element of a list of them. */
+bool sdx_config_lists(const sdx_config *config, const char *key, const char *word);
 
 /* One whole number of config.json and where it goes. */
 typedef struct sdx_config_field {
     const char *key;
     size_t offset;   /* of an int64_t in sdx_settings */
-    int64_t missing; /* value when the key is absent; SDX_REQUIRED: an error */
-    int64_t limit;   /* values are in [1, limit] */
+    int64_t missing; /* value when the key is absent, always allowed; SDX_REQUIRED: an error */
+    int64_t least, most;
 } sdx_config_field;
-#define SDX_REQUIRED (-1)
+#define SDX_REQUIRED      INT64_MIN
+#define SDX_FIELD(member) offsetof(sdx_settings, member)
 
 sdx_status sdx_config_read_fields(const sdx_config *config, const sdx_config_field *field, size_t count,
                                   sdx_settings *settings, sdx_error *err);
-sdx_status sdx_config_read_real(const sdx_config *config, const char *key, double missing, double *out,
-                                sdx_error *err);
-sdx_status sdx_config_read_activation(const sdx_config *config, const char *key, sdx_activation *out,
-                                      sdx_error *err);
+/* In (0, below). */
+sdx_status sdx_config_read_real(const sdx_config *config, const char *key, double missing, double below,
+                                double *out, sdx_error *err);
+sdx_status sdx_config_read_activation(const sdx_config *config, const char *key, sdx_activation missing,
+                                      sdx_activation *out, sdx_error *err);
 bool sdx_config_read_bool(const sdx_config *config, const char *key, bool missing);
 /* num_labels, or the number of entries of id2label; 2 (Hugging Face's default) when neither is there. */
 sdx_status sdx_config_read_labels(const sdx_config *config, int64_t *out, sdx_error *err);
 /* heads divides hidden. */
 sdx_status sdx_config_check_heads(const sdx_config *config, const sdx_settings *settings, sdx_error *err);
+/* "position_embedding_type", if there, is "absolute". */
+sdx_status sdx_config_check_absolute(const sdx_config *config, sdx_error *err);
 
 #endif

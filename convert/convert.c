@@ -9,7 +9,7 @@
 #include "../base/memory.h"
 #include "family.h"
 
-enum { DEFAULT_OPSET = 14, FIRST_OPSET = 13, LAST_OPSET = 18 };
+enum { DEFAULT_OPSET = 14, FIRST_OPSET = 13, LAST_OPSET = 21 };
 
 struct sdx_reference {
     sdx_checkpoint *checkpoint;
@@ -37,7 +37,7 @@ int64_t sdx_reference_vocab_size(const sdx_reference *r)
 }
 int64_t sdx_reference_positions(const sdx_reference *r)
 {
-    return r->settings.positions;
+    return r->settings.longest;
 }
 
 sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t *ids, const int64_t *type_ids,
@@ -46,6 +46,9 @@ sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t
     sdx_arena arena;
     sdx_arena_init(&arena);
     sdx_forward f = {.checkpoint = r->checkpoint,
+                     .family = r->family,
+                     .head = r->head,
+                     .parts = r->parts,
                      .arena = &arena,
                      .threads = sdx_default_threads(),
                      .splade = r->splade,
@@ -53,7 +56,7 @@ sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t
                      .ids = ids,
                      .type_ids = type_ids,
                      .err = err};
-    const double *value = r->head->forward(&f, &r->settings, r->parts);
+    const double *value = r->head->forward(&f, &r->settings);
     sdx_reference_result result = {.rank = f.rank};
     size_t n = 1;
     for (int i = 0; i < f.rank; i++) n *= (size_t)(result.dim[i] = f.dim[i]);
@@ -104,7 +107,7 @@ static sdx_status read_folder(const sdx_convert_options *options, sdx_reference 
     sdx_status status = read_config(r, options, err);
     if (status == SDX_OK) status = sdx_checkpoint_open(options->checkpoint, &r->checkpoint, err);
     if (status == SDX_OK)
-        status = sdx_family_check(r->family, r->head, &r->settings, r->checkpoint, &r->parts, err);
+        status = sdx_family_check(r->family, &r->settings, r->checkpoint, &r->head, &r->parts, err);
     if (status == SDX_OK)
         *out = r;
     else
@@ -121,10 +124,15 @@ static sdx_status set_number(sdx_model *model, const char *key, int64_t number, 
     return sdx_model_set_metadata(model, key, text, err);
 }
 
-/* The fields around the graph. IR 7 came with opset 14, IR 8 with 15; older readers take no newer one. */
+/* The oldest IR that knows the opset: readers refuse newer ones than theirs. */
+static int64_t ir_version(int opset)
+{
+    return opset <= 14 ? 7 : opset <= 18 ? 8 : opset <= 20 ? 9 : 10;
+}
+
 static sdx_status describe(sdx_model *model, const sdx_reference *r, int opset, sdx_error *err)
 {
-    model->ir_version = opset <= 14 ? 7 : 8;
+    model->ir_version = ir_version(opset);
     model->producer_name = "sardonyx";
     model->producer_version = SDX_VERSION;
     TRY(sdx_model_set_opset(model, "", opset, err));
@@ -133,13 +141,20 @@ static sdx_status describe(sdx_model *model, const sdx_reference *r, int opset, 
     return set_number(model, "hidden_size", r->settings.hidden, err);
 }
 
-static sdx_status build(sdx_model *model, const sdx_reference *r, int opset, sdx_error *err)
+static sdx_status build(sdx_model *model, const sdx_reference *r, int opset, sdx_dtype dtype, sdx_error *err)
 {
-    sdx_builder b = {
-        .graph = model->graph, .checkpoint = r->checkpoint, .opset = opset, .splade = r->splade, .err = err};
+    sdx_builder b = {.graph = model->graph,
+                     .checkpoint = r->checkpoint,
+                     .family = r->family,
+                     .head = r->head,
+                     .parts = r->parts,
+                     .opset = opset,
+                     .dtype = dtype,
+                     .splade = r->splade,
+                     .err = err};
     TRY(describe(model, r, opset, err));
     model->graph->name = r->family->model_type;
-    r->head->build(&b, &r->settings, r->parts);
+    r->head->build(&b, &r->settings);
     TRY(b.status);
     return sdx_graph_index(model->graph, err);
 }
@@ -161,11 +176,15 @@ sdx_status sdx_convert_build(const sdx_convert_options *options, sdx_model **out
     if (opset < FIRST_OPSET || opset > LAST_OPSET)
         return sdx_fail(err, SDX_ERR_USAGE, "opset %d is not offered; choose one from %d to %d", opset,
                         FIRST_OPSET, LAST_OPSET);
+    sdx_dtype dtype = options->dtype ? options->dtype : SDX_F32;
+    if (dtype != SDX_F32 && dtype != SDX_F16 && dtype != SDX_BF16)
+        return sdx_fail(err, SDX_ERR_USAGE, "weights are stored as float32, float16 or bfloat16, not as %s",
+                        sdx_dtype_name(dtype));
     sdx_reference *r = NULL;
     sdx_model *model = NULL;
     TRY(read_folder(options, &r, err));
     sdx_status status = sdx_model_create(&model, err);
-    if (status == SDX_OK) status = build(model, r, opset, err);
+    if (status == SDX_OK) status = build(model, r, opset, dtype, err);
     if (status != SDX_OK) {
         sdx_model_close(model);
         sdx_reference_free(r);

@@ -4,7 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
-static const sdx_family *const families[] = {&sdx_family_bert};
+/* X(name): sdx_family_<name>, defined in arch/. */
+#define FAMILIES(X)                                                                                            \
+    X(bert)                                                                                                    \
+    X(distilbert) X(roberta) X(xlm_roberta) X(camembert) X(mpnet) X(electra) X(albert) X(deberta_v2)           \
+        X(modernbert)
+
+#define DECLARE(name) extern const sdx_family sdx_family_##name;
+#define ADDRESS(name) &sdx_family_##name,
+FAMILIES(DECLARE)
+static const sdx_family *const families[] = {FAMILIES(ADDRESS)};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 /* ---- the table ------------------------------------------------------------------------------------------- */
@@ -13,7 +22,7 @@ sdx_status sdx_family_find(const sdx_config *config, const sdx_family **out, sdx
 {
     const char *type = sdx_config_string(config, "model_type");
     if (!type) return sdx_fail(err, SDX_ERR_FILE, "%s: has no \"model_type\"", config->path);
-    char known[256] = "";
+    char known[512] = "";
     for (size_t i = 0, n = 0; i < N_FAMILIES; i++) {
         if (!strcmp(type, families[i]->model_type)) {
             *out = families[i];
@@ -46,7 +55,7 @@ sdx_status sdx_family_find_head(const sdx_family *family, const sdx_config *conf
                         config->path);
     *out = find_head(family, architecture, task);
     if (*out) return SDX_OK;
-    char known[512] = "";
+    char known[640] = "";
     for (size_t i = 0, n = 0; i < family->n_head && n < sizeof known; i++)
         n += (size_t)snprintf(known + n, sizeof known - n, "%s%s (%s)", i ? ", " : "",
                               family->head[i].architecture, family->head[i].task);
@@ -64,26 +73,57 @@ static int64_t size_of(const sdx_settings *s, char letter)
 {
     switch (letter) {
     case 'H': return s->hidden;
+    case 'E': return s->embedding;
+    case 'N': return s->heads;
     case 'I': return s->inner;
     case 'V': return s->vocab;
     case 'P': return s->positions;
     case 'T': return s->types;
     case 'L': return s->labels;
+    case 'R': return s->buckets;
+    case 'K': return s->kernel;
+    case 'D': return s->hidden / s->groups;
+    case 'U': return 1;
     default: return 0;
     }
 }
 
-static void make_spec(const sdx_tensor_row *row, const sdx_settings *s, int64_t layer, sdx_tensor_spec *spec)
+static void make_shape(const sdx_tensor_row *row, const sdx_settings *s, sdx_tensor_spec *spec)
 {
-    const char *star = strchr(row->name, '*');
-    spec->row = row;
-    spec->rank = (int)strlen(row->shape);
-    for (int i = 0; i < spec->rank; i++) spec->dim[i] = size_of(s, row->shape[i]);
-    if (!star)
-        snprintf(spec->name, sizeof spec->name, "%s", row->name);
-    else
-        snprintf(spec->name, sizeof spec->name, "%.*s%lld%s", (int)(star - row->name), row->name,
-                 (long long)layer, star + 1);
+    for (const char *p = row->shape; *p; p++) {
+        bool multiple = *p >= '0' && *p <= '9';
+        int64_t factor = multiple ? *p++ - '0' : 1;
+        spec->dim[spec->rank++] = factor * size_of(s, *p);
+    }
+}
+
+static bool is_layered(const sdx_tensor_row *row)
+{
+    return strpbrk(row->name, "*+") != NULL;
+}
+
+static void make_name(const sdx_tensor_row *row, const sdx_settings *s, int64_t layer, sdx_tensor_spec *spec)
+{
+    int64_t per_group = strchr(row->name, '*') != strrchr(row->name, '*') ? s->inner_groups : 1;
+    int64_t number = layer / per_group;
+    size_t n = 0;
+    for (const char *p = row->name; *p && n < sizeof spec->name; p++) {
+        if (*p != '*' && *p != '+') {
+            spec->name[n++] = *p;
+            continue;
+        }
+        n += (size_t)snprintf(spec->name + n, sizeof spec->name - n, "%lld", (long long)number);
+        number = layer % per_group;
+    }
+    spec->name[n < sizeof spec->name ? n : sizeof spec->name - 1] = 0;
+}
+
+static sdx_tensor_spec make_spec(const sdx_tensor_row *row, const sdx_settings *s, int64_t layer)
+{
+    sdx_tensor_spec spec = {.row = row};
+    make_name(row, s, layer, &spec);
+    make_shape(row, s, &spec);
+    return spec;
 }
 
 sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *s, unsigned parts,
@@ -91,14 +131,13 @@ sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *
 {
     for (size_t first = 0, last; first < family->n_row; first = last) {
         /* Neighbouring rows with a '*' make up a layer: all of layer 0 comes before layer 1. */
-        bool layered = strchr(family->row[first].name, '*') != NULL;
-        for (last = first; last < family->n_row && (strchr(family->row[last].name, '*') != NULL) == layered;)
-            last++;
+        bool layered = is_layered(&family->row[first]);
+        for (last = first; last < family->n_row && is_layered(&family->row[last]) == layered;) last++;
         for (int64_t layer = 0; layer < (layered ? s->layers : 1); layer++) {
             for (size_t i = first; i < last; i++) {
-                sdx_tensor_spec spec;
-                if (!(family->row[i].part & parts)) continue;
-                make_spec(&family->row[i], s, layer, &spec);
+                const sdx_tensor_row *row = &family->row[i];
+                if ((row->part & parts) != row->part || (layer == 0 && strchr(row->name, '+'))) continue;
+                sdx_tensor_spec spec = make_spec(row, s, layer);
                 TRY(visit(context, &spec, err));
             }
         }
@@ -108,7 +147,7 @@ sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *
 
 unsigned sdx_family_parts(const sdx_head *head, const sdx_settings *settings)
 {
-    return head->required | head->optional | (settings->tied ? 0 : head->untied);
+    return head->required | head->optional | settings->parts | (settings->tied ? 0 : head->untied);
 }
 
 /* ---- checking -------------------------------------------------------------------------------------------- */
@@ -132,12 +171,27 @@ static sdx_status check_tensor(void *context, const sdx_tensor_spec *spec, sdx_e
     return sdx_checkpoint_get(context, spec->name, spec->rank, spec->dim, &tensor, err);
 }
 
-sdx_status sdx_family_check(const sdx_family *family, const sdx_head *head, const sdx_settings *settings,
-                            sdx_checkpoint *checkpoint, unsigned *parts, sdx_error *err)
+static sdx_status check_head(const sdx_family *family, const sdx_head *head, const sdx_settings *settings,
+                             sdx_checkpoint *checkpoint, unsigned *parts, sdx_error *err)
 {
     presence p = {checkpoint, 0};
-    checkpoint->prefix = family->prefix;
     TRY(sdx_family_each_tensor(family, settings, head->optional, look_for, &p, err));
     *parts = (sdx_family_parts(head, settings) & ~head->optional) | p.found;
     return sdx_family_each_tensor(family, settings, *parts, check_tensor, checkpoint, err);
+}
+
+sdx_status sdx_family_check(const sdx_family *family, const sdx_settings *settings, sdx_checkpoint *checkpoint,
+                            const sdx_head **head, unsigned *parts, sdx_error *err)
+{
+    const sdx_head *end = family->head + family->n_head, *first = *head;
+    checkpoint->prefix = family->prefix;
+    sdx_status status = check_head(family, first, settings, checkpoint, parts, err);
+    for (const sdx_head *h = first + 1; status == SDX_ERR_FILE && h < end; h++) {
+        if (strcmp(h->architecture, first->architecture)) break;
+        sdx_error ignored;
+        if (check_head(family, h, settings, checkpoint, parts, &ignored) != SDX_OK) continue;
+        *head = h;
+        return SDX_OK;
+    }
+    return status;
 }

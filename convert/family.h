@@ -14,19 +14,29 @@
 typedef enum sdx_fill { SDX_FILL_WEIGHT, SDX_FILL_BIAS, SDX_FILL_NORM } sdx_fill;
 
 typedef struct sdx_tensor_row {
-    const char *name;  /* without the family's prefix; '*' stands for the number of the layer */
-    const char *shape; /* a letter per dim: H I V P T L as in sdx_settings */
+    const char *name; /* without the family's prefix; '*' stands for the number of the layer, '+' for the same
+                         but not in layer 0; of two '*' the second counts within a group */
+    const char
+        *shape; /* a letter per dim as in sdx_settings, U for 1, D for H / groups; "3H" is one dim 3 * H */
     sdx_fill fill;
-    unsigned part; /* one bit of the family's own */
+    unsigned part; /* bits of the family's own; there are tensors of those with all bits present */
 } sdx_tensor_row;
+
+/* What a family's inputs become in the graph: int64 [B, S]; types: SDX_NONE if the graph has no such input. */
+typedef struct sdx_text_inputs {
+    sdx_id ids, mask, types;
+} sdx_text_inputs;
+
+typedef struct sdx_step sdx_step; /* of a head: encoder.h */
 
 typedef struct sdx_head {
     const char *architecture; /* as in config.json */
     const char *task;
     unsigned required, optional, untied; /* parts; untied ones are required when the embeddings are not tied */
-    void (*build)(sdx_builder *b, const sdx_settings *s, unsigned parts);
+    const sdx_step *step;                /* for sdx_build_steps and sdx_forward_steps */
+    void (*build)(sdx_builder *b, const sdx_settings *s);
     /* The first output of the graph, computed independently; its shape goes to f->rank and f->dim. */
-    const double *(*forward)(sdx_forward *f, const sdx_settings *s, unsigned parts);
+    const double *(*forward)(sdx_forward *f, const sdx_settings *s);
 } sdx_head;
 
 typedef struct sdx_family {
@@ -38,9 +48,11 @@ typedef struct sdx_family {
     const sdx_tensor_row *row; /* [n_row] */
     size_t n_row;
     sdx_status (*read)(const sdx_config *config, sdx_settings *settings, sdx_error *err);
+    /* Of families whose heads are steps: */
+    const char *words; /* the embedding that a tied output matrix is */
+    sdx_id (*build_body)(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in); /* -> [B, S, H] */
+    double *(*forward_body)(sdx_forward *f, const sdx_settings *s);                         /* -> [S, H] */
 } sdx_family;
-
-extern const sdx_family sdx_family_bert; /* arch/bert.c */
 
 /* By config.json's model_type; the failure lists what is known. */
 sdx_status sdx_family_find(const sdx_config *config, const sdx_family **out, sdx_error *err);
@@ -50,7 +62,7 @@ sdx_status sdx_family_find_head(const sdx_family *family, const sdx_config *conf
 
 /* One tensor of a model: its name without prefix, and its shape. */
 typedef struct sdx_tensor_spec {
-    char name[128];
+    char name[192];
     const sdx_tensor_row *row;
     int rank;
     int64_t dim[SDX_MAX_RANK];
@@ -64,8 +76,8 @@ sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *
 /* Parts a complete checkpoint of this head has. */
 unsigned sdx_family_parts(const sdx_head *head, const sdx_settings *settings);
 /* Sets the checkpoint's prefix, finds out which optional parts it has, and checks every tensor's presence and
- * shape. */
-sdx_status sdx_family_check(const sdx_family *family, const sdx_head *head, const sdx_settings *settings,
-                            sdx_checkpoint *checkpoint, unsigned *parts, sdx_error *err);
+ * shape. *head may become a later row of the same architecture, if that is the one the checkpoint fits. */
+sdx_status sdx_family_check(const sdx_family *family, const sdx_settings *settings, sdx_checkpoint *checkpoint,
+                            const sdx_head **head, unsigned *parts, sdx_error *err);
 
 #endif

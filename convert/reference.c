@@ -36,6 +36,27 @@ static const sdx_tensor *find(sdx_forward *f, const char *name, const char *tail
     return t;
 }
 
+bool sdx_forward_has(const sdx_forward *f, const char *name)
+{
+    char full[MAX_NAME];
+    snprintf(full, sizeof full, "%s%s", f->scope, name);
+    return sdx_checkpoint_find(f->checkpoint, full) != NULL;
+}
+
+int64_t sdx_forward_rows(sdx_forward *f, const char *name)
+{
+    const sdx_tensor *t = find(f, name, "");
+    return t ? t->dim[0] : 0;
+}
+
+/* name.bias, or NULL if the checkpoint has none */
+static const sdx_tensor *find_bias(sdx_forward *f, const char *name)
+{
+    char full[MAX_NAME];
+    snprintf(full, sizeof full, "%s.bias", name);
+    return sdx_forward_has(f, full) ? find(f, full, "") : NULL;
+}
+
 static double load(const sdx_tensor *t, int64_t i)
 {
     float x;
@@ -43,10 +64,19 @@ static double load(const sdx_tensor *t, int64_t i)
     return x;
 }
 
+double *sdx_forward_weight(sdx_forward *f, const char *name)
+{
+    const sdx_tensor *t = find(f, name, "");
+    int64_t count = t ? sdx_tensor_count(t) : 0;
+    double *x = sdx_forward_alloc(f, count);
+    for (int64_t i = 0; x && i < count; i++) x[i] = load(t, i);
+    return x;
+}
+
 /* ---- matrices -------------------------------------------------------------------------------------------- */
 
 typedef struct product {
-    const sdx_tensor *weight, *bias; /* [out, in], [out] */
+    const sdx_tensor *weight, *bias; /* [out, in], [out] or NULL */
     const double *x; /* [rows / LANES, in, LANES]: a row is a lane, so that a weight meets 8 at once */
     double *y;       /* [rows, out] */
     int64_t rows, in, out;
@@ -63,7 +93,7 @@ static void multiply_row(const product *p, int64_t o, int64_t first)
         for (int64_t j = 0; j < n; j++, x += LANES)
             for (int l = 0; l < LANES; l++) sum[l] += (double)w[j] * x[l];
     }
-    double bias = load(p->bias, o);
+    double bias = p->bias ? load(p->bias, o) : 0;
     for (int64_t l = 0; l < LANES && first + l < p->rows; l++) p->y[(first + l) * p->out + o] = sum[l] + bias;
 }
 
@@ -99,21 +129,37 @@ static double *multiply(sdx_forward *f, const sdx_tensor *weight, const sdx_tens
 
 double *sdx_forward_product(sdx_forward *f, const char *weight, const char *bias, const double *x, int64_t rows)
 {
-    const sdx_tensor *w = find(f, weight, ""), *b = find(f, bias, "");
+    const sdx_tensor *w = find(f, weight, ""), *b = bias ? find(f, bias, "") : NULL;
     return multiply(f, w, b, x, rows);
 }
 
 double *sdx_forward_linear(sdx_forward *f, const char *name, const double *x, int64_t rows)
 {
-    const sdx_tensor *w = find(f, name, ".weight"), *b = find(f, name, ".bias");
+    const sdx_tensor *w = find(f, name, ".weight"), *b = find_bias(f, name);
     return multiply(f, w, b, x, rows);
+}
+
+double *sdx_forward_convolution(sdx_forward *f, const char *name, const double *x, int64_t groups)
+{
+    const sdx_tensor *w = find(f, name, ".weight"), *b = find(f, name, ".bias");
+    int64_t out = w ? w->dim[0] : 0, in = w ? w->dim[1] : 0, width = w ? w->dim[2] : 0, H = in * groups;
+    double *y = sdx_forward_alloc(f, f->count * out);
+    for (int64_t i = 0; f->status == SDX_OK && i < out * in * width; i++) {
+        int64_t o = i / (in * width), c = o / (out / groups) * in + i / width % in,
+                shift = i % width - width / 2;
+        double weight = load(w, i);
+        for (int64_t t = 0; t < f->count; t++)
+            if (t + shift >= 0 && t + shift < f->count) y[t * out + o] += weight * x[(t + shift) * H + c];
+    }
+    for (int64_t i = 0; f->status == SDX_OK && i < f->count * out; i++) y[i] += load(b, i % out);
+    return y;
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
 void sdx_forward_layer_norm(sdx_forward *f, const char *name, double *x, int64_t rows, double epsilon)
 {
-    const sdx_tensor *scale = find(f, name, ".weight"), *shift = find(f, name, ".bias");
+    const sdx_tensor *scale = find(f, name, ".weight"), *shift = find_bias(f, name);
     if (f->status != SDX_OK) return;
     int64_t n = scale->dim[0];
     for (int64_t r = 0; r < rows; r++, x += n) {
@@ -121,7 +167,7 @@ void sdx_forward_layer_norm(sdx_forward *f, const char *name, double *x, int64_t
         for (int64_t i = 0; i < n; i++) mean += x[i] / (double)n;
         for (int64_t i = 0; i < n; i++) variance += (x[i] - mean) * (x[i] - mean) / (double)n;
         for (int64_t i = 0; i < n; i++)
-            x[i] = (x[i] - mean) / sqrt(variance + epsilon) * load(scale, i) + load(shift, i);
+            x[i] = (x[i] - mean) / sqrt(variance + epsilon) * load(scale, i) + (shift ? load(shift, i) : 0);
     }
 }
 
@@ -131,6 +177,8 @@ static double activate(double x, sdx_activation kind)
     switch (kind) {
     case SDX_GELU: return x / 2 * (1 + erf(x / sqrt(2)));
     case SDX_GELU_TANH: return x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)));
+    case SDX_SILU: return x / (1 + exp(-x));
+    case SDX_TANH: return tanh(x);
     case SDX_RELU: break;
     }
     return x > 0 ? x : 0;
@@ -146,11 +194,6 @@ void sdx_forward_add(sdx_forward *f, double *x, const double *y, int64_t count)
     for (int64_t i = 0; f->status == SDX_OK && i < count; i++) x[i] += y[i];
 }
 
-void sdx_forward_tanh(sdx_forward *f, double *x, int64_t count)
-{
-    for (int64_t i = 0; f->status == SDX_OK && i < count; i++) x[i] = tanh(x[i]);
-}
-
 void sdx_forward_add_embedding(sdx_forward *f, const char *name, const int64_t *ids, double *x)
 {
     const sdx_tensor *table = find(f, name, ".weight");
@@ -163,6 +206,17 @@ void sdx_forward_add_embedding(sdx_forward *f, const char *name, const int64_t *
         }
         for (int64_t i = 0; i < width; i++) x[t * width + i] += load(table, id * width + i);
     }
+}
+
+const int64_t *sdx_forward_positions_of_tokens(sdx_forward *f, int64_t pad)
+{
+    int64_t *position =
+        f->status == SDX_OK ? sdx_arena_array(f->arena, (size_t)f->count, sizeof *position) : NULL;
+    int64_t tokens = 0;
+    if (f->status == SDX_OK && !position)
+        f->status = sdx_fail_memory(f->err, (size_t)f->count * sizeof *position);
+    for (int64_t t = 0; position && t < f->count; t++) position[t] = pad + (f->ids[t] == pad ? 0 : ++tokens);
+    return position;
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------- */
@@ -183,19 +237,21 @@ static double dot(const double *x, const double *y, int64_t n)
 }
 
 double *sdx_forward_attention(sdx_forward *f, const double *q, const double *k, const double *v, int64_t heads,
-                              int64_t head_size)
+                              int64_t size, double divisor, const double *bias)
 {
-    int64_t S = f->count, H = heads * head_size;
+    int64_t S = f->count, H = heads * size;
     double *y = sdx_forward_alloc(f, S * H), *p = sdx_forward_alloc(f, S);
     if (f->status != SDX_OK) return NULL;
     for (int64_t h = 0; h < heads; h++) {
         for (int64_t t = 0; t < S; t++) {
-            int64_t at = t * H + h * head_size;
-            for (int64_t s = 0; s < S; s++)
-                p[s] = dot(q + at, k + s * H + h * head_size, head_size) / sqrt((double)head_size);
+            int64_t at = t * H + h * size;
+            for (int64_t s = 0; s < S; s++) {
+                p[s] = dot(q + at, k + s * H + h * size, size) / divisor;
+                if (bias) p[s] += bias[(h * S + t) * S + s];
+            }
             softmax(p, S);
             for (int64_t s = 0; s < S; s++)
-                for (int64_t i = 0; i < head_size; i++) y[at + i] += p[s] * v[s * H + h * head_size + i];
+                for (int64_t i = 0; i < size; i++) y[at + i] += p[s] * v[s * H + h * size + i];
         }
     }
     return y;

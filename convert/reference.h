@@ -11,8 +11,14 @@
 #include "checkpoint.h"
 #include "config.h"
 
+struct sdx_family;
+struct sdx_head;
+
 typedef struct sdx_forward {
     const sdx_checkpoint *checkpoint;
+    const struct sdx_family *family;
+    const struct sdx_head *head;
+    unsigned parts;
     sdx_arena *arena;
     int threads;
     bool splade;
@@ -27,22 +33,30 @@ typedef struct sdx_forward {
 
 void sdx_forward_scope(sdx_forward *f, const char *format, ...) SDX_PRINTF(2, 3);
 double *sdx_forward_alloc(sdx_forward *f, int64_t count); /* zeros */
+bool sdx_forward_has(const sdx_forward *f, const char *name);
+/* Rows (dim 0) of the tensor; 0 after a failure. */
+int64_t sdx_forward_rows(sdx_forward *f, const char *name);
+/* All numbers of the tensor. */
+double *sdx_forward_weight(sdx_forward *f, const char *name);
 
-/* y [rows, out] = x [rows, in] W^T + b, W and b being name.weight and name.bias */
+/* y [rows, out] = x [rows, in] W^T + b, W and b being name.weight and, if there is one, name.bias */
 double *sdx_forward_linear(sdx_forward *f, const char *name, const double *x, int64_t rows);
-/* The same with W and b under names of their own. */
+/* The same with W and b under names of their own; bias NULL: none. */
 double *sdx_forward_product(sdx_forward *f, const char *weight, const char *bias, const double *x,
                             int64_t rows);
+/* y [S, H]: convolution over the tokens, as many as before; weight [H, H / groups, width], width odd */
+double *sdx_forward_convolution(sdx_forward *f, const char *name, const double *x, int64_t groups);
 /* In place: */
 void sdx_forward_layer_norm(sdx_forward *f, const char *name, double *x, int64_t rows, double epsilon);
 void sdx_forward_activation(sdx_forward *f, double *x, int64_t count, sdx_activation kind);
 void sdx_forward_add(sdx_forward *f, double *x, const double *y, int64_t count);
-void sdx_forward_tanh(sdx_forward *f, double *x, int64_t count);
 /* x [S, H] += rows ids[i] of table name.weight; ids NULL: 0, 1, 2, ... */
 void sdx_forward_add_embedding(sdx_forward *f, const char *name, const int64_t *ids, double *x);
-/* softmax(q k^T / sqrt(head_size)) v per head; all [S, heads * head_size] */
+/* The position of each token: pad + 1, pad + 2, ... for those that are not `pad`, pad for those that are. */
+const int64_t *sdx_forward_positions_of_tokens(sdx_forward *f, int64_t pad);
+/* softmax(q k^T / divisor + bias) v per head; q, k, v [S, heads * size], bias [heads, S, S] or NULL */
 double *sdx_forward_attention(sdx_forward *f, const double *q, const double *k, const double *v, int64_t heads,
-                              int64_t head_size);
+                              int64_t size, double divisor, const double *bias);
 /* logits [S, V] -> [V]: max over tokens of log(1 + relu(logit)) */
 double *sdx_forward_splade(sdx_forward *f, const double *logits, int64_t vocab);
 

@@ -1,0 +1,175 @@
+/* encoder.c: see encoder.h */
+#include "encoder.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const sdx_layer_names sdx_bert_layer = {
+    .attention = "attention.self",
+    .query = "attention.self.query",
+    .key = "attention.self.key",
+    .value = "attention.self.value",
+    .attention_out = "attention.output.dense",
+    .attention_norm = "attention.output.LayerNorm",
+    .inner = "intermediate.dense",
+    .outer = "output.dense",
+    .norm = "output.LayerNorm",
+};
+
+/* ---- settings -------------------------------------------------------------------------------------------- */
+
+static const sdx_config_field fields[] = {
+    {"hidden_size", SDX_FIELD(hidden), SDX_REQUIRED, 1, 1 << 16},
+    {"num_hidden_layers", SDX_FIELD(layers), SDX_REQUIRED, 1, 1 << 10},
+    {"num_attention_heads", SDX_FIELD(heads), SDX_REQUIRED, 1, 1 << 10},
+    {"intermediate_size", SDX_FIELD(inner), SDX_REQUIRED, 1, 1 << 18},
+    {"vocab_size", SDX_FIELD(vocab), SDX_REQUIRED, 1, 1 << 24},
+    {"max_position_embeddings", SDX_FIELD(positions), 512, 1, 1 << 20},
+    {"type_vocab_size", SDX_FIELD(types), 2, 1, 1 << 10},
+};
+
+sdx_status sdx_encoder_read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
+{
+    TRY(sdx_config_check_absolute(config, err));
+    TRY(sdx_config_read_fields(config, fields, sizeof fields / sizeof *fields, s, err));
+    TRY(sdx_config_check_heads(config, s, err));
+    TRY(sdx_config_read_activation(config, "hidden_act", SDX_GELU, &s->activation, err));
+    TRY(sdx_config_read_real(config, "layer_norm_eps", 1e-12, 1, &s->norm_epsilon, err));
+    TRY(sdx_config_read_real(config, "initializer_range", 0.02, 1, &s->initializer_range, err));
+    TRY(sdx_config_read_labels(config, &s->labels, err));
+    s->tied = sdx_config_read_bool(config, "tie_word_embeddings", true);
+    s->embedding = s->hidden;
+    s->longest = s->positions;
+    s->type_input = true;
+    s->groups = s->inner_groups = 1;
+    return SDX_OK;
+}
+
+int64_t sdx_relative_bucket(int64_t distance, int64_t buckets, int64_t farthest)
+{
+    int64_t half = buckets / 2, exact = half / 2, n = distance < 0 ? -distance : distance;
+    int64_t first = distance > 0 ? half : 0;
+    if (n < exact) return first + n;
+    float ratio = logf((float)n / (float)exact) / (float)log((double)farthest / (double)exact);
+    int64_t bucket = exact + (int64_t)(ratio * (float)(half - exact));
+    return first + (bucket < half ? bucket : half - 1);
+}
+
+/* ---- as a graph ------------------------------------------------------------------------------------------ */
+
+sdx_id sdx_build_embeddings(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in, sdx_id positions)
+{
+    sdx_build_scope(b, "embeddings.");
+    sdx_id x = sdx_build_embedding(b, "word_embeddings", in->ids);
+    if (s->types) {
+        sdx_id types =
+            sdx_build_embedding(b, "token_type_embeddings", s->type_input ? in->types : sdx_build_int(b, 0));
+        x = sdx_build_op2(b, "Add", "Add_types", x, types);
+    }
+    x = sdx_build_op2(b, "Add", "Add_positions", x, sdx_build_embedding(b, "position_embeddings", positions));
+    return sdx_build_layer_norm(b, "LayerNorm", x, s->norm_epsilon);
+}
+
+sdx_id sdx_build_self_attention(sdx_builder *b, const sdx_settings *s, const sdx_layer_names *n, sdx_id x,
+                                sdx_id bias)
+{
+    int64_t size = s->hidden / s->heads;
+    sdx_id q = sdx_build_split_heads(b, n->attention, "q", sdx_build_linear(b, n->query, x), s->heads, size);
+    q = sdx_build_heads_first(b, n->attention, "q", q, false);
+    sdx_id k = sdx_build_split_heads(b, n->attention, "k", sdx_build_linear(b, n->key, x), s->heads, size);
+    k = sdx_build_heads_first(b, n->attention, "k", k, true);
+    sdx_id v = sdx_build_split_heads(b, n->attention, "v", sdx_build_linear(b, n->value, x), s->heads, size);
+    v = sdx_build_heads_first(b, n->attention, "v", v, false);
+    sdx_id scores = sdx_build_scores(b, n->attention, q, k, sqrt((double)size));
+    return sdx_build_attend(b, n->attention, scores, bias, v, s->hidden);
+}
+
+sdx_id sdx_build_after_attention(sdx_builder *b, const sdx_settings *s, const sdx_layer_names *n, sdx_id x,
+                                 sdx_id attended)
+{
+    sdx_id y = sdx_build_linear(b, n->attention_out, attended);
+    y = sdx_build_op2(b, "Add", "attention/Add_residual", y, x);
+    x = sdx_build_layer_norm(b, n->attention_norm, y, s->norm_epsilon);
+    y = sdx_build_linear(b, n->inner, x);
+    y = sdx_build_activation(b, "activation", y, s->activation);
+    y = sdx_build_linear(b, n->outer, y);
+    y = sdx_build_op2(b, "Add", "output/Add_residual", y, x);
+    return sdx_build_layer_norm(b, n->norm, y, s->norm_epsilon);
+}
+
+sdx_id sdx_build_bert_layer(sdx_builder *b, const sdx_settings *s, sdx_id x, sdx_id bias)
+{
+    return sdx_build_after_attention(b, s, &sdx_bert_layer, x,
+                                     sdx_build_self_attention(b, s, &sdx_bert_layer, x, bias));
+}
+
+sdx_id sdx_build_layers(sdx_builder *b, const sdx_settings *s, const char *scope, sdx_build_layer_fn layer,
+                        sdx_id x, sdx_id bias)
+{
+    for (int64_t i = 0; i < s->layers; i++) {
+        sdx_build_scope(b, "%s%d.", scope, (int)i);
+        x = layer(b, s, x, bias);
+    }
+    sdx_build_scope(b, "%s", "");
+    return x;
+}
+
+/* ---- as plain arithmetic --------------------------------------------------------------------------------- */
+
+double *sdx_forward_embeddings(sdx_forward *f, const sdx_settings *s, const int64_t *positions)
+{
+    double *x = sdx_forward_alloc(f, f->count * s->embedding);
+    sdx_forward_scope(f, "embeddings.");
+    sdx_forward_add_embedding(f, "word_embeddings", f->ids, x);
+    if (s->types) {
+        int64_t *zeros = sdx_arena_array(f->arena, (size_t)f->count, sizeof *zeros);
+        if (!zeros && f->status == SDX_OK)
+            f->status = sdx_fail_memory(f->err, (size_t)f->count * sizeof *zeros);
+        sdx_forward_add_embedding(f, "token_type_embeddings", s->type_input ? f->type_ids : zeros, x);
+    }
+    sdx_forward_add_embedding(f, "position_embeddings", positions, x);
+    sdx_forward_layer_norm(f, "LayerNorm", x, f->count, s->norm_epsilon);
+    return x;
+}
+
+double *sdx_forward_self_attention(sdx_forward *f, const sdx_settings *s, const sdx_layer_names *n,
+                                   const double *x, const double *bias)
+{
+    int64_t size = s->hidden / s->heads;
+    const double *q = sdx_forward_linear(f, n->query, x, f->count);
+    const double *k = sdx_forward_linear(f, n->key, x, f->count);
+    const double *v = sdx_forward_linear(f, n->value, x, f->count);
+    return sdx_forward_attention(f, q, k, v, s->heads, size, sqrt((double)size), bias);
+}
+
+void sdx_forward_after_attention(sdx_forward *f, const sdx_settings *s, const sdx_layer_names *n, double *x,
+                                 const double *attended)
+{
+    double *y = sdx_forward_linear(f, n->attention_out, attended, f->count);
+    sdx_forward_add(f, x, y, f->count * s->hidden);
+    sdx_forward_layer_norm(f, n->attention_norm, x, f->count, s->norm_epsilon);
+    y = sdx_forward_linear(f, n->inner, x, f->count);
+    sdx_forward_activation(f, y, f->count * s->inner, s->activation);
+    y = sdx_forward_linear(f, n->outer, y, f->count);
+    sdx_forward_add(f, x, y, f->count * s->hidden);
+    sdx_forward_layer_norm(f, n->norm, x, f->count, s->norm_epsilon);
+}
+
+void sdx_forward_bert_layer(sdx_forward *f, const sdx_settings *s, double *x, const double *bias)
+{
+    const double *attended = sdx_forward_self_attention(f, s, &sdx_bert_layer, x, bias);
+    sdx_forward_after_attention(f, s, &sdx_bert_layer, x, attended);
+}
+
+void sdx_forward_layers(sdx_forward *f, const sdx_settings *s, const char *scope, sdx_forward_layer_fn layer,
+                        double *x, const double *bias)
+{
+    for (int64_t i = 0; i < s->layers; i++) {
+        sdx_arena_mark mark = sdx_arena_get_mark(f->arena);
+        sdx_forward_scope(f, "%s%d.", scope, (int)i);
+        layer(f, s, x, bias);
+        sdx_arena_reset(f->arena, mark);
+    }
+    sdx_forward_scope(f, "%s", "");
+}
