@@ -482,6 +482,7 @@ static const sdx_op_def rows[] = {
     {"", "CumSum", 11, 0, 2, 2, 1, 1, SDX_OP_INPLACE, infer_cumulate, NULL, NULL, run_cumulate},
     {"", "CumProd", 26, 0, 2, 2, 1, 1, SDX_OP_INPLACE, infer_cumulate, NULL, NULL, run_cumulate},
     {"", "Trilu", 14, 0, 1, 2, 1, 1, SDX_OP_INPLACE, infer_trilu, NULL, NULL, run_trilu},
+    {"com.microsoft", "Trilu", 1, 0, 1, 2, 1, 1, SDX_OP_INPLACE, infer_trilu, NULL, NULL, run_trilu},
     {"", "EyeLike", 9, 0, 1, 1, 1, 1, 0, infer_eye, NULL, NULL, run_eye},
     {"", "OneHot", 9, 0, 3, 3, 1, 1, 0, infer_one_hot, NULL, NULL, run_one_hot},
     {"", "Tile", 6, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_tile, NULL, NULL, run_tile},

@@ -1,4 +1,4 @@
-/* matmul.c: MatMul, Gemm and ONNX Runtime's FusedMatMul and FusedGemm.
+/* matmul.c: MatMul, Gemm and ONNX Runtime's FusedMatMul, FusedGemm, GemmFastGelu and MatMulInteger16.
  *
  * Every product runs over packed panels of B (see kernels.h). A constant B is packed once, when the program is
  * made; another is packed into the workspace, since packing costs one pass over B and a product several. A runs
@@ -61,6 +61,23 @@ static sdx_status infer_fused_matmul(sdx_infer *infer)
     read_transposes(infer->node, &ta, &tb);
     TRY(sdx_want_dtype(infer, 0, "A", SDX_SET_FLOAT));
     return infer_product(infer, ta, tb);
+}
+
+static sdx_status infer_integer16(sdx_infer *infer)
+{
+    TRY(sdx_want_dtype(infer, 0, "A", SDX_SET(SDX_I16)));
+    TRY(infer_product(infer, (sdx_transpose){0}, (sdx_transpose){0}));
+    sdx_infer_set(infer, 0, SDX_I32, &infer->out[0].shape);
+    return SDX_OK;
+}
+
+static sdx_status infer_fast_gelu(sdx_infer *infer)
+{
+    TRY(sdx_want_dtype(infer, 0, "A", SDX_SET(SDX_F32)));
+    TRY(infer_product(infer, (sdx_transpose){0}, (sdx_transpose){0}));
+    TRY(sdx_want_dtype(infer, 2, "the bias", SDX_SET(SDX_F32)));
+    TRY(sdx_want_rank(infer, 2, "the bias", 1, 1));
+    return sdx_want_dim(infer, 2, "the bias", 0, sdx_type_dim(&infer->out[0], -1));
 }
 
 /* Packs every matrix of a constant B; a half-precision B is widened on the way. */
@@ -359,6 +376,20 @@ static sdx_status run_matmul(sdx_run *run)
     return SDX_OK;
 }
 
+/* GemmFastGelu: the product, its bias and GELU by tanh, in place. */
+static sdx_status run_fast_gelu(sdx_run *run)
+{
+    TRY(run_matmul(run));
+    const sdx_element_kernels *k = &run->kernels->element;
+    const sdx_tensor *y = &run->out[0];
+    int64_t n = y->rank ? y->dim[y->rank - 1] : 1, count = sdx_tensor_count(y);
+    float *data = y->data;
+    for (int64_t i = 0; i < count; i += n)
+        if (sdx_run_has_in(run, 2)) k->binary_f32[SDX_BINARY_ADD](n, data + i, 1, run->in[2].data, 1, data + i);
+    k->unary_f32[SDX_UNARY_GELU_TANH](count, data, data);
+    return SDX_OK;
+}
+
 /* ---- Gemm: alpha * A * B + beta * C, and an activation in FusedGemm -------------------------------------- */
 
 typedef struct gemm_activation {
@@ -535,6 +566,8 @@ static const sdx_op_def rows[] = {
     {"", "Gemm", 1, 0, 2, 3, 1, 1, ANY, infer_gemm, prepare_gemm, plan_gemm, run_gemm},
     {MS, "FusedMatMul", 1, 0, 2, 2, 1, 1, ANY, infer_fused_matmul, prepare_matmul, plan_matmul, run_matmul},
     {MS, "TransposeMatMul", 1, 0, 2, 2, 1, 1, ANY, infer_fused_matmul, prepare_matmul, plan_matmul, run_matmul},
+    {MS, "MatMulInteger16", 1, 0, 2, 2, 1, 1, ANY, infer_integer16, prepare_matmul, plan_matmul, run_matmul},
+    {MS, "GemmFastGelu", 1, 0, 2, 3, 1, 1, 0, infer_fast_gelu, prepare_matmul, plan_matmul, run_fast_gelu},
     {MS, "FusedGemm", 1, 0, 2, 3, 1, 1, ANY, infer_fused_gemm, prepare_gemm, plan_gemm, run_gemm},
 };
 
