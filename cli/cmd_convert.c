@@ -22,14 +22,16 @@ static const cli_option options[] = {
 static void print_report(const sdx_convert_report *r, const char *output, const char *vocabulary, bool json)
 {
     if (json) {
-        printf("{\"model\": \"%s\", \"vocabulary\": \"%s\", \"model_type\": \"%s\", \"task\": \"%s\", \"nodes\": %zu, "
-               "\"initializers\": %zu, \"output\": \"%s\", \"l1_difference\": %.9g, \"max_difference\": %.9g}\n",
-               output, vocabulary, r->model_type, r->task, r->nodes, r->initializers, r->output_name,
-               r->l1_difference, r->max_difference);
+        printf("{\"model\": \"%s\", ", output);
+        if (r->wrote_vocabulary) printf("\"vocabulary\": \"%s\", ", vocabulary);
+        printf("\"model_type\": \"%s\", \"task\": \"%s\", \"nodes\": %zu, \"initializers\": %zu, \"output\": \"%s\", "
+               "\"l1_difference\": %.9g, \"max_difference\": %.9g}\n",
+               r->model_type, r->task, r->nodes, r->initializers, r->output_name, r->l1_difference, r->max_difference);
         return;
     }
     printf("Model type: %s, task: %s\n", r->model_type, r->task);
-    printf("Wrote %s (%zu nodes, %zu initializers) and %s\n", output, r->nodes, r->initializers, vocabulary);
+    printf("Wrote %s (%zu nodes, %zu initializers)%s%s\n", output, r->nodes, r->initializers,
+           r->wrote_vocabulary ? " and " : "; the checkpoint has no tokenizer", r->wrote_vocabulary ? vocabulary : "");
     printf("Checked output %s against an independent reference forward:\n", r->output_name);
     printf("L1 difference: %.6g (after ReLU), largest: %.6g\n", r->l1_difference, r->max_difference);
 }

@@ -26,7 +26,7 @@ static const sdx_config_field fields[] = {
     {"intermediate_size", SDX_FIELD(inner), SDX_REQUIRED, 1, 1 << 18},
     {"vocab_size", SDX_FIELD(vocab), SDX_REQUIRED, 1, 1 << 24},
     {"max_position_embeddings", SDX_FIELD(positions), 512, 1, 1 << 20},
-    {"type_vocab_size", SDX_FIELD(types), 2, 1, 1 << 10},
+    {"type_vocab_size", SDX_FIELD(types), 2, 0, 1 << 10},
 };
 
 sdx_status sdx_encoder_read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)

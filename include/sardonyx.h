@@ -168,7 +168,7 @@ SDX_API sdx_status sdx_session_profile(const sdx_session *session, char **text, 
 typedef struct sdx_convert_options {
     const char *checkpoint; /* a Hugging Face folder */
     const char *output;     /* the .onnx file to write */
-    const char *vocabulary; /* vocabulary file to write beside it, or NULL */
+    const char *vocabulary; /* file to write the tokenizer's vocabulary to, or NULL */
     const char *task;       /* NULL or "auto": from config.json's architectures */
     const char *text;       /* validation text; NULL: "what is AI?" */
     int opset;              /* 0: 14 */
@@ -185,6 +185,7 @@ typedef struct sdx_convert_report {
     char output_name[40];  /* the output that was compared */
     double l1_difference;  /* mean |graph - reference| after ReLU; NaN if validation was skipped */
     double max_difference; /* max |graph - reference| */
+    bool wrote_vocabulary; /* asked for, and the checkpoint has a tokenizer */
 } sdx_convert_report;
 
 SDX_API sdx_status sdx_convert(const sdx_convert_options *options, sdx_convert_report *report, sdx_error *err);

@@ -86,7 +86,7 @@ static sdx_status tokenize(const sdx_convert_options *options, size_t longest, s
     return status;
 }
 
-/* Weights without a tokenizer can be checked as well: any tokens do. */
+/* Weights without a tokenizer, or with one of a kind unknown here, can be checked as well: any tokens do. */
 static sdx_status invent_tokens(size_t count, int64_t vocab, sdx_encoding *out, sdx_error *err)
 {
     sdx_encoding e = {count, sdx_calloc(count, sizeof *e.ids), sdx_calloc(count, sizeof *e.type_ids)};
@@ -103,7 +103,10 @@ static sdx_status encode_text(const sdx_convert_options *options, const sdx_refe
                               sdx_encoding *out, sdx_error *err)
 {
     size_t longest = (size_t)sdx_reference_positions(reference);
-    if (has_tokenizer(options->checkpoint)) return tokenize(options, longest, out, err);
+    if (has_tokenizer(options->checkpoint)) {
+        sdx_status status = tokenize(options, longest, out, err);
+        if (status != SDX_ERR_UNSUPPORTED) return status;
+    }
     return invent_tokens(longest < 8 ? longest : 8, sdx_reference_vocab_size(reference), out, err);
 }
 
@@ -254,7 +257,8 @@ sdx_status sdx_convert(const sdx_convert_options *options, sdx_convert_report *r
     sdx_onnx_write_options how = {.external_data = options->external_data};
     sdx_status status = sdx_onnx_write(model, options->output, &how, err);
     sdx_model_close(model);
-    if (status == SDX_OK && options->vocabulary)
+    made.wrote_vocabulary = options->vocabulary && has_tokenizer(options->checkpoint);
+    if (status == SDX_OK && made.wrote_vocabulary)
         status = write_vocabulary(options->checkpoint, options->vocabulary, err);
     if (status == SDX_OK && !options->skip_validation)
         status = validate(options, reference, &made, err);
