@@ -32,7 +32,8 @@ static bool same(const sdx_entry *e, const sdx_item *item, int64_t count, int64_
     if (e->count != count) return false;
     for (int64_t i = 0; i < count; i++) {
         const sdx_item *a = &e->item[i], *b = &item[i * step];
-        if (a->string && b->string ? strcmp(a->string, b->string) : a->string || b->string || a->bits != b->bits)
+        if (a->string && b->string ? strcmp(a->string, b->string)
+                                   : a->string || b->string || a->bits != b->bits)
             return false;
     }
     return true;

@@ -1,5 +1,5 @@
-/* dictionary.h: which of many known sequences of elements is this one: n-grams, labels. Elements are strings or the
- * bits of numbers; the table is open addressing over FNV-1a. */
+/* dictionary.h: which of many known sequences of elements is this one: n-grams, labels. Elements are strings or
+ * the bits of numbers; the table is open addressing over FNV-1a. */
 #ifndef SDX_OPS_DICTIONARY_H
 #define SDX_OPS_DICTIONARY_H
 

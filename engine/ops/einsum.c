@@ -1,7 +1,7 @@
-/* einsum.c: Einstein summation. Every dim of every operand carries a label; the result is a sum of products over all
- * labels that it does not carry itself. Two float32 operands whose labels each play one part (batch, row, column,
- * summed) are a batched matrix product: they are copied into matrix order and go through the GEMM. Everything else
- * is the definition: an odometer over labels, on operands widened to 64 bits.
+/* einsum.c: Einstein summation. Every dim of every operand carries a label; the result is a sum of products
+ * over all labels that it does not carry itself. Two float32 operands whose labels each play one part (batch,
+ * row, column, summed) are a batched matrix product: they are copied into matrix order and go through the GEMM.
+ * Everything else is the definition: an odometer over labels, on operands widened to 64 bits.
  */
 #include <ctype.h>
 #include <string.h>
@@ -26,18 +26,22 @@ typedef struct equation {
     int uses[ALL_LABELS];    /* dims of operands that carry it */
 } equation;
 
-/* ---- reading ---------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------- */
 
-static int letter_label(char c) { return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? 26 + c - 'a' : -1; }
+static int letter_label(char c)
+{
+    return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? 26 + c - 'a' : -1;
+}
 
 static sdx_status fail_equation(sdx_error *err, const char *text, const char *why)
 {
     return sdx_fail(err, SDX_ERR_FILE, "equation \"%.100s\": %s", text, why);
 }
 
-/* The term at *at, up to a comma, an arrow or the end. rank: of the operand, or -1 for the result, whose ellipsis has
- * `ellipsis` dims. */
-static sdx_status read_term(const char *text, const char **at, int rank, int ellipsis, term *out, sdx_error *err)
+/* The term at *at, up to a comma, an arrow or the end. rank: of the operand, or -1 for the result, whose
+ * ellipsis has `ellipsis` dims. */
+static sdx_status read_term(const char *text, const char **at, int rank, int ellipsis, term *out,
+                            sdx_error *err)
 {
     int letters = 0;
     bool dots = false;
@@ -47,7 +51,8 @@ static sdx_status read_term(const char *text, const char **at, int rank, int ell
     for (; **at && **at != ',' && **at != '-'; ++*at) {
         if (**at == ' ') continue;
         bool is_dots = !strncmp(*at, "...", 3);
-        if ((!is_dots && letter_label(**at) < 0) || (is_dots && dots)) return fail_equation(err, text, "unreadable");
+        if ((!is_dots && letter_label(**at) < 0) || (is_dots && dots))
+            return fail_equation(err, text, "unreadable");
         if (letters > SDX_MAX_RANK || (is_dots && (filled < 0 || filled + letters > SDX_MAX_RANK)))
             return fail_equation(err, text, "a term does not fit its operand's rank");
         if (!is_dots) {
@@ -58,20 +63,24 @@ static sdx_status read_term(const char *text, const char **at, int rank, int ell
         dots = true;
         *at += 2;
     }
-    if (rank >= 0 && out->rank != rank) return fail_equation(err, text, "a term does not fit its operand's rank");
+    if (rank >= 0 && out->rank != rank)
+        return fail_equation(err, text, "a term does not fit its operand's rank");
     return SDX_OK;
 }
 
 /* Of equal labels one dim may be 1 and repeats. */
-static sdx_status join_dims(const char *text, const term *t, const sdx_shape *shape, equation *eq, sdx_error *err)
+static sdx_status join_dims(const char *text, const term *t, const sdx_shape *shape, equation *eq,
+                            sdx_error *err)
 {
     for (int i = 0; i < t->rank; i++) {
         sdx_dim *known = &eq->dim[t->label[i]], d = shape->dim[i];
-        if (!eq->uses[t->label[i]]++ || *known == 1) *known = d;
+        if (!eq->uses[t->label[i]]++ || *known == 1)
+            *known = d;
         else if (sdx_dim_is_known(*known) && sdx_dim_is_known(d) && d != 1 && *known != d)
             return sdx_fail(err, SDX_ERR_USAGE, "equation \"%.100s\": one label has sizes %lld and %lld", text,
                             (long long)*known, (long long)d);
-        else if (d != 1) *known = sdx_dim_merge(*known, d);
+        else if (d != 1)
+            *known = sdx_dim_merge(*known, d);
     }
     return SDX_OK;
 }
@@ -89,18 +98,21 @@ static sdx_status check_result(const char *text, const equation *eq, sdx_error *
     unsigned char seen[ALL_LABELS] = {0};
     for (int i = 0; i < eq->out.rank; i++) {
         int l = eq->out.label[i];
-        if (!eq->uses[l] || seen[l]++) return fail_equation(err, text, "the result has an unknown or repeated label");
+        if (!eq->uses[l] || seen[l]++)
+            return fail_equation(err, text, "the result has an unknown or repeated label");
     }
     return SDX_OK;
 }
 
-static sdx_status read_equation(const sdx_node *node, int operands, const sdx_shape *shape, equation *eq, sdx_error *err)
+static sdx_status read_equation(const sdx_node *node, int operands, const sdx_shape *shape, equation *eq,
+                                sdx_error *err)
 {
     const char *text = sdx_node_string(node, "equation", ""), *at = text;
     int ellipsis = 0;
     *eq = (equation){.operands = operands};
     if (operands > MAX_OPERANDS)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%d operands; at most %d are supported", operands, MAX_OPERANDS);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%d operands; at most %d are supported", operands,
+                        MAX_OPERANDS);
     for (int i = 0; i < operands; i++) {
         if (i > 0 && *at++ != ',') return fail_equation(err, text, "not one term for each operand");
         TRY(read_term(text, &at, shape[i].rank, 0, &eq->in[i], err));
@@ -120,7 +132,7 @@ static sdx_status read_equation(const sdx_node *node, int operands, const sdx_sh
     return check_result(text, eq, err);
 }
 
-/* ---- infer -------------------------------------------------------------------------------------------------------- */
+/* ---- infer ------------------------------------------------------------------------------------------- */
 
 static sdx_status infer_einsum(sdx_infer *x)
 {
@@ -141,7 +153,7 @@ static sdx_status infer_einsum(sdx_infer *x)
     return SDX_OK;
 }
 
-/* ---- axes: the labels in use, those of the result first ------------------------------------------------------------ */
+/* ---- axes: the labels in use, those of the result first ---------------------------------------------- */
 
 typedef struct axes {
     int count, kept; /* the first `kept` are the result's, in its order */
@@ -167,7 +179,7 @@ static void find_axes(const equation *eq, const sdx_shape *shape, axes *a)
     }
 }
 
-/* ---- as a matrix product ------------------------------------------------------------------------------------------ */
+/* ---- as a matrix product ----------------------------------------------------------------------------- */
 
 typedef struct product {
     int64_t batch, m, n, k;
@@ -203,14 +215,15 @@ static bool as_product(const equation *eq, const axes *a, const sdx_shape *shape
 
 static bool product_bytes(const sdx_kernels *k, const product *p, size_t *total)
 {
-    size_t each = sizeof(float), batch = (size_t)p->batch, m = (size_t)p->m, n = (size_t)p->n, depth = (size_t)p->k;
-    return sdx_workspace_add(total, batch * m * depth, each) && sdx_workspace_add(total, batch * depth * n, each) &&
-           sdx_workspace_add(total, batch * m * n, each) &&
+    size_t each = sizeof(float), batch = (size_t)p->batch, m = (size_t)p->m, n = (size_t)p->n,
+           depth = (size_t)p->k;
+    return sdx_workspace_add(total, batch * m * depth, each) &&
+           sdx_workspace_add(total, batch * depth * n, each) && sdx_workspace_add(total, batch * m * n, each) &&
            sdx_workspace_add(total, k->gemm_f32.packed_bytes(p->k, p->n), 1);
 }
 
-static void reorder(const sdx_run *r, const product *p, int o, const axes *a, const int64_t *src, const int64_t *dst,
-                    const void *from, void *to)
+static void reorder(const sdx_run *r, const product *p, int o, const axes *a, const int64_t *src,
+                    const int64_t *dst, const void *from, void *to)
 {
     sdx_copy c = {.rank = p->rank[o], .src = from, .dst = to, .size = sizeof(float)};
     for (int i = 0; i < c.rank; i++) {
@@ -240,15 +253,23 @@ static void run_product(const sdx_run *r, const product *p, const axes *a)
     reorder(r, p, 1, a, a->stride[1], NULL, r->in[1].data, y);
     for (int64_t b = 0; b < p->batch; b++) {
         sdx_gemm_f32_pack(r->kernels, r->threads, p->k, p->n, y + b * p->k * p->n, p->n, 1, 1.0f, packed);
-        sdx_gemm_f32_job job = {.gemm = &r->kernels->gemm_f32, .threads = r->threads, .m = p->m, .n = p->n, .k = p->k,
-                                .a = x + b * p->m * p->k, .lda = p->k, .packed = packed, .activation = SDX_ACT_NONE,
-                                .c = z + b * p->m * p->n, .ldc = p->n};
+        sdx_gemm_f32_job job = {.gemm = &r->kernels->gemm_f32,
+                                .threads = r->threads,
+                                .m = p->m,
+                                .n = p->n,
+                                .k = p->k,
+                                .a = x + b * p->m * p->k,
+                                .lda = p->k,
+                                .packed = packed,
+                                .activation = SDX_ACT_NONE,
+                                .c = z + b * p->m * p->n,
+                                .ldc = p->n};
         sdx_gemm_f32_run(&job);
     }
     reorder(r, p, 2, a, NULL, out_stride, z, r->out[0].data);
 }
 
-/* ---- as defined ----------------------------------------------------------------------------------------------------- */
+/* ---- as defined -------------------------------------------------------------------------------------- */
 
 typedef struct sum_call {
     const axes *a;
@@ -263,11 +284,15 @@ static void add_product(const sum_call *c, const int64_t *offset, sdx_lane *sum)
 {
     sdx_lane v = c->x[0][offset[0]];
     for (int o = 1; o < c->operands; o++) {
-        if (c->floats) v.f *= c->x[o][offset[o]].f;
-        else v.u *= c->x[o][offset[o]].u;
+        if (c->floats)
+            v.f *= c->x[o][offset[o]].f;
+        else
+            v.u *= c->x[o][offset[o]].u;
     }
-    if (c->floats) sum->f += v.f;
-    else sum->u += v.u;
+    if (c->floats)
+        sum->f += v.f;
+    else
+        sum->u += v.u;
 }
 
 /* Moves the odometer of the summed axes; false when it is round. */
@@ -310,11 +335,11 @@ static void run_sum(const sdx_run *r, const axes *a)
         sdx_lanes_load(r->in[o].dtype, r->in[o].data, 0, 1, n, wide);
         c.x[o] = wide;
     }
-    sdx_parallel_for(r->threads, sdx_tensor_count(c.y), sdx_row_grain(work > SDX_GRAIN ? SDX_GRAIN : (int64_t)work),
-                     sum_range, &c);
+    sdx_parallel_for(r->threads, sdx_tensor_count(c.y),
+                     sdx_row_grain(work > SDX_GRAIN ? SDX_GRAIN : (int64_t)work), sum_range, &c);
 }
 
-/* ---- plan and run --------------------------------------------------------------------------------------------------- */
+/* ---- plan and run ------------------------------------------------------------------------------------ */
 
 static sdx_status plan_einsum(sdx_plan_step *s)
 {
@@ -326,7 +351,8 @@ static sdx_status plan_einsum(sdx_plan_step *s)
     TRY(read_equation(s->node, s->n_in, shape, &eq, s->err));
     find_axes(&eq, shape, &a);
     bool fits = true;
-    if (as_product(&eq, &a, shape, s->in[0].dtype, &p)) fits = product_bytes(s->kernels, &p, &s->workspace);
+    if (as_product(&eq, &a, shape, s->in[0].dtype, &p))
+        fits = product_bytes(s->kernels, &p, &s->workspace);
     else
         for (int i = 0; i < s->n_in && fits; i++)
             fits = sdx_workspace_add(&s->workspace, (size_t)sdx_shape_count(&shape[i]), sizeof(sdx_lane));
@@ -342,8 +368,10 @@ static sdx_status run_einsum(sdx_run *r)
     for (int i = 0; i < r->n_in && i < MAX_OPERANDS; i++) shape[i] = sdx_run_shape(r, i);
     TRY(read_equation(r->node, r->n_in, shape, &eq, r->err));
     find_axes(&eq, shape, &a);
-    if (as_product(&eq, &a, shape, r->in[0].dtype, &p)) run_product(r, &p, &a);
-    else run_sum(r, &a);
+    if (as_product(&eq, &a, shape, r->in[0].dtype, &p))
+        run_product(r, &p, &a);
+    else
+        run_sum(r, &a);
     return SDX_OK;
 }
 

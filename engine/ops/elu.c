@@ -18,22 +18,52 @@ typedef struct unit {
     bool integers; /* takes them too */
 } unit;
 
-static double leaky(double x, double a, double b) { return (void)b, x < 0 ? a * x : x; }
-static double elu(double x, double a, double b) { return (void)b, x < 0 ? a * expm1(x) : x; }
-static double selu(double x, double a, double gamma) { return gamma * (x <= 0 ? a * expm1(x) : x); }
-static double celu(double x, double a, double b) { return (void)b, x < 0 ? a * expm1(x / a) : x; }
-static double thresholded(double x, double a, double b) { return (void)b, x > a ? x : x != x ? x : 0; }
+static double leaky(double x, double a, double b)
+{
+    return (void)b, x < 0 ? a * x : x;
+}
+static double elu(double x, double a, double b)
+{
+    return (void)b, x < 0 ? a * expm1(x) : x;
+}
+static double selu(double x, double a, double gamma)
+{
+    return gamma * (x <= 0 ? a * expm1(x) : x);
+}
+static double celu(double x, double a, double b)
+{
+    return (void)b, x < 0 ? a * expm1(x / a) : x;
+}
+static double thresholded(double x, double a, double b)
+{
+    return (void)b, x > a ? x : x != x ? x : 0;
+}
 static double hard_sigmoid(double x, double a, double b)
 {
     double y = a * x + b;
     return y < 0 ? 0 : y > 1 ? 1 : y;
 }
-static double hard_swish(double x, double a, double b) { return x * hard_sigmoid(x, a, b); }
+static double hard_swish(double x, double a, double b)
+{
+    return x * hard_sigmoid(x, a, b);
+}
 /* log(1 + e^x) without overflow. */
-static double softplus(double x, double a, double b) { return (void)a, (void)b, fmax(x, 0) + log1p(exp(-fabs(x))); }
-static double softsign(double x, double a, double b) { return (void)a, (void)b, x / (1 + fabs(x)); }
-static double mish(double x, double a, double b) { return x * tanh(softplus(x, a, b)); }
-static double shrink(double x, double lambd, double bias) { return x < -lambd ? x + bias : x > lambd ? x - bias : 0; }
+static double softplus(double x, double a, double b)
+{
+    return (void)a, (void)b, fmax(x, 0) + log1p(exp(-fabs(x)));
+}
+static double softsign(double x, double a, double b)
+{
+    return (void)a, (void)b, x / (1 + fabs(x));
+}
+static double mish(double x, double a, double b)
+{
+    return x * tanh(softplus(x, a, b));
+}
+static double shrink(double x, double lambd, double bias)
+{
+    return x < -lambd ? x + bias : x > lambd ? x - bias : 0;
+}
 
 static const unit units[] = {
     {"LeakyRelu", leaky, {"alpha"}, {0.01f}, false},
@@ -97,7 +127,7 @@ static sdx_status run_unit(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- PRelu: a slope per element, broadcast to x ---------------------------------------------------------- */
+/* ---- PRelu: a slope per element, broadcast to x ------------------------------------------------------ */
 
 static sdx_status infer_prelu(sdx_infer *infer)
 {
@@ -125,10 +155,13 @@ static void prelu_row(void *context, int64_t at, int64_t n, const int64_t *offse
     for (int64_t i = 0; i < n; i += SDX_LANES) {
         int64_t part = n - i < SDX_LANES ? n - i : SDX_LANES;
         sdx_lanes_load(c->x->dtype, c->x->data, at + i, 1, part, x);
-        sdx_lanes_load(c->x->dtype, c->slope->data, offset[1] + i * c->walk.step[1], c->walk.step[1], part, slope);
+        sdx_lanes_load(c->x->dtype, c->slope->data, offset[1] + i * c->walk.step[1], c->walk.step[1], part,
+                       slope);
         for (int64_t k = 0; k < part; k++) {
-            if (kind == SDX_LANE_F) x[k].f = x[k].f < 0 ? x[k].f * slope[k].f : x[k].f;
-            else if (kind == SDX_LANE_I && x[k].i < 0) x[k].u *= slope[k].u; /* wraps; uint64 is never below 0 */
+            if (kind == SDX_LANE_F)
+                x[k].f = x[k].f < 0 ? x[k].f * slope[k].f : x[k].f;
+            else if (kind == SDX_LANE_I && x[k].i < 0)
+                x[k].u *= slope[k].u; /* wraps; uint64 is never below 0 */
         }
         sdx_lanes_store(c->y->dtype, x, part, c->y->data, at + i);
     }
@@ -143,7 +176,7 @@ static sdx_status run_prelu(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- SwiGLU: a * sigmoid(alpha a) * b ---------------------------------------------------------------------- */
+/* ---- SwiGLU: a * sigmoid(alpha a) * b ---------------------------------------------------------------- */
 
 static sdx_status infer_swiglu(sdx_infer *infer)
 {
@@ -209,7 +242,10 @@ static sdx_status run_swiglu(sdx_run *run)
     return SDX_OK;
 }
 
-#define UNIT(name, since) {"", name, since, 0, 1, 1, 1, 1, SDX_OP_INPLACE, infer_unit, NULL, NULL, run_unit}
+#define UNIT(name, since)                                                                                      \
+    {                                                                                                          \
+        "", name, since, 0, 1, 1, 1, 1, SDX_OP_INPLACE, infer_unit, NULL, NULL, run_unit                       \
+    }
 static const sdx_op_def rows[] = {
     UNIT("LeakyRelu", 1),
     UNIT("Elu", 1),

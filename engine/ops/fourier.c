@@ -13,7 +13,10 @@ static sdx_complex times(sdx_complex a, sdx_complex b)
     return (sdx_complex){a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }
 
-static sdx_complex conjugate(sdx_complex a) { return (sdx_complex){a.re, -a.im}; }
+static sdx_complex conjugate(sdx_complex a)
+{
+    return (sdx_complex){a.re, -a.im};
+}
 
 static sdx_complex unit_root(double turns) /* e^(-2 pi i turns) */
 {
@@ -68,7 +71,8 @@ void sdx_fourier_init(sdx_fourier *f, int64_t n, void *memory)
     memset(f->response, 0, (size_t)f->padded * sizeof *f->response);
     for (int64_t k = 0; k < n; k++) {
         /* k^2 modulo 2n: the angle stays exact. */
-        f->chirp[k] = unit_root((double)(int64_t)((uint64_t)k * (uint64_t)k % (uint64_t)(2 * n)) / (double)(2 * n));
+        f->chirp[k] =
+            unit_root((double)(int64_t)((uint64_t)k * (uint64_t)k % (uint64_t)(2 * n)) / (double)(2 * n));
         f->response[k] = conjugate(f->chirp[k]);
         if (k > 0) f->response[f->padded - k] = f->response[k];
     }
@@ -81,7 +85,8 @@ static void bluestein(const sdx_fourier *f, sdx_complex *x, sdx_complex *a)
     memset(a, 0, (size_t)f->padded * sizeof *a);
     for (int64_t k = 0; k < f->n; k++) a[k] = times(x[k], f->chirp[k]);
     radix2(f->root, f->padded, a);
-    for (int64_t k = 0; k < f->padded; k++) a[k] = conjugate(times(a[k], f->response[k])); /* inverse FFT by conjugates */
+    for (int64_t k = 0; k < f->padded; k++)
+        a[k] = conjugate(times(a[k], f->response[k])); /* inverse FFT by conjugates */
     radix2(f->root, f->padded, a);
     for (int64_t k = 0; k < f->n; k++) {
         x[k] = times(conjugate(a[k]), f->chirp[k]);
@@ -93,7 +98,9 @@ static void bluestein(const sdx_fourier *f, sdx_complex *x, sdx_complex *a)
 void sdx_fourier_run(const sdx_fourier *f, bool inverse, sdx_complex *x, void *scratch)
 {
     for (int64_t k = 0; inverse && k < f->n; k++) x[k] = conjugate(x[k]);
-    if (f->chirp) bluestein(f, x, scratch);
-    else radix2(f->root, f->n, x);
+    if (f->chirp)
+        bluestein(f, x, scratch);
+    else
+        radix2(f->root, f->n, x);
     for (int64_t k = 0; inverse && k < f->n; k++) x[k] = conjugate(x[k]);
 }

@@ -1,6 +1,7 @@
-/* fourier.h: the discrete Fourier transform of any length n, in O(n log n): powers of two by the radix-2 FFT, other
- * lengths by Bluestein's chirp transform (L. I. Bluestein, "A linear filtering approach to the computation of the
- * discrete Fourier transform", 1970), which is a convolution and so three FFTs of a power of two >= 2n - 1. */
+/* fourier.h: the discrete Fourier transform of any length n, in O(n log n): powers of two by the radix-2 FFT,
+ * other lengths by Bluestein's chirp transform (L. I. Bluestein, "A linear filtering approach to the
+ * computation of the discrete Fourier transform", 1970), which is a convolution and so three FFTs of a power of
+ * two >= 2n - 1. */
 #ifndef SDX_OPS_FOURIER_H
 #define SDX_OPS_FOURIER_H
 
@@ -19,7 +20,8 @@ typedef struct sdx_fourier {
     sdx_complex *response; /* [padded]: FFT of the conjugate chirp */
 } sdx_fourier;
 
-/* Bytes for the tables, and for the scratch of one worker: enough for every length up to n. False: n is absurd. */
+/* Bytes for the tables, and for the scratch of one worker: enough for every length up to n. False: n is absurd.
+ */
 bool sdx_fourier_bytes(int64_t n, size_t *tables, size_t *scratch);
 /* Fills the tables; memory is SDX_ALIGN-aligned. n >= 1. */
 void sdx_fourier_init(sdx_fourier *f, int64_t n, void *memory);

@@ -1,5 +1,5 @@
-/* hardmax.c: 1 at the first largest element of each row, 0 elsewhere. What a row is follows Softmax: before opset
- * 13 everything behind `axis`, since then one axis. */
+/* hardmax.c: 1 at the first largest element of each row, 0 elsewhere. What a row is follows Softmax: before
+ * opset 13 everything behind `axis`, since then one axis. */
 #include "compute.h"
 #include "contents.h"
 #include "lanes.h"
@@ -35,7 +35,8 @@ static void hardmax_row(const sdx_tensor *x, const sdx_tensor *y, int64_t at, in
         best = v;
         first = i;
     }
-    for (int64_t i = 0; i < n; i++) sdx_lanes_store(y->dtype, i == first ? &one : &zero, 1, y->data, at + i * step);
+    for (int64_t i = 0; i < n; i++)
+        sdx_lanes_store(y->dtype, i == first ? &one : &zero, 1, y->data, at + i * step);
 }
 
 typedef struct hardmax_call {
@@ -63,10 +64,22 @@ static sdx_status run(sdx_run *r, bool matrix)
     return SDX_OK;
 }
 
-static sdx_status infer_matrix(sdx_infer *x) { return infer(x, true); }
-static sdx_status infer_axis(sdx_infer *x) { return infer(x, false); }
-static sdx_status run_matrix(sdx_run *r) { return run(r, true); }
-static sdx_status run_axis(sdx_run *r) { return run(r, false); }
+static sdx_status infer_matrix(sdx_infer *x)
+{
+    return infer(x, true);
+}
+static sdx_status infer_axis(sdx_infer *x)
+{
+    return infer(x, false);
+}
+static sdx_status run_matrix(sdx_run *r)
+{
+    return run(r, true);
+}
+static sdx_status run_axis(sdx_run *r)
+{
+    return run(r, false);
+}
 
 static const sdx_op_def rows[] = {
     {"", "Hardmax", 1, 12, 1, 1, 1, 1, SDX_OP_INPLACE, infer_matrix, NULL, NULL, run_matrix},

@@ -1,6 +1,6 @@
-/* loss.c: NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss, the first applied to log softmax. Input [N, C, D...],
- * labels [N, D...], weights [C]; the class of a sample is its label, and a sample whose label is ignore_index counts
- * nothing. Everything is summed in double, in order. */
+/* loss.c: NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss, the first applied to log softmax. Input [N, C,
+ * D...], labels [N, D...], weights [C]; the class of a sample is its label, and a sample whose label is
+ * ignore_index counts nothing. Everything is summed in double, in order. */
 #include <math.h>
 #include <string.h>
 
@@ -44,7 +44,10 @@ typedef struct loss_call {
     int64_t ignored;
 } loss_call;
 
-static double at(const sdx_tensor *t, int64_t i) { return sdx_tensor_get_f64(t, i); }
+static double at(const sdx_tensor *t, int64_t i)
+{
+    return sdx_tensor_get_f64(t, i);
+}
 
 /* What turns scores into log probabilities by being taken away: max + log sum exp(x - max). */
 static double log_norm(const loss_call *c, int64_t first)
@@ -60,7 +63,8 @@ static double log_norm(const loss_call *c, int64_t first)
 static sdx_status sample(const loss_call *c, int64_t i, double *loss, double *weight)
 {
     const sdx_run *r = c->run;
-    int64_t label = sdx_tensor_get_i64(&r->in[1], i), first = i / c->inner * c->classes * c->inner + i % c->inner;
+    int64_t label = sdx_tensor_get_i64(&r->in[1], i),
+            first = i / c->inner * c->classes * c->inner + i % c->inner;
     double norm = c->softmax ? log_norm(c, first) : 0;
     for (int64_t k = 0; sdx_run_has_out(r, 1) && k < c->classes; k++) {
         double log_prob = at(&r->in[0], first + k * c->inner) - norm;
@@ -69,8 +73,8 @@ static sdx_status sample(const loss_call *c, int64_t i, double *loss, double *we
     *loss = *weight = 0;
     if (c->ignores && label == c->ignored) return SDX_OK;
     if (label < 0 || label >= c->classes)
-        return sdx_fail(r->err, SDX_ERR_USAGE, "label %lld (element %lld) is outside [0, %lld)", (long long)label,
-                        (long long)i, (long long)c->classes);
+        return sdx_fail(r->err, SDX_ERR_USAGE, "label %lld (element %lld) is outside [0, %lld)",
+                        (long long)label, (long long)i, (long long)c->classes);
     *weight = sdx_run_has_in(r, 2) ? at(&r->in[2], label) : 1;
     *loss = -(at(&r->in[0], first + label * c->inner) - norm) * *weight;
     return SDX_OK;
@@ -82,7 +86,11 @@ static sdx_status run_loss(sdx_run *r)
     TRY(read_reduction(r->node, &reduction, r->err));
     sdx_shape in = sdx_run_shape(r, 0);
     const sdx_attr *ignore = sdx_node_attr(r->node, "ignore_index");
-    loss_call c = {r, in.dim[1], sdx_shape_span(&in, 2, in.rank), r->node->op_type[0] == 'S', ignore != NULL,
+    loss_call c = {r,
+                   in.dim[1],
+                   sdx_shape_span(&in, 2, in.rank),
+                   r->node->op_type[0] == 'S',
+                   ignore != NULL,
                    ignore ? ignore->i : 0};
     int64_t count = sdx_tensor_count(&r->in[1]);
     double sum = 0, weights = 0, loss, weight;

@@ -10,9 +10,10 @@
 
 #define NUMBERS (SDX_SET(SDX_F32) | SDX_SET(SDX_F64) | SDX_SET(SDX_I64) | SDX_SET(SDX_I32))
 
-/* ---- LabelEncoder: one list of keys, one of values ------------------------------------------------------------------ */
+/* ---- LabelEncoder: one list of keys, one of values --------------------------------------------------- */
 
-/* A list in one of its spellings, as a tensor of rank 1: <what>_strings, _int64s, _floats or, since 4, _tensor. */
+/* A list in one of its spellings, as a tensor of rank 1: <what>_strings, _int64s, _floats or, since 4, _tensor.
+ */
 static sdx_status find_list(const sdx_node *node, const char *what, sdx_tensor *out, sdx_error *err)
 {
     static const char *const kind[] = {"strings", "int64s", "floats", "tensor"};
@@ -22,11 +23,16 @@ static sdx_status find_list(const sdx_node *node, const char *what, sdx_tensor *
         snprintf(name, sizeof name, "%s_%s", what, kind[i]);
         const sdx_attr *a = sdx_node_attr(node, name);
         if (!a) continue;
-        if (a->strings) *out = (sdx_tensor){SDX_STRING, 1, {(int64_t)a->count}, (void *)a->strings};
-        else if (a->ints) *out = (sdx_tensor){SDX_I64, 1, {(int64_t)a->count}, (void *)a->ints};
-        else if (a->floats) *out = (sdx_tensor){SDX_F32, 1, {(int64_t)a->count}, (void *)a->floats};
-        else if (a->tensor) *out = *a->tensor;
-        else continue;
+        if (a->strings)
+            *out = (sdx_tensor){SDX_STRING, 1, {(int64_t)a->count}, (void *)a->strings};
+        else if (a->ints)
+            *out = (sdx_tensor){SDX_I64, 1, {(int64_t)a->count}, (void *)a->ints};
+        else if (a->floats)
+            *out = (sdx_tensor){SDX_F32, 1, {(int64_t)a->count}, (void *)a->floats};
+        else if (a->tensor)
+            *out = *a->tensor;
+        else
+            continue;
         found++;
     }
     if (found == 1) return SDX_OK;
@@ -54,8 +60,10 @@ static sdx_status find_default(sdx_prepare *p, encoder *e)
     ARENA_NEW(p->arena, string, 1, p->err);
     ARENA_NEW(p->arena, one, 1, p->err);
     *string = sdx_node_string(p->node, "default_string", "_Unused");
-    if (sdx_dtype_is_float(e->values.dtype)) lane.f = (double)sdx_node_float(p->node, "default_float", -0.0f);
-    else lane.i = sdx_node_int(p->node, "default_int64", -1);
+    if (sdx_dtype_is_float(e->values.dtype))
+        lane.f = (double)sdx_node_float(p->node, "default_float", -0.0f);
+    else
+        lane.i = sdx_node_int(p->node, "default_int64", -1);
     sdx_lanes_store(e->values.dtype, &lane, 1, one, 0);
     e->other.data = e->values.dtype == SDX_STRING ? (void *)string : one;
     return SDX_OK;
@@ -136,7 +144,7 @@ static sdx_status run_encoder(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- LabelEncoder-1: class names to their numbers, or back ----------------------------------------------------------- */
+/* ---- LabelEncoder-1: class names to their numbers, or back ------------------------------------------- */
 
 static sdx_status infer_classes(sdx_infer *x)
 {
@@ -163,13 +171,15 @@ static sdx_status run_classes(sdx_run *r)
         sdx_item item = sdx_item_at(&r->in[0], i);
         int64_t number = to_name ? (int64_t)item.bits : sdx_dictionary_find(&e->known, &item, 1, 1);
         bool known = number >= 0 && number < e->keys.dim[0];
-        if (to_name) ((const char **)r->out[0].data)[i] = known ? ((char **)e->keys.data)[number] : other_name;
-        else ((int64_t *)r->out[0].data)[i] = known ? number : sdx_node_int(r->node, "default_int64", -1);
+        if (to_name)
+            ((const char **)r->out[0].data)[i] = known ? ((char **)e->keys.data)[number] : other_name;
+        else
+            ((int64_t *)r->out[0].data)[i] = known ? number : sdx_node_int(r->node, "default_int64", -1);
     }
     return SDX_OK;
 }
 
-/* ---- ArrayFeatureExtractor: columns of the last axis; the rows before it become one dim ------------------------------ */
+/* ---- ArrayFeatureExtractor: columns of the last axis; the rows before it become one dim -------------- */
 
 static sdx_status infer_extractor(sdx_infer *x)
 {
@@ -177,10 +187,13 @@ static sdx_status infer_extractor(sdx_infer *x)
     TRY(sdx_want_dtype(x, 1, "the indices", SDX_SET(SDX_I64)));
     TRY(sdx_want_rank(x, 0, "the input", 1, SDX_MAX_RANK));
     sdx_shape out = x->in[0].shape;
-    sdx_dim n = sdx_infer_size(x, &x->in[1].shape).symbol == SDX_ELEMENT_NUMBER ? sdx_shape_count(&x->in[1].shape)
-                                                                                  : SDX_DIM_UNKNOWN;
-    if (out.rank == 1) out = (sdx_shape){.rank = 2, .dim = {1, n}};
-    else if (out.rank > 1) out.dim[out.rank - 1] = n;
+    sdx_dim n = sdx_infer_size(x, &x->in[1].shape).symbol == SDX_ELEMENT_NUMBER
+                    ? sdx_shape_count(&x->in[1].shape)
+                    : SDX_DIM_UNKNOWN;
+    if (out.rank == 1)
+        out = (sdx_shape){.rank = 2, .dim = {1, n}};
+    else if (out.rank > 1)
+        out.dim[out.rank - 1] = n;
     sdx_infer_set(x, 0, x->in[0].dtype, &out);
     return SDX_OK;
 }
@@ -189,20 +202,23 @@ static sdx_status run_extractor(sdx_run *r)
 {
     const sdx_tensor *x = &r->in[0];
     sdx_shape in = sdx_run_shape(r, 0);
-    int64_t columns = in.dim[in.rank - 1], rows = sdx_shape_span(&in, 0, in.rank - 1), n = sdx_tensor_count(&r->in[1]);
+    int64_t columns = in.dim[in.rank - 1], rows = sdx_shape_span(&in, 0, in.rank - 1),
+            n = sdx_tensor_count(&r->in[1]);
     size_t size = sdx_element_size(x->dtype);
     char *y = r->out[0].data;
     for (int64_t i = 0; i < n; i++) {
         int64_t column = sdx_tensor_index(&r->in[1], i);
         if (column < 0 || column >= columns)
-            return sdx_fail(r->err, SDX_ERR_USAGE, "index %lld is outside [0, %lld)", (long long)column, (long long)columns);
+            return sdx_fail(r->err, SDX_ERR_USAGE, "index %lld is outside [0, %lld)", (long long)column,
+                            (long long)columns);
         for (int64_t row = 0; row < rows; row++)
-            memcpy(y + (size_t)(row * n + i) * size, (const char *)x->data + (size_t)(row * columns + column) * size, size);
+            memcpy(y + (size_t)(row * n + i) * size,
+                   (const char *)x->data + (size_t)(row * columns + column) * size, size);
     }
     return SDX_OK;
 }
 
-/* ---- Binarizer --------------------------------------------------------------------------------------------------------- */
+/* ---- Binarizer --------------------------------------------------------------------------------------- */
 
 static sdx_status infer_binarizer(sdx_infer *x)
 {

@@ -1,5 +1,5 @@
-/* move.c: slices moved to where other inputs say: Compress, ReverseSequence, TensorScatter. Lengths and places are
- * checked before anything is moved; elements are bytes here, whatever their type. */
+/* move.c: slices moved to where other inputs say: Compress, ReverseSequence, TensorScatter. Lengths and places
+ * are checked before anything is moved; elements are bytes here, whatever their type. */
 #include <string.h>
 
 #include "compute.h"
@@ -11,7 +11,7 @@ static size_t block_bytes(const sdx_tensor *t, const sdx_shape *s, int axis)
     return (size_t)sdx_shape_span(s, axis + 1, s->rank) * sdx_element_size(t->dtype);
 }
 
-/* ---- Compress: keeps the slices whose condition is true ---------------------------------------------------------- */
+/* ---- Compress: keeps the slices whose condition is true ---------------------------------------------- */
 
 static sdx_status infer_compress(sdx_infer *x)
 {
@@ -37,8 +37,10 @@ static sdx_status run_compress(sdx_run *r)
     const uint8_t *keep = r->in[1].data;
     sdx_shape in = sdx_run_shape(r, 0);
     int axis = 0;
-    if (attr) TRY(sdx_axis_normalize(attr->i, in.rank, &axis, r->err));
-    else in = (sdx_shape){.rank = 1, .dim = {sdx_tensor_count(x)}};
+    if (attr)
+        TRY(sdx_axis_normalize(attr->i, in.rank, &axis, r->err));
+    else
+        in = (sdx_shape){.rank = 1, .dim = {sdx_tensor_count(x)}};
     int64_t conditions = r->in[1].dim[0], kept = 0, dim = in.dim[axis], outer = sdx_shape_span(&in, 0, axis);
     for (int64_t i = 0; i < conditions; i++) {
         kept += keep[i] != 0;
@@ -59,7 +61,7 @@ static sdx_status run_compress(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- ReverseSequence: the first lengths[b] steps of sequence b, backwards ------------------------------------------ */
+/* ---- ReverseSequence: the first lengths[b] steps of sequence b, backwards ---------------------------- */
 
 static sdx_status find_time_axis(const sdx_node *node, int *time, sdx_error *err)
 {
@@ -94,8 +96,8 @@ static sdx_status run_reverse(sdx_run *r)
     for (int64_t b = 0; b < batch; b++) {
         int64_t n = sdx_tensor_index(&r->in[1], b);
         if (n < 0 || n > steps)
-            return sdx_fail(r->err, SDX_ERR_USAGE, "length %lld of sequence %lld is outside [0, %lld]", (long long)n,
-                            (long long)b, (long long)steps);
+            return sdx_fail(r->err, SDX_ERR_USAGE, "length %lld of sequence %lld is outside [0, %lld]",
+                            (long long)n, (long long)b, (long long)steps);
         for (int64_t t = 0; block && t < steps; t++) {
             int64_t from = t < n ? n - 1 - t : t;
             memcpy((char *)r->out[0].data + (size_t)(b * sequence + t * step) * block,
@@ -105,7 +107,7 @@ static sdx_status run_reverse(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- TensorScatter: writes an update into a cache at each sequence's own place ------------------------------------- */
+/* ---- TensorScatter: writes an update into a cache at each sequence's own place ----------------------- */
 
 enum { CACHE, UPDATE, PLACES };
 
@@ -138,11 +140,13 @@ static sdx_status infer_tensor_scatter(sdx_infer *x)
     return sdx_infer_same(x);
 }
 
-static sdx_status check_place(const sdx_run *r, int64_t b, int64_t place, int64_t steps, int64_t room, bool circular)
+static sdx_status check_place(const sdx_run *r, int64_t b, int64_t place, int64_t steps, int64_t room,
+                              bool circular)
 {
     if (place >= 0 && steps <= room && (circular || place <= room - steps)) return SDX_OK;
-    return sdx_fail(r->err, SDX_ERR_USAGE, "sequence %lld: %lld steps written at %lld do not fit a cache of %lld",
-                    (long long)b, (long long)steps, (long long)place, (long long)room);
+    return sdx_fail(r->err, SDX_ERR_USAGE,
+                    "sequence %lld: %lld steps written at %lld do not fit a cache of %lld", (long long)b,
+                    (long long)steps, (long long)place, (long long)room);
 }
 
 static sdx_status run_tensor_scatter(sdx_run *r)
@@ -171,7 +175,8 @@ static sdx_status run_tensor_scatter(sdx_run *r)
 static const sdx_op_def rows[] = {
     {"", "Compress", 9, 0, 2, 2, 1, 1, SDX_OP_DYNAMIC, infer_compress, NULL, NULL, run_compress},
     {"", "ReverseSequence", 10, 0, 2, 2, 1, 1, 0, infer_reverse, NULL, NULL, run_reverse},
-    {"", "TensorScatter", 24, 0, 2, 3, 1, 1, SDX_OP_INPLACE, infer_tensor_scatter, NULL, NULL, run_tensor_scatter},
+    {"", "TensorScatter", 24, 0, 2, 3, 1, 1, SDX_OP_INPLACE, infer_tensor_scatter, NULL, NULL,
+     run_tensor_scatter},
 };
 
 SDX_OP_TABLE(move);

@@ -1,5 +1,6 @@
-/* ngram.c: TfIdfVectorizer. Every n-gram of the attributes' pool has a coordinate; the n-grams of a row of the input,
- * also with items skipped between their parts, are looked up in a dictionary of the pool and counted there. */
+/* ngram.c: TfIdfVectorizer. Every n-gram of the attributes' pool has a coordinate; the n-grams of a row of the
+ * input, also with items skipped between their parts, are looked up in a dictionary of the pool and counted
+ * there. */
 #include <string.h>
 
 #include "compute.h"
@@ -14,13 +15,14 @@ typedef struct vectorizer {
     const float *weight; /* [width] */
 } vectorizer;
 
-static const char *const required[] = {"ngram_counts", "ngram_indexes", "max_gram_length", "min_gram_length",
-                                       "max_skip_count", "mode"};
+static const char *const required[] = {"ngram_counts",    "ngram_indexes",  "max_gram_length",
+                                       "min_gram_length", "max_skip_count", "mode"};
 
 static sdx_status check_attributes(const sdx_node *node, sdx_error *err)
 {
     for (size_t i = 0; i < sizeof required / sizeof *required; i++)
-        if (!sdx_node_attr(node, required[i])) return sdx_fail(err, SDX_ERR_FILE, "attribute %s is missing", required[i]);
+        if (!sdx_node_attr(node, required[i]))
+            return sdx_fail(err, SDX_ERR_FILE, "attribute %s is missing", required[i]);
     return SDX_OK;
 }
 
@@ -54,12 +56,14 @@ static sdx_status infer_tfidf(sdx_infer *x)
 
 static sdx_status load_pool(sdx_prepare *p, sdx_item **out, size_t *count)
 {
-    const sdx_attr *strings = sdx_node_attr(p->node, "pool_strings"), *ints = sdx_node_attr(p->node, "pool_int64s");
+    const sdx_attr *strings = sdx_node_attr(p->node, "pool_strings"),
+                   *ints = sdx_node_attr(p->node, "pool_int64s");
     bool text = strings && strings->strings;
     *count = text ? strings->count : ints && ints->ints ? ints->count : 0;
     ARENA_NEW(p->arena, *out, *count, p->err);
     for (size_t i = 0; i < *count; i++)
-        (*out)[i] = text ? (sdx_item){.string = strings->strings[i]} : (sdx_item){.bits = (uint64_t)ints->ints[i]};
+        (*out)[i] =
+            text ? (sdx_item){.string = strings->strings[i]} : (sdx_item){.bits = (uint64_t)ints->ints[i]};
     return SDX_OK;
 }
 
@@ -77,7 +81,8 @@ static sdx_status fill_dictionary(sdx_prepare *p, vectorizer *v)
         if (from < 0 || to < from || to > (int64_t)n_pool || (size_t)(to - from) % n)
             return sdx_fail(p->err, SDX_ERR_FILE, "ngram_counts[%zu] does not fit the pool", n - 1);
         for (; from < to; from += (int64_t)n) {
-            if (known == n_index) return sdx_fail(p->err, SDX_ERR_FILE, "the pool has more n-grams than ngram_indexes");
+            if (known == n_index)
+                return sdx_fail(p->err, SDX_ERR_FILE, "the pool has more n-grams than ngram_indexes");
             sdx_dictionary_put(&v->pool, pool + from, (int64_t)n, index[known++]);
         }
     }
@@ -93,7 +98,8 @@ static sdx_status load_weights(sdx_prepare *p, vectorizer *v)
     ARENA_NEW(p->arena, weight, (size_t)v->width, p->err);
     for (int64_t i = 0; i < v->width; i++) weight[i] = 1;
     if (weights && weights->floats) {
-        if (weights->count != n) return sdx_fail(p->err, SDX_ERR_FILE, "weights and ngram_indexes differ in length");
+        if (weights->count != n)
+            return sdx_fail(p->err, SDX_ERR_FILE, "weights and ngram_indexes differ in length");
         for (size_t i = 0; i < n; i++) weight[index[i]] = weights->floats[i];
     }
     v->weight = weight;
@@ -129,7 +135,8 @@ static sdx_status plan_tfidf(sdx_plan_step *p)
 static void count_row(const vectorizer *v, const sdx_item *item, int64_t n, float *count)
 {
     for (int64_t length = v->min_length; length <= v->max_length && length <= n; length++)
-        for (int64_t step = 1; step - 1 <= v->max_skip && (length == 1 ? step == 1 : step <= (n - 1) / (length - 1)); step++)
+        for (int64_t step = 1;
+             step - 1 <= v->max_skip && (length == 1 ? step == 1 : step <= (n - 1) / (length - 1)); step++)
             for (int64_t i = 0; i + (length - 1) * step < n; i++) {
                 int64_t coordinate = sdx_dictionary_find(&v->pool, item + i, length, step);
                 if (coordinate >= 0) count[coordinate]++;

@@ -1,6 +1,6 @@
-/* random.c: operators that draw random numbers, and Dropout, which does in training. One generator, splitmix64 (G. L.
- * Steele et al., "Fast splittable pseudorandom number generators", 2014), fills a tensor in order. It starts from the
- * attribute seed, so that every run draws the same numbers, or without one from the clock.
+/* random.c: operators that draw random numbers, and Dropout, which does in training. One generator, splitmix64
+ * (G. L. Steele et al., "Fast splittable pseudorandom number generators", 2014), fills a tensor in order. It
+ * starts from the attribute seed, so that every run draws the same numbers, or without one from the clock.
  */
 #include <math.h>
 #include <string.h>
@@ -23,7 +23,10 @@ static uint64_t next_word(generator *g)
     return z ^ z >> 31;
 }
 
-static double next_unit(generator *g) { return (double)(next_word(g) >> 11) * 0x1p-53; } /* [0, 1) */
+static double next_unit(generator *g)
+{
+    return (double)(next_word(g) >> 11) * 0x1p-53;
+} /* [0, 1) */
 
 /* Two operators of one moment differ in the address of what they fill. */
 static generator start(const sdx_run *r)
@@ -45,7 +48,10 @@ static generator start(const sdx_run *r)
 
 typedef double (*draw_fn)(generator *g, double a, double b);
 
-static double draw_uniform(generator *g, double low, double high) { return low + (high - low) * next_unit(g); }
+static double draw_uniform(generator *g, double low, double high)
+{
+    return low + (high - low) * next_unit(g);
+}
 
 static double draw_normal(generator *g, double mean, double scale) /* Box and Muller */
 {
@@ -60,7 +66,7 @@ static void store(const sdx_tensor *t, int64_t i, double x)
     sdx_lanes_store(t->dtype, &lane, 1, t->data, i);
 }
 
-/* ---- RandomUniform, RandomNormal and their Like forms -------------------------------------------------------------- */
+/* ---- RandomUniform, RandomNormal and their Like forms ------------------------------------------------ */
 
 static sdx_status find_type(const sdx_infer *x, sdx_dtype missing, unsigned set, sdx_dtype *out)
 {
@@ -80,7 +86,8 @@ static sdx_status infer_random(sdx_infer *x)
     if (x->n_in > 0) shape = x->in[0].shape;
     TRY(find_type(x, x->n_in > 0 ? x->in[0].dtype : SDX_F32, SDX_SET_FLOAT, &dtype));
     if (x->n_in == 0 && rank > SDX_MAX_RANK)
-        return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "a shape of rank %zu; at most %d is supported", rank, SDX_MAX_RANK);
+        return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "a shape of rank %zu; at most %d is supported", rank,
+                        SDX_MAX_RANK);
     for (int i = 0; x->n_in == 0 && i < shape.rank; i++)
         TRY(sdx_infer_dim(x, sdx_element_number(dim[i]), &shape.dim[i]));
     sdx_infer_set(x, 0, dtype, &shape);
@@ -96,22 +103,24 @@ static sdx_status fill(sdx_run *r, draw_fn draw, double a, double b)
 
 static sdx_status run_uniform(sdx_run *r)
 {
-    return fill(r, draw_uniform, (double)sdx_node_float(r->node, "low", 0), (double)sdx_node_float(r->node, "high", 1));
+    return fill(r, draw_uniform, (double)sdx_node_float(r->node, "low", 0),
+                (double)sdx_node_float(r->node, "high", 1));
 }
 
 static sdx_status run_normal(sdx_run *r)
 {
-    return fill(r, draw_normal, (double)sdx_node_float(r->node, "mean", 0), (double)sdx_node_float(r->node, "scale", 1));
+    return fill(r, draw_normal, (double)sdx_node_float(r->node, "mean", 0),
+                (double)sdx_node_float(r->node, "scale", 1));
 }
 
-/* ---- Bernoulli ------------------------------------------------------------------------------------------------------ */
+/* ---- Bernoulli --------------------------------------------------------------------------------------- */
 
 static sdx_status infer_bernoulli(sdx_infer *x)
 {
     sdx_dtype dtype;
     TRY(sdx_want_dtype(x, 0, "the input", SDX_SET_FLOAT));
-    unsigned integers = SDX_SET_BYTE | SDX_SET(SDX_U16) | SDX_SET(SDX_I16) | SDX_SET(SDX_U32) | SDX_SET(SDX_I32) |
-                        SDX_SET(SDX_U64) | SDX_SET(SDX_I64) | SDX_SET(SDX_BOOL);
+    unsigned integers = SDX_SET_BYTE | SDX_SET(SDX_U16) | SDX_SET(SDX_I16) | SDX_SET(SDX_U32) |
+                        SDX_SET(SDX_I32) | SDX_SET(SDX_U64) | SDX_SET(SDX_I64) | SDX_SET(SDX_BOOL);
     TRY(find_type(x, x->in[0].dtype, SDX_SET_FLOAT | integers, &dtype));
     sdx_infer_set(x, 0, dtype, &x->in[0].shape);
     return SDX_OK;
@@ -125,7 +134,7 @@ static sdx_status run_bernoulli(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Multinomial: log probabilities [B, C], not normalized -> classes [B, S] ----------------------------------------- */
+/* ---- Multinomial: log probabilities [B, C], not normalized -> classes [B, S] ------------------------- */
 
 static sdx_status infer_multinomial(sdx_infer *x)
 {
@@ -134,7 +143,8 @@ static sdx_status infer_multinomial(sdx_infer *x)
     TRY(sdx_want_dtype(x, 0, "the input", SDX_SET_FLOAT));
     TRY(sdx_want_rank(x, 0, "the input", 2, 2));
     TRY(find_type(x, SDX_I32, SDX_SET(SDX_I32) | SDX_SET(SDX_I64), &dtype));
-    if (sdx_type_dim(&x->in[0], 1) == 0) return sdx_fail(x->err, SDX_ERR_USAGE, "there are no classes to draw from");
+    if (sdx_type_dim(&x->in[0], 1) == 0)
+        return sdx_fail(x->err, SDX_ERR_USAGE, "there are no classes to draw from");
     sdx_shape out = {.rank = 2, .dim = {sdx_type_dim(&x->in[0], 0), SDX_DIM_UNKNOWN}};
     TRY(sdx_infer_dim(x, sdx_element_number(samples), &out.dim[1]));
     sdx_infer_set(x, 0, dtype, &out);
@@ -167,7 +177,7 @@ static sdx_status run_multinomial(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- Dropout: the identity outside training -------------------------------------------------------------------------- */
+/* ---- Dropout: the identity outside training ---------------------------------------------------------- */
 
 static sdx_status infer_dropout(sdx_infer *x)
 {
@@ -198,8 +208,10 @@ static sdx_status run_dropout(sdx_run *r)
     for (int64_t i = 0, n = sdx_tensor_count(&r->in[0]); i < n; i++) {
         bool kept = ratio == 0 || next_unit(&g) >= ratio;
         if (ratio != 0) store(&r->out[0], i, kept ? sdx_tensor_get_f64(&r->in[0], i) / (1 - ratio) : 0);
-        if (sdx_run_has_out(r, 1)) store(&r->out[1], i, kept);
-        else if (ratio == 0) break;
+        if (sdx_run_has_out(r, 1))
+            store(&r->out[1], i, kept);
+        else if (ratio == 0)
+            break;
     }
     return ratio == 0 ? sdx_run_copy(r) : SDX_OK;
 }

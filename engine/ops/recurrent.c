@@ -1,6 +1,6 @@
-/* recurrent.c: RNN, GRU and LSTM. The products of all inputs with W are one GEMM before the loop; a time step is
- * then the product of the state with R, added to the step's share of that GEMM, and the cell's elementwise part.
- * Everything is computed in float32; other float types are converted at the edges.
+/* recurrent.c: RNN, GRU and LSTM. The products of all inputs with W are one GEMM before the loop; a time step
+ * is then the product of the state with R, added to the step's share of that GEMM, and the cell's elementwise
+ * part. Everything is computed in float32; other float types are converted at the edges.
  *
  * T steps, B sequences, I inputs, H hidden, D directions, G gates: X [T,B,I] or, with layout 1, [B,T,I];
  * W [D,G*H,I]  R [D,G*H,H]  bias [D,2*G*H]  lens [B]  initial h and c [D,B,H]  peepholes [D,3*H].
@@ -15,7 +15,7 @@
 enum { X, W, R, BIAS, LENS, INITIAL_H, INITIAL_C, PEEPHOLES };
 enum { MAX_ACTIVATIONS = 3 };
 
-/* ---- activations --------------------------------------------------------------------------------------------- */
+/* ---- activations ------------------------------------------------------------------------------------- */
 
 typedef struct function {
     const char *name;
@@ -24,14 +24,38 @@ typedef struct function {
     float alpha, beta; /* defaults; NAN: it has none */
 } function;
 
-static float affine(float x, float a, float b) { return a * x + b; }
-static float leaky(float x, float a, float b) { return (void)b, x < 0 ? a * x : x; }
-static float thresholded(float x, float a, float b) { return (void)b, x >= a ? x : 0; }
-static float scaled_tanh(float x, float a, float b) { return a * tanhf(b * x); }
-static float hard_sigmoid(float x, float a, float b) { return fminf(fmaxf(a * x + b, 0), 1); }
-static float elu(float x, float a, float b) { return (void)b, x < 0 ? a * expm1f(x) : x; }
-static float softsign(float x, float a, float b) { return (void)a, (void)b, x / (1 + fabsf(x)); }
-static float softplus(float x, float a, float b) { return (void)a, (void)b, fmaxf(x, 0) + log1pf(expf(-fabsf(x))); }
+static float affine(float x, float a, float b)
+{
+    return a * x + b;
+}
+static float leaky(float x, float a, float b)
+{
+    return (void)b, x < 0 ? a * x : x;
+}
+static float thresholded(float x, float a, float b)
+{
+    return (void)b, x >= a ? x : 0;
+}
+static float scaled_tanh(float x, float a, float b)
+{
+    return a * tanhf(b * x);
+}
+static float hard_sigmoid(float x, float a, float b)
+{
+    return fminf(fmaxf(a * x + b, 0), 1);
+}
+static float elu(float x, float a, float b)
+{
+    return (void)b, x < 0 ? a * expm1f(x) : x;
+}
+static float softsign(float x, float a, float b)
+{
+    return (void)a, (void)b, x / (1 + fabsf(x));
+}
+static float softplus(float x, float a, float b)
+{
+    return (void)a, (void)b, fmaxf(x, 0) + log1pf(expf(-fabsf(x)));
+}
 
 static const function functions[] = {
     {"Sigmoid", SDX_UNARY_SIGMOID, NULL, NAN, NAN},
@@ -52,7 +76,7 @@ typedef struct activation {
     float alpha, beta;
 } activation;
 
-/* ---- cells ------------------------------------------------------------------------------------------------------ */
+/* ---- cells ------------------------------------------------------------------------------------------- */
 
 typedef struct step step;
 typedef struct cell {
@@ -71,7 +95,8 @@ typedef struct recurrent {
     activation activation[2][MAX_ACTIVATIONS];
 } recurrent;
 
-/* What a cell sees of one time step of one direction. gates: [B, G*H], the input's share when the cell begins. */
+/* What a cell sees of one time step of one direction. gates: [B, G*H], the input's share when the cell begins.
+ */
 struct step {
     const sdx_run *run;
     const recurrent *state;
@@ -87,7 +112,8 @@ struct step {
 static void activate(const step *s, int which, float *x)
 {
     const activation *a = &s->activation[which];
-    if (a->function->kernel >= 0) s->run->kernels->element.unary_f32[a->function->kernel](s->hidden, x, x);
+    if (a->function->kernel >= 0)
+        s->run->kernels->element.unary_f32[a->function->kernel](s->hidden, x, x);
     else
         for (int64_t i = 0; i < s->hidden; i++) x[i] = a->function->f(x[i], a->alpha, a->beta);
 }
@@ -108,9 +134,20 @@ static void open_gate(const step *s, int which, float *x)
 static void multiply(const step *s, const float *a, const float *packed, int64_t n, const float *bias, float *c,
                      int64_t ldc)
 {
-    sdx_gemm_f32_job job = {.gemm = &s->run->kernels->gemm_f32, .threads = s->run->threads, .m = s->batch, .n = n,
-                            .k = s->hidden, .a = a, .lda = s->hidden, .packed = packed, .bias = bias,
-                            .activation = SDX_ACT_NONE, .residual = bias ? NULL : c, .ldr = ldc, .c = c, .ldc = ldc};
+    sdx_gemm_f32_job job = {.gemm = &s->run->kernels->gemm_f32,
+                            .threads = s->run->threads,
+                            .m = s->batch,
+                            .n = n,
+                            .k = s->hidden,
+                            .a = a,
+                            .lda = s->hidden,
+                            .packed = packed,
+                            .bias = bias,
+                            .activation = SDX_ACT_NONE,
+                            .residual = bias ? NULL : c,
+                            .ldr = ldc,
+                            .c = c,
+                            .ldc = ldc};
     sdx_gemm_f32_run(&job);
 }
 
@@ -132,8 +169,10 @@ static void run_gru(const step *s)
         open_gate(s, 0, g + n);
         for (int64_t i = 0; i < n; i++) s->extra[b * n + i] = g[n + i] * s->h[b * n + i];
     }
-    if (s->state->linear_before_reset) multiply(s, s->h, s->r_last, n, s->r_bias, s->extra, n);
-    else multiply(s, s->extra, s->r_last, n, NULL, s->gates + 2 * n, row);
+    if (s->state->linear_before_reset)
+        multiply(s, s->h, s->r_last, n, s->r_bias, s->extra, n);
+    else
+        multiply(s, s->extra, s->r_last, n, NULL, s->gates + 2 * n, row);
     for (int64_t b = 0; b < s->batch; b++) {
         float *z = s->gates + b * row, *r = z + n, *g = r + n, *h = s->h + b * n;
         for (int64_t i = 0; s->state->linear_before_reset && i < n; i++) g[i] += r[i] * s->extra[b * n + i];
@@ -184,7 +223,7 @@ static const cell *find_cell(const sdx_node *node)
     return c;
 }
 
-/* ---- infer ------------------------------------------------------------------------------------------------------ */
+/* ---- infer ------------------------------------------------------------------------------------------- */
 
 static sdx_status read_direction(const sdx_node *node, recurrent *out, sdx_error *err)
 {
@@ -192,7 +231,8 @@ static sdx_status read_direction(const sdx_node *node, recurrent *out, sdx_error
     out->reverse = !strcmp(d, "reverse");
     out->directions = !strcmp(d, "bidirectional") ? 2 : 1;
     if (out->reverse || out->directions == 2 || !strcmp(d, "forward")) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_FILE, "direction is \"%.40s\", but must be forward, reverse or bidirectional", d);
+    return sdx_fail(err, SDX_ERR_FILE, "direction is \"%.40s\", but must be forward, reverse or bidirectional",
+                    d);
 }
 
 static sdx_status want_shape(const sdx_infer *x, int i, const char *name, int rank, const sdx_dim *dim)
@@ -207,14 +247,16 @@ static sdx_status want_types(const sdx_infer *x)
     static const char *const name[] = {"X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"};
     TRY(sdx_want_dtype(x, X, "X", SDX_SET_FLOAT));
     for (int i = W; i < x->n_in; i++) {
-        if (i == LENS) TRY(sdx_want_dtype(x, i, name[i], SDX_SET(SDX_I32)));
-        else TRY(sdx_want_same_dtype(x, i, name[i], X, "X"));
+        if (i == LENS)
+            TRY(sdx_want_dtype(x, i, name[i], SDX_SET(SDX_I32)));
+        else
+            TRY(sdx_want_same_dtype(x, i, name[i], X, "X"));
     }
     return SDX_OK;
 }
 
-static sdx_status want_shapes(const sdx_infer *x, const cell *c, sdx_dim directions, sdx_dim batch, sdx_dim hidden,
-                              bool batch_first)
+static sdx_status want_shapes(const sdx_infer *x, const cell *c, sdx_dim directions, sdx_dim batch,
+                              sdx_dim hidden, bool batch_first)
 {
     sdx_dim input = sdx_type_dim(&x->in[X], 2), known = sdx_dim_is_known(hidden), n = c->gates * hidden;
     sdx_dim gates = known ? n : SDX_DIM_UNKNOWN, biases = known ? 2 * n : SDX_DIM_UNKNOWN;
@@ -223,11 +265,14 @@ static sdx_status want_shapes(const sdx_infer *x, const cell *c, sdx_dim directi
     TRY(want_shape(x, BIAS, "B", 2, (sdx_dim[]){directions, biases}));
     TRY(want_shape(x, LENS, "sequence_lens", 1, &batch));
     for (int i = INITIAL_H; i <= INITIAL_C; i++)
-        TRY(want_shape(x, i, i == INITIAL_H ? "initial_h" : "initial_c", 3,
-                       (sdx_dim[]){batch_first ? batch : directions, batch_first ? directions : batch, hidden}));
+        TRY(want_shape(
+            x, i, i == INITIAL_H ? "initial_h" : "initial_c", 3,
+            (sdx_dim[]){batch_first ? batch : directions, batch_first ? directions : batch, hidden}));
     TRY(want_shape(x, PEEPHOLES, "P", 2, (sdx_dim[]){directions, known ? 3 * hidden : SDX_DIM_UNKNOWN}));
-    if (hidden == 0 || input == 0) return sdx_fail(x->err, SDX_ERR_USAGE, "input and hidden size must not be 0");
-    if (hidden > INT32_MAX) return sdx_fail(x->err, SDX_ERR_USAGE, "the hidden size %lld is absurd", (long long)hidden);
+    if (hidden == 0 || input == 0)
+        return sdx_fail(x->err, SDX_ERR_USAGE, "input and hidden size must not be 0");
+    if (hidden > INT32_MAX)
+        return sdx_fail(x->err, SDX_ERR_USAGE, "the hidden size %lld is absurd", (long long)hidden);
     return SDX_OK;
 }
 
@@ -239,7 +284,8 @@ static sdx_status infer_recurrent(sdx_infer *x)
     TRY(sdx_want_rank(x, X, "X", 3, 3));
     bool batch_first = sdx_node_int(x->node, "layout", 0) != 0;
     sdx_dim hidden = sdx_type_dim(&x->in[R], 2), d = state.directions;
-    if (!sdx_dim_is_known(hidden)) hidden = sdx_dim_merge(hidden, sdx_node_int(x->node, "hidden_size", SDX_DIM_UNKNOWN));
+    if (!sdx_dim_is_known(hidden))
+        hidden = sdx_dim_merge(hidden, sdx_node_int(x->node, "hidden_size", SDX_DIM_UNKNOWN));
     if (hidden < 0) hidden = SDX_DIM_UNKNOWN;
     sdx_dim steps = sdx_type_dim(&x->in[X], batch_first), batch = sdx_type_dim(&x->in[X], !batch_first);
     TRY(want_shapes(x, find_cell(x->node), d, batch, hidden, batch_first));
@@ -254,7 +300,7 @@ static sdx_status infer_recurrent(sdx_infer *x)
     return SDX_OK;
 }
 
-/* ---- prepare ------------------------------------------------------------------------------------------------------ */
+/* ---- prepare ----------------------------------------------------------------------------------------- */
 
 static sdx_status find_function(const char *name, const function **out, sdx_error *err)
 {
@@ -276,7 +322,8 @@ static float take(const sdx_attr *list, size_t *at, float missing)
 static sdx_status read_activations(const sdx_node *node, recurrent *s, sdx_error *err)
 {
     const sdx_attr *names = sdx_node_attr(node, "activations");
-    const sdx_attr *alpha = sdx_node_attr(node, "activation_alpha"), *beta = sdx_node_attr(node, "activation_beta");
+    const sdx_attr *alpha = sdx_node_attr(node, "activation_alpha"),
+                   *beta = sdx_node_attr(node, "activation_beta");
     size_t per = (size_t)s->cell->activations, alphas = 0, betas = 0;
     bool given = names && names->strings && names->count;
     /* RNN's schema lists two default names for its one or two directions. */
@@ -286,7 +333,8 @@ static sdx_status read_activations(const sdx_node *node, recurrent *s, sdx_error
     for (int d = 0; d < s->directions; d++)
         for (size_t i = 0; i < per; i++) {
             activation *a = &s->activation[d][i];
-            TRY(find_function(given ? names->strings[(size_t)d * per + i] : s->cell->usual[i], &a->function, err));
+            TRY(find_function(given ? names->strings[(size_t)d * per + i] : s->cell->usual[i], &a->function,
+                              err));
             a->alpha = take(alpha, &alphas, a->function->alpha);
             a->beta = take(beta, &betas, a->function->beta);
         }
@@ -308,7 +356,7 @@ static sdx_status prepare_recurrent(sdx_prepare *p)
     return read_activations(p->node, s, p->err);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------ */
 
 typedef struct sizes {
     int64_t steps, batch, input, hidden, gates; /* gates: G*H */
@@ -316,11 +364,12 @@ typedef struct sizes {
 
 static sizes find_sizes(const recurrent *s, const sdx_shape *x, const sdx_shape *r)
 {
-    return (sizes){x->dim[s->batch_first], x->dim[!s->batch_first], x->dim[2], r->dim[2], s->cell->gates * r->dim[2]};
+    return (sizes){x->dim[s->batch_first], x->dim[!s->batch_first], x->dim[2], r->dim[2],
+                   s->cell->gates * r->dim[2]};
 }
 
-/* The parts of the workspace: of base NULL only the total is of use. Weights are packed once per direction and run,
- * which costs about as much as two of the steps. */
+/* The parts of the workspace: of base NULL only the total is of use. Weights are packed once per direction and
+ * run, which costs about as much as two of the steps. */
 typedef struct memory {
     float *wide[PEEPHOLES + 1]; /* inputs as float32, where they are not */
     float *w, *r, *r_last, *product, *bias, *gates, *h, *c, *extra;
@@ -332,8 +381,8 @@ static bool part(char *base, size_t *at, size_t count, size_t each, float **out)
     return sdx_workspace_add(at, count, each);
 }
 
-static bool lay_out(const sdx_kernels *k, const sizes *z, sdx_dtype dtype, const int64_t *count, int n_in, char *base,
-                    memory *m, size_t *total)
+static bool lay_out(const sdx_kernels *k, const sizes *z, sdx_dtype dtype, const int64_t *count, int n_in,
+                    char *base, memory *m, size_t *total)
 {
     size_t f = sizeof(float), rows, product, state = (size_t)z->batch * (size_t)z->hidden;
     size_t (*packed)(int64_t, int64_t) = k->gemm_f32.packed_bytes;
@@ -365,7 +414,7 @@ static sdx_status plan_recurrent(sdx_plan_step *p)
     return SDX_OK;
 }
 
-/* ---- run ------------------------------------------------------------------------------------------------------------ */
+/* ---- run --------------------------------------------------------------------------------------------- */
 
 typedef struct call {
     const sdx_run *run;
@@ -382,7 +431,8 @@ static void load_inputs(call *c)
         if (i == LENS || !sdx_run_has_in(r, i)) continue;
         c->in[i] = r->in[i].data;
         if (r->in[i].dtype == SDX_F32) continue;
-        sdx_floats_load(r->kernels, r->in[i].dtype, r->in[i].data, 0, sdx_tensor_count(&r->in[i]), c->m.wide[i]);
+        sdx_floats_load(r->kernels, r->in[i].dtype, r->in[i].data, 0, sdx_tensor_count(&r->in[i]),
+                        c->m.wide[i]);
         c->in[i] = c->m.wide[i];
     }
 }
@@ -397,8 +447,8 @@ static sdx_status check_lengths(const call *c)
     for (int64_t b = 0; b < c->z.batch; b++) {
         int64_t n = length_of(c, b);
         if (n < 0 || n > c->z.steps)
-            return sdx_fail(c->run->err, SDX_ERR_USAGE, "sequence_lens[%lld] is %lld, outside [0, %lld]", (long long)b,
-                            (long long)n, (long long)c->z.steps);
+            return sdx_fail(c->run->err, SDX_ERR_USAGE, "sequence_lens[%lld] is %lld, outside [0, %lld]",
+                            (long long)b, (long long)n, (long long)c->z.steps);
     }
     return SDX_OK;
 }
@@ -441,15 +491,35 @@ static void begin_direction(const call *c, int d, step *s)
     pack(c, r, z->hidden, gru ? 2 * z->hidden : z->gates, c->m.r);
     if (gru) pack(c, r + 2 * z->hidden * z->hidden, z->hidden, z->hidden, c->m.r_last);
     add_biases(c, d);
-    sdx_gemm_f32_job job = {.gemm = &c->run->kernels->gemm_f32, .threads = c->run->threads, .m = z->steps * z->batch,
-                            .n = z->gates, .k = z->input, .a = c->in[X], .lda = z->input, .packed = c->m.w,
-                            .bias = c->m.bias, .activation = SDX_ACT_NONE, .c = c->m.product, .ldc = z->gates};
+    sdx_gemm_f32_job job = {.gemm = &c->run->kernels->gemm_f32,
+                            .threads = c->run->threads,
+                            .m = z->steps * z->batch,
+                            .n = z->gates,
+                            .k = z->input,
+                            .a = c->in[X],
+                            .lda = z->input,
+                            .packed = c->m.w,
+                            .bias = c->m.bias,
+                            .activation = SDX_ACT_NONE,
+                            .c = c->m.product,
+                            .ldc = z->gates};
     sdx_gemm_f32_run(&job);
-    *s = (step){.run = c->run, .state = c->state, .activation = c->state->activation[d], .batch = z->batch,
-                .hidden = z->hidden, .r = c->m.r, .r_last = c->m.r_last, .gates = c->m.gates, .h = c->m.h,
-                .c = c->m.c, .extra = c->m.extra};
-    if (c->in[BIAS] && gru) s->r_bias = c->in[BIAS] + d * 2 * z->gates + z->gates + 2 * z->hidden;
-    else s->r_bias = memset(c->m.bias, 0, (size_t)z->hidden * sizeof(float)); /* the GEMM above is done with it */
+    *s = (step){.run = c->run,
+                .state = c->state,
+                .activation = c->state->activation[d],
+                .batch = z->batch,
+                .hidden = z->hidden,
+                .r = c->m.r,
+                .r_last = c->m.r_last,
+                .gates = c->m.gates,
+                .h = c->m.h,
+                .c = c->m.c,
+                .extra = c->m.extra};
+    if (c->in[BIAS] && gru)
+        s->r_bias = c->in[BIAS] + d * 2 * z->gates + z->gates + 2 * z->hidden;
+    else
+        s->r_bias =
+            memset(c->m.bias, 0, (size_t)z->hidden * sizeof(float)); /* the GEMM above is done with it */
     s->peephole = c->in[PEEPHOLES] ? c->in[PEEPHOLES] + d * 3 * z->hidden : NULL;
 }
 
@@ -460,8 +530,10 @@ static void load_states(const call *c, int d)
     for (int64_t b = 0; b < c->z.batch; b++)
         for (int i = 0; i < 2; i++) {
             const float *from = c->in[INITIAL_H + i];
-            if (from) memcpy(to[i] + b * c->z.hidden, from + state_at(c, d, b), row);
-            else memset(to[i] + b * c->z.hidden, 0, row);
+            if (from)
+                memcpy(to[i] + b * c->z.hidden, from + state_at(c, d, b), row);
+            else
+                memset(to[i] + b * c->z.hidden, 0, row);
         }
 }
 
@@ -479,12 +551,14 @@ static void store_step(const call *c, int d, int64_t t, int64_t b, const float *
 {
     if (!sdx_run_has_out(c->run, 0)) return;
     int64_t directions = c->state->directions;
-    int64_t row = c->state->batch_first ? (b * c->z.steps + t) * directions + d
-                                        : (t * directions + d) * c->z.batch + b;
+    int64_t row =
+        c->state->batch_first ? (b * c->z.steps + t) * directions + d : (t * directions + d) * c->z.batch + b;
     sdx_tensor *y = &c->run->out[0];
     size_t bytes = (size_t)c->z.hidden * sdx_dtype_size(y->dtype);
-    if (h) sdx_floats_store(y->dtype, h, c->z.hidden, y->data, row * c->z.hidden);
-    else memset((char *)y->data + (size_t)row * bytes, 0, bytes);
+    if (h)
+        sdx_floats_store(y->dtype, h, c->z.hidden, y->data, row * c->z.hidden);
+    else
+        memset((char *)y->data + (size_t)row * bytes, 0, bytes);
 }
 
 static void run_direction(const call *c, int d)
@@ -527,8 +601,11 @@ static sdx_status run_recurrent(sdx_run *r)
     return SDX_OK;
 }
 
-#define CELL(name, most_in, most_out) \
-    {"", name, 7, 0, 3, most_in, 0, most_out, 0, infer_recurrent, prepare_recurrent, plan_recurrent, run_recurrent}
+#define CELL(name, most_in, most_out)                                                                          \
+    {                                                                                                          \
+        "", name, 7, 0, 3, most_in, 0, most_out, 0, infer_recurrent, prepare_recurrent, plan_recurrent,        \
+            run_recurrent                                                                                      \
+    }
 static const sdx_op_def rows[] = {
     CELL("RNN", 6, 2),
     CELL("GRU", 6, 2),

@@ -1,5 +1,5 @@
-/* signal.c: DFT and STFT over the transforms of fourier.h, the window functions, and the mel filter bank. A complex
- * tensor has a last dim of 2, a real one of 1. Everything is computed in double.
+/* signal.c: DFT and STFT over the transforms of fourier.h, the window functions, and the mel filter bank. A
+ * complex tensor has a last dim of 2, a real one of 1. Everything is computed in double.
  */
 #include <math.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "fourier.h"
 #include "lanes.h"
 
-/* ---- scalars that decide shapes ------------------------------------------------------------------------------ */
+/* ---- scalars that decide shapes ---------------------------------------------------------------------- */
 
 /* Input i when it is one known integer; missing when it is absent. False: not known yet. */
 static bool known_scalar(sdx_infer *x, int i, int64_t missing, int64_t *out)
@@ -27,7 +27,8 @@ static sdx_status run_scalar(const sdx_run *r, int i, int64_t missing, int64_t *
 {
     *out = missing;
     if (!sdx_run_has_in(r, i)) return SDX_OK;
-    if (sdx_tensor_count(&r->in[i]) != 1) return sdx_fail(r->err, SDX_ERR_USAGE, "input %d must be one number", i);
+    if (sdx_tensor_count(&r->in[i]) != 1)
+        return sdx_fail(r->err, SDX_ERR_USAGE, "input %d must be one number", i);
     *out = sdx_tensor_index(&r->in[i], 0);
     return SDX_OK;
 }
@@ -47,7 +48,10 @@ static sdx_status want_complex(const sdx_infer *x)
                     (long long)last);
 }
 
-static double number_at(const sdx_tensor *t, int64_t i) { return sdx_tensor_get_f64(t, i); }
+static double number_at(const sdx_tensor *t, int64_t i)
+{
+    return sdx_tensor_get_f64(t, i);
+}
 
 static void store_number(const sdx_tensor *t, int64_t i, double x)
 {
@@ -56,7 +60,7 @@ static void store_number(const sdx_tensor *t, int64_t i, double x)
     sdx_lanes_store(t->dtype, &lane, 1, t->data, i);
 }
 
-/* ---- the transforms' memory: tables for all, then n numbers and scratch for each worker ------------------------- */
+/* ---- the transforms' memory: tables for all, then n numbers and scratch for each worker -------------- */
 
 typedef struct transform {
     sdx_fourier fourier;
@@ -67,7 +71,8 @@ typedef struct transform {
 static sdx_status plan_transform(sdx_plan_step *p, int64_t n)
 {
     size_t tables, scratch, own = 0;
-    bool fits = sdx_fourier_bytes(n, &tables, &scratch) && sdx_workspace_add(&own, (size_t)n, sizeof(sdx_complex)) &&
+    bool fits = sdx_fourier_bytes(n, &tables, &scratch) &&
+                sdx_workspace_add(&own, (size_t)n, sizeof(sdx_complex)) &&
                 sdx_workspace_add(&own, scratch, 1) && sdx_workspace_add(&p->workspace, tables, 1) &&
                 sdx_workspace_add(&p->workspace, (size_t)p->threads, own);
     return fits ? SDX_OK : sdx_workspace_fail(p->err);
@@ -98,7 +103,7 @@ static sdx_complex complex_at(const sdx_tensor *t, int64_t i, int64_t parts)
     return (sdx_complex){number_at(t, i * parts), parts == 2 ? number_at(t, i * 2 + 1) : 0};
 }
 
-/* ---- DFT: the length is input 1; the axis an attribute before opset 20 and input 2 since ------------------------ */
+/* ---- DFT: the length is input 1; the axis an attribute before opset 20 and input 2 since ------------- */
 
 typedef struct dft {
     bool inverse, onesided;
@@ -108,14 +113,16 @@ typedef struct dft {
 
 static dft read_dft(const sdx_node *node)
 {
-    return (dft){.inverse = sdx_node_int(node, "inverse", 0) != 0, .onesided = sdx_node_int(node, "onesided", 0) != 0};
+    return (dft){.inverse = sdx_node_int(node, "inverse", 0) != 0,
+                 .onesided = sdx_node_int(node, "onesided", 0) != 0};
 }
 
 static sdx_status settle_axis(dft *d, int64_t axis, int rank, sdx_error *err)
 {
     TRY(sdx_axis_normalize(axis, rank, &d->axis, err));
     if (d->axis < rank - 1) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_USAGE, "axis %lld is the last one, which holds the parts of a number", (long long)axis);
+    return sdx_fail(err, SDX_ERR_USAGE, "axis %lld is the last one, which holds the parts of a number",
+                    (long long)axis);
 }
 
 static int64_t usual_length(const dft *d, int64_t dim)
@@ -141,7 +148,8 @@ static sdx_status infer_dft(sdx_infer *x)
         for (int i = 0; i < out.rank - 1; i++) out.dim[i] = SDX_DIM_UNKNOWN;
     } else {
         TRY(settle_axis(&d, axis, out.rank, x->err));
-        if (!known_scalar(x, 1, usual_length(&d, out.dim[d.axis]), &length)) length = SDX_DIM_UNKNOWN;
+        if (!known_scalar(x, 1, usual_length(&d, out.dim[d.axis]), &length))
+            length = SDX_DIM_UNKNOWN;
         else if (sdx_infer_has(x, 1) && length < 0)
             return sdx_fail(x->err, SDX_ERR_USAGE, "the length is %lld", (long long)length);
         out.dim[d.axis] = d.onesided && !d.inverse && length >= 0 ? length / 2 + 1 : length;
@@ -226,16 +234,20 @@ static sdx_status run_dft(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- STFT: signal [B,S,1|2], step, window [L], L -> [B, frames, L or L/2+1, 2] ------------------------------------ */
+/* ---- STFT: signal [B,S,1|2], step, window [L], L -> [B, frames, L or L/2+1, 2] ----------------------- */
 
 enum { SIGNAL, STEP, WINDOW, LENGTH };
 
-static bool is_onesided(const sdx_node *node) { return sdx_node_int(node, "onesided", 1) != 0; }
+static bool is_onesided(const sdx_node *node)
+{
+    return sdx_node_int(node, "onesided", 1) != 0;
+}
 
 static sdx_status frame_count(int64_t signal, int64_t length, int64_t step, int64_t *out, sdx_error *err)
 {
     if (step < 1 || length < 1 || length > signal)
-        return sdx_fail(err, SDX_ERR_USAGE, "frames of length %lld every %lld do not fit a signal of length %lld",
+        return sdx_fail(err, SDX_ERR_USAGE,
+                        "frames of length %lld every %lld do not fit a signal of length %lld",
                         (long long)length, (long long)step, (long long)signal);
     *out = (signal - length) / step + 1;
     return SDX_OK;
@@ -267,7 +279,8 @@ static sdx_status plan_stft(sdx_plan_step *p)
 {
     int64_t bins = p->out[0].shape.dim[2];
     if (bins > INT32_MAX) return sdx_workspace_fail(p->err);
-    return plan_transform(p, is_onesided(p->node) ? 2 * bins : bins); /* a frame is shorter than twice its bins */
+    return plan_transform(p,
+                          is_onesided(p->node) ? 2 * bins : bins); /* a frame is shorter than twice its bins */
 }
 
 typedef struct stft_call {
@@ -299,7 +312,8 @@ static void stft_range(void *context, int64_t begin, int64_t end, int worker)
 static sdx_status run_stft(sdx_run *r)
 {
     const sdx_tensor *x = &r->in[SIGNAL], *y = &r->out[0];
-    stft_call c = {.x = x, .y = y, .signal = x->dim[1], .parts = x->dim[2], .frames = y->dim[1], .bins = y->dim[2]};
+    stft_call c = {
+        .x = x, .y = y, .signal = x->dim[1], .parts = x->dim[2], .frames = y->dim[1], .bins = y->dim[2]};
     if (sdx_run_has_in(r, WINDOW)) c.window = &r->in[WINDOW];
     TRY(run_scalar(r, STEP, 1, &c.step));
     TRY(run_scalar(r, LENGTH, c.window ? c.window->dim[0] : c.signal, &c.length));
@@ -312,7 +326,7 @@ static sdx_status run_stft(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- windows: sums of cosines ------------------------------------------------------------------------------------- */
+/* ---- windows: sums of cosines ------------------------------------------------------------------------ */
 
 static sdx_status read_output_type(const sdx_infer *x, sdx_dtype *out)
 {
@@ -347,11 +361,20 @@ static sdx_status run_window(sdx_run *r, double a0, double a1, double a2)
     return SDX_OK;
 }
 
-static sdx_status run_hann(sdx_run *r) { return run_window(r, 0.5, 0.5, 0); }
-static sdx_status run_hamming(sdx_run *r) { return run_window(r, 25.0 / 46, 21.0 / 46, 0); }
-static sdx_status run_blackman(sdx_run *r) { return run_window(r, 0.42, 0.5, 0.08); }
+static sdx_status run_hann(sdx_run *r)
+{
+    return run_window(r, 0.5, 0.5, 0);
+}
+static sdx_status run_hamming(sdx_run *r)
+{
+    return run_window(r, 25.0 / 46, 21.0 / 46, 0);
+}
+static sdx_status run_blackman(sdx_run *r)
+{
+    return run_window(r, 0.42, 0.5, 0.08);
+}
 
-/* ---- MelWeightMatrix: triangles between edges that lie evenly on the mel scale, mel(f) = 2595 log10(1 + f/700) ---- */
+/* ---- MelWeightMatrix: triangles between edges that lie evenly on the mel scale ----------------------- */
 
 enum { BINS, DFT_LENGTH, RATE, LOWER, UPPER };
 
@@ -370,8 +393,15 @@ static sdx_status infer_mel(sdx_infer *x)
     return SDX_OK;
 }
 
-static double mel(double hertz) { return 2595 * log10(1 + hertz / 700); }
-static double hertz(double mels) { return 700 * (pow(10, mels / 2595) - 1); }
+/* m(f) = 2595 log10(1 + f/700), and back. */
+static double mel(double hertz)
+{
+    return 2595 * log10(1 + hertz / 700);
+}
+static double hertz(double mels)
+{
+    return 700 * (pow(10, mels / 2595) - 1);
+}
 
 /* Row of the matrix in which edge i lies. */
 static double edge_row(int64_t i, int64_t bins, double length, double rate, double low, double high)
@@ -387,7 +417,8 @@ static sdx_status run_mel(sdx_run *r)
     TRY(run_scalar(r, DFT_LENGTH, 0, &length));
     TRY(run_scalar(r, RATE, 0, &rate));
     for (int i = LOWER; i <= UPPER; i++)
-        if (sdx_tensor_count(&r->in[i]) != 1) return sdx_fail(r->err, SDX_ERR_USAGE, "input %d must be one number", i);
+        if (sdx_tensor_count(&r->in[i]) != 1)
+            return sdx_fail(r->err, SDX_ERR_USAGE, "input %d must be one number", i);
     double low = mel(number_at(&r->in[LOWER], 0)), high = mel(number_at(&r->in[UPPER], 0)), edge[3];
     if (rate < 1 || !isfinite(low) || !isfinite(high))
         return sdx_fail(r->err, SDX_ERR_USAGE, "the sample rate or an edge makes no sense");
@@ -395,8 +426,10 @@ static sdx_status run_mel(sdx_run *r)
         for (int i = 0; i < 3; i++) edge[i] = edge_row(b + i, bins, (double)length, (double)rate, low, high);
         for (int64_t j = 0; j < rows; j++) {
             double at = (double)j, w = 0;
-            if (at >= edge[1] && at < edge[2]) w = (edge[2] - at) / (edge[2] - edge[1]);
-            else if (at >= edge[0] && at <= edge[1]) w = edge[0] == edge[1] ? 1 : (at - edge[0]) / (edge[1] - edge[0]);
+            if (at >= edge[1] && at < edge[2])
+                w = (edge[2] - at) / (edge[2] - edge[1]);
+            else if (at >= edge[0] && at <= edge[1])
+                w = edge[0] == edge[1] ? 1 : (at - edge[0]) / (edge[1] - edge[0]);
             store_number(y, j * bins + b, w);
         }
     }

@@ -1,6 +1,7 @@
-/* text.c: operators on tensors of strings. A string tensor is an array of pointers; the characters that an operator
- * makes lie in run->strings, those it only passes on stay where they are. Strings are UTF-8. Patterns are matched by
- * PCRE2, whose syntax holds that of RE2, with a limit on its backtracking, since a pattern comes from a file.
+/* text.c: operators on tensors of strings. A string tensor is an array of pointers; the characters that an
+ * operator makes lie in run->strings, those it only passes on stay where they are. Strings are UTF-8. Patterns
+ * are matched by PCRE2, whose syntax holds that of RE2, with a limit on its backtracking, since a pattern comes
+ * from a file.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <ctype.h>
@@ -21,9 +22,12 @@ static const char *string_at(const sdx_tensor *t, int64_t i)
     return s ? s : "";
 }
 
-static void put_string(const sdx_tensor *t, int64_t i, const char *s) { ((const char **)t->data)[i] = s; }
+static void put_string(const sdx_tensor *t, int64_t i, const char *s)
+{
+    ((const char **)t->data)[i] = s;
+}
 
-/* ---- StringConcat ------------------------------------------------------------------------------------------------ */
+/* ---- StringConcat ------------------------------------------------------------------------------------ */
 
 static sdx_status infer_concat(sdx_infer *x)
 {
@@ -66,7 +70,7 @@ static sdx_status run_concat(sdx_run *r)
     return c.failed ? sdx_fail_memory(r->err, 0) : SDX_OK;
 }
 
-/* ---- StringSplit: X [...] -> pieces [..., most], counts [...] ------------------------------------------------------ */
+/* ---- StringSplit: X [...] -> pieces [..., most], counts [...] ---------------------------------------- */
 
 typedef struct splitter {
     const char *delimiter; /* "": runs of white space */
@@ -118,7 +122,8 @@ static sdx_status infer_split(sdx_infer *x)
     TRY(sdx_want_dtype(x, 0, "the input", STRINGS));
     sdx_shape out = x->in[0].shape;
     if (out.rank == SDX_MAX_RANK)
-        return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "the result would have more than %d dimensions", SDX_MAX_RANK);
+        return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "the result would have more than %d dimensions",
+                        SDX_MAX_RANK);
     if (out.rank >= 0) out.dim[out.rank++] = SDX_DIM_UNKNOWN;
     sdx_infer_set(x, 0, SDX_STRING, &out);
     sdx_infer_set(x, 1, SDX_I64, &x->in[0].shape);
@@ -131,8 +136,10 @@ static sdx_status split_one(sdx_run *r, const splitter *how, int64_t i, int64_t 
     size_t length;
     for (int64_t k = 0; k < most; k++) {
         const char *s = "";
-        if (next_piece(how, k, &at, &piece, &length)) s = sdx_arena_strndup(r->strings, piece, length);
-        else at = NULL;
+        if (next_piece(how, k, &at, &piece, &length))
+            s = sdx_arena_strndup(r->strings, piece, length);
+        else
+            at = NULL;
         if (!s) return sdx_fail_memory(r->err, length);
         put_string(&r->out[0], i * most + k, s);
     }
@@ -156,18 +163,22 @@ static sdx_status run_split(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- StringNormalizer: stop words away, then one case; [C] or [1,C] ------------------------------------------------ */
+/* ---- StringNormalizer: stop words away, then one case; [C] or [1,C] ---------------------------------- */
 
 /* The string in one case, simple mappings; what is not UTF-8 stays as it is. */
 static const char *change_case(const sdx_run *r, const char *s, utf8proc_int32_t (*map)(utf8proc_int32_t))
 {
     size_t n = strlen(s), to = 0;
-    utf8proc_uint8_t *out = sdx_arena_alloc(r->strings, 2 * n + 5); /* no mapping of a 2-byte character takes over 3 */
+    utf8proc_uint8_t *out =
+        sdx_arena_alloc(r->strings, 2 * n + 5); /* no mapping of a 2-byte character takes over 3 */
     for (size_t at = 0; out && at < n;) {
         utf8proc_int32_t c;
-        utf8proc_ssize_t used = utf8proc_iterate((const utf8proc_uint8_t *)s + at, (utf8proc_ssize_t)(n - at), &c);
-        if (used > 0) to += (size_t)utf8proc_encode_char(map(c), out + to);
-        else out[to++] = (utf8proc_uint8_t)s[at];
+        utf8proc_ssize_t used =
+            utf8proc_iterate((const utf8proc_uint8_t *)s + at, (utf8proc_ssize_t)(n - at), &c);
+        if (used > 0)
+            to += (size_t)utf8proc_encode_char(map(c), out + to);
+        else
+            out[to++] = (utf8proc_uint8_t)s[at];
         at += used > 0 ? (size_t)used : 1;
     }
     return (const char *)out;
@@ -182,7 +193,8 @@ static sdx_status infer_normalizer(sdx_infer *x)
     if (out.rank > 0) out.dim[out.rank - 1] = SDX_DIM_UNKNOWN;
     const char *action = sdx_node_string(x->node, "case_change_action", "NONE");
     if (strcmp(action, "NONE") && strcmp(action, "LOWER") && strcmp(action, "UPPER"))
-        return sdx_fail(x->err, SDX_ERR_FILE, "case_change_action is \"%.40s\", but must be LOWER, UPPER or NONE", action);
+        return sdx_fail(x->err, SDX_ERR_FILE,
+                        "case_change_action is \"%.40s\", but must be LOWER, UPPER or NONE", action);
     sdx_infer_set(x, 0, SDX_STRING, &out);
     return SDX_OK;
 }
@@ -229,12 +241,18 @@ static sdx_status run_normalizer(sdx_run *r)
     return SDX_OK;
 }
 
-/* ---- RegexFullMatch -------------------------------------------------------------------------------------------------- */
+/* ---- RegexFullMatch ---------------------------------------------------------------------------------- */
 
 enum { MATCH_LIMIT = 1000000 }; /* calls of PCRE2's matcher for one string: some milliseconds */
 
-static void *arena_malloc(size_t bytes, void *arena) { return sdx_arena_alloc(arena, bytes); }
-static void arena_free(void *p, void *arena) { (void)p, (void)arena; }
+static void *arena_malloc(size_t bytes, void *arena)
+{
+    return sdx_arena_alloc(arena, bytes);
+}
+static void arena_free(void *p, void *arena)
+{
+    (void)p, (void)arena;
+}
 
 static sdx_status infer_regex(sdx_infer *x)
 {
@@ -252,11 +270,13 @@ static sdx_status prepare_regex(sdx_prepare *p)
     int code;
     PCRE2_SIZE at;
     PCRE2_UCHAR why[120] = "";
-    uint32_t options = PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C;
+    uint32_t options =
+        PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C;
     p->state = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, options, &code, &at, context);
     if (p->state) return SDX_OK;
     pcre2_get_error_message(code, why, sizeof why);
-    return sdx_fail(p->err, SDX_ERR_FILE, "pattern \"%.100s\", position %zu: %s", pattern, (size_t)at, (const char *)why);
+    return sdx_fail(p->err, SDX_ERR_FILE, "pattern \"%.100s\", position %zu: %s", pattern, (size_t)at,
+                    (const char *)why);
 }
 
 static sdx_status run_regex(sdx_run *r)
@@ -272,7 +292,8 @@ static sdx_status run_regex(sdx_run *r)
         int found = pcre2_match(code, s, PCRE2_ZERO_TERMINATED, 0, 0, match, limits);
         ((uint8_t *)r->out[0].data)[i] = found >= 0;
         if (found == PCRE2_ERROR_MATCHLIMIT || found == PCRE2_ERROR_HEAPLIMIT || found == PCRE2_ERROR_NOMEMORY)
-            status = sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "string %lld takes the pattern too long to match", (long long)i);
+            status = sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "string %lld takes the pattern too long to match",
+                              (long long)i);
     }
     pcre2_match_data_free(match);
     pcre2_match_context_free(limits);

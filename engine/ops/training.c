@@ -1,6 +1,6 @@
-/* training.c: one step of the optimizers of ai.onnx.preview.training, element by element in double. Inputs: learning
- * rate R, update count T, then for n tensors all values X, all gradients G and all states (two each for Adam); outputs:
- * the new values, then the new states. */
+/* training.c: one step of the optimizers of ai.onnx.preview.training, element by element in double. Inputs:
+ * learning rate R, update count T, then for n tensors all values X, all gradients G and all states (two each
+ * for Adam); outputs: the new values, then the new states. */
 #include <math.h>
 #include <string.h>
 
@@ -45,13 +45,17 @@ static double momentum(const optimizer *o, double x, double g, double state[MOST
     return x - o->rate * (o->nesterov ? regular + o->alpha * state[0] : state[0]);
 }
 
-static int state_count(const sdx_node *node) { return !strcmp(node->op_type, "Adam") ? 2 : 1; }
+static int state_count(const sdx_node *node)
+{
+    return !strcmp(node->op_type, "Adam") ? 2 : 1;
+}
 
 static sdx_status infer_optimizer(sdx_infer *x)
 {
     int each = 2 + state_count(x->node), tensors = (x->n_in - FIRST) / each;
     if (tensors * each != x->n_in - FIRST || x->n_out > tensors * (each - 1))
-        return sdx_fail(x->err, SDX_ERR_FILE, "%d inputs and %d outputs do not make whole tensors", x->n_in, x->n_out);
+        return sdx_fail(x->err, SDX_ERR_FILE, "%d inputs and %d outputs do not make whole tensors", x->n_in,
+                        x->n_out);
     unsigned floats = SDX_SET(SDX_F32) | SDX_SET(SDX_F64);
     TRY(sdx_want_dtype(x, RATE, "the rate", floats));
     TRY(sdx_want_dtype(x, COUNT, "the count", SDX_SET(SDX_I64)));
@@ -106,9 +110,18 @@ static sdx_status run_optimizer(sdx_run *r, update_fn update)
     return SDX_OK;
 }
 
-static sdx_status run_adagrad(sdx_run *r) { return run_optimizer(r, adagrad); }
-static sdx_status run_adam(sdx_run *r) { return run_optimizer(r, adam); }
-static sdx_status run_momentum(sdx_run *r) { return run_optimizer(r, momentum); }
+static sdx_status run_adagrad(sdx_run *r)
+{
+    return run_optimizer(r, adagrad);
+}
+static sdx_status run_adam(sdx_run *r)
+{
+    return run_optimizer(r, adam);
+}
+static sdx_status run_momentum(sdx_run *r)
+{
+    return run_optimizer(r, momentum);
+}
 
 #define TRAINING "ai.onnx.preview.training"
 static const sdx_op_def rows[] = {

@@ -1,6 +1,6 @@
-/* tree.c: TreeEnsemble of ai.onnx.ml. A tree is walked from its root by one comparison per node; which leaf is reached
- * says what is added to which target. Indices are checked once, in prepare; a walk that takes more steps than there
- * are nodes is in a cycle.
+/* tree.c: TreeEnsemble of ai.onnx.ml. A tree is walked from its root by one comparison per node; which leaf is
+ * reached says what is added to which target. Indices are checked once, in prepare; a walk that takes more
+ * steps than there are nodes is in a cycle.
  */
 #include <math.h>
 #include <string.h>
@@ -29,9 +29,10 @@ typedef struct ensemble {
     int64_t aggregate, transform;
 } ensemble;
 
-/* ---- prepare ------------------------------------------------------------------------------------------------------------ */
+/* ---- prepare ----------------------------------------------------------------------------------------- */
 
-static sdx_status need_ints(const sdx_node *node, const char *name, int64_t count, const int64_t **out, sdx_error *err)
+static sdx_status need_ints(const sdx_node *node, const char *name, int64_t count, const int64_t **out,
+                            sdx_error *err)
 {
     size_t n;
     *out = sdx_node_ints(node, name, &n);
@@ -43,8 +44,10 @@ static sdx_status need_ints(const sdx_node *node, const char *name, int64_t coun
 static sdx_status need_tensor(sdx_prepare *p, const char *name, int64_t count, double **out)
 {
     const sdx_attr *a = sdx_node_attr(p->node, name);
-    if (!a || !a->tensor || a->tensor->dtype == SDX_STRING || (count >= 0 && sdx_tensor_count(a->tensor) != count))
-        return sdx_fail(p->err, SDX_ERR_FILE, "attribute %s must be a tensor of %lld numbers", name, (long long)count);
+    if (!a || !a->tensor || a->tensor->dtype == SDX_STRING ||
+        (count >= 0 && sdx_tensor_count(a->tensor) != count))
+        return sdx_fail(p->err, SDX_ERR_FILE, "attribute %s must be a tensor of %lld numbers", name,
+                        (long long)count);
     size_t n = (size_t)sdx_tensor_count(a->tensor), bytes = sdx_tensor_bytes(a->tensor);
     sdx_tensor aligned = *a->tensor;
     aligned.data = sdx_arena_alloc(p->arena, bytes);
@@ -68,7 +71,8 @@ static sdx_status share_members(sdx_prepare *p, ensemble *e)
     for (int64_t i = 0; i < e->n_nodes; i++) {
         branch *b = &e->node[i];
         if (b->mode != MEMBER) continue;
-        if (at >= n) return sdx_fail(p->err, SDX_ERR_FILE, "membership_values has fewer sets than there are nodes");
+        if (at >= n)
+            return sdx_fail(p->err, SDX_ERR_FILE, "membership_values has fewer sets than there are nodes");
         b->members = members + at;
         while (at < n && !isnan(members[at])) at++;
         b->n_members = members + at - b->members;
@@ -87,7 +91,8 @@ static sdx_status check_branch(const ensemble *e, int64_t i, sdx_error *err)
 
 static sdx_status load_nodes(sdx_prepare *p, ensemble *e)
 {
-    static const char *const name[] = {"nodes_falsenodeids", "nodes_truenodeids", "nodes_falseleafs", "nodes_trueleafs"};
+    static const char *const name[] = {"nodes_falsenodeids", "nodes_truenodeids", "nodes_falseleafs",
+                                       "nodes_trueleafs"};
     const int64_t *list[4], *feature, *missing = NULL;
     double *split, *mode;
     for (int k = 0; k < 4; k++) TRY(need_ints(p->node, name[k], e->n_nodes, &list[k], p->err));
@@ -98,8 +103,11 @@ static sdx_status load_nodes(sdx_prepare *p, ensemble *e)
     TRY(need_tensor(p, "nodes_modes", e->n_nodes, &mode));
     ARENA_NEW(p->arena, e->node, (size_t)e->n_nodes, p->err);
     for (int64_t i = 0; i < e->n_nodes; i++) {
-        e->node[i] = (branch){.split = split[i], .feature = feature[i], .next = {list[0][i], list[1][i]},
-                              .leaf = {list[2][i] != 0, list[3][i] != 0}, .missing = missing && missing[i],
+        e->node[i] = (branch){.split = split[i],
+                              .feature = feature[i],
+                              .next = {list[0][i], list[1][i]},
+                              .leaf = {list[2][i] != 0, list[3][i] != 0},
+                              .missing = missing && missing[i],
                               .mode = mode[i] >= 0 && mode[i] < MODES ? (int)mode[i] : -1};
         TRY(check_branch(e, i, p->err));
         if (feature[i] >= e->n_features) e->n_features = feature[i] + 1;
@@ -151,7 +159,7 @@ static sdx_status infer_trees(sdx_infer *x)
     return SDX_OK;
 }
 
-/* ---- run ------------------------------------------------------------------------------------------------------------------ */
+/* ---- run --------------------------------------------------------------------------------------------- */
 
 static bool is_member(const branch *b, double x)
 {
@@ -215,7 +223,8 @@ static void transform(const ensemble *e, double *y)
 
 static bool score_row(const ensemble *e, const double *row, double *y)
 {
-    for (int64_t i = 0; i < e->n_targets; i++) y[i] = e->aggregate == MIN ? INFINITY : e->aggregate == MAX ? -INFINITY : 0;
+    for (int64_t i = 0; i < e->n_targets; i++)
+        y[i] = e->aggregate == MIN ? INFINITY : e->aggregate == MAX ? -INFINITY : 0;
     for (int64_t i = 0; i < e->n_roots; i++) {
         int64_t leaf = find_leaf(e, e->root[i], row);
         if (leaf < 0) return false;
@@ -246,8 +255,8 @@ static sdx_status run_trees(sdx_run *r)
     char *at = r->workspace;
     double *row = sdx_workspace_take(&at, (size_t)features * sizeof *row), *y = (double *)(void *)at;
     if (features < e->n_features)
-        return sdx_fail(r->err, SDX_ERR_USAGE, "the trees look at feature %lld of %lld", (long long)e->n_features - 1,
-                        (long long)features);
+        return sdx_fail(r->err, SDX_ERR_USAGE, "the trees look at feature %lld of %lld",
+                        (long long)e->n_features - 1, (long long)features);
     for (int64_t i = 0; i < x->dim[0]; i++) {
         sdx_doubles_load(x->dtype, x->data, i * features, features, row);
         if (!score_row(e, row, y)) return sdx_fail(r->err, SDX_ERR_FILE, "the nodes of a tree form a cycle");

@@ -1,6 +1,6 @@
-/* unique.c: the distinct elements of a tensor, or its distinct slices along an axis. Slices are sorted by merging,
- * which keeps equal ones in their order, so that the first of a run of equals is the first in the tensor. A NaN is
- * larger than any number and equal to itself, as NumPy has it.
+/* unique.c: the distinct elements of a tensor, or its distinct slices along an axis. Slices are sorted by
+ * merging, which keeps equal ones in their order, so that the first of a run of equals is the first in the
+ * tensor. A NaN is larger than any number and equal to itself, as NumPy has it.
  */
 #include <string.h>
 
@@ -52,7 +52,7 @@ static sdx_status infer_unique(sdx_infer *x)
     return SDX_OK;
 }
 
-/* ---- order ----------------------------------------------------------------------------------------------------- */
+/* ---- order ------------------------------------------------------------------------------------------- */
 
 typedef struct sorting {
     slices s;
@@ -95,7 +95,8 @@ static int64_t *sort_slices(const sorting *o, int64_t *order, int64_t *spare)
     for (int64_t i = 0; i < n; i++) order[i] = i;
     for (int64_t width = 1; width < n; width *= 2) {
         for (int64_t begin = 0; begin < n; begin += 2 * width) {
-            int64_t middle = begin + width < n ? begin + width : n, end = middle + width < n ? middle + width : n;
+            int64_t middle = begin + width < n ? begin + width : n,
+                    end = middle + width < n ? middle + width : n;
             for (int64_t a = begin, b = middle, to = begin; to < end; to++) {
                 bool left = a < middle && (b == end || compare_slices(o, order[a], order[b]) <= 0);
                 spare[to] = order[left ? a++ : b++];
@@ -108,7 +109,7 @@ static int64_t *sort_slices(const sorting *o, int64_t *order, int64_t *spare)
     return order;
 }
 
-/* ---- run --------------------------------------------------------------------------------------------------------- */
+/* ---- run --------------------------------------------------------------------------------------------- */
 
 typedef struct groups {
     int64_t count;
@@ -116,7 +117,8 @@ typedef struct groups {
     int64_t *first; /* [count]: its first slice */
 } groups;
 
-/* Neighbours in the order that are equal are one group. by_value: groups in that order, else as they first occur. */
+/* Neighbours in the order that are equal are one group. by_value: groups in that order, else as they first
+ * occur. */
 static void find_groups(const sorting *o, const int64_t *order, bool by_value, int64_t *number, groups *g)
 {
     g->count = 0;
@@ -187,8 +189,10 @@ static sdx_status run_unique(sdx_run *r)
     char *at = r->workspace;
     sdx_lane *wide = sdx_workspace_take(&at, (size_t)count * sizeof *wide);
     for (int i = 0; i < 5; i++) list[i] = sdx_workspace_take(&at, (size_t)o.s.n * sizeof(int64_t));
-    if (o.kind == SDX_LANE_NONE) o.string = x->data;
-    else sdx_lanes_load(x->dtype, x->data, 0, 1, count, wide);
+    if (o.kind == SDX_LANE_NONE)
+        o.string = x->data;
+    else
+        sdx_lanes_load(x->dtype, x->data, 0, 1, count, wide);
     o.x = wide;
     groups g = {.of = list[2], .first = list[3]};
     find_groups(&o, sort_slices(&o, list[0], list[1]), sdx_node_int(r->node, "sorted", 1) != 0, list[4], &g);

@@ -1,6 +1,6 @@
-/* test_ops_misc.c: recurrent cells, transforms, Einsum, sets, strings, random numbers, trees. The ONNX node tests hold
- * the values of every operator; here is what they do not reach: properties, other types, and sentences for hostile
- * attributes and inputs. */
+/* test_ops_misc.c: recurrent cells, transforms, Einsum, sets, strings, random numbers, trees. The ONNX node
+ * tests hold the values of every operator; here is what they do not reach: properties, other types, and
+ * sentences for hostile attributes and inputs. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 #include "../../engine/ops/fourier.h"
 #include "../../engine/ops/ops.h"
 
-/* ---- one node, computed ---------------------------------------------------------------------------------- */
+/* ---- one node, computed ------------------------------------------------------------------------------ */
 
 typedef struct bench {
     sdx_model *model;
@@ -39,8 +39,16 @@ static void stop(bench *b)
     sdx_arena_fini(&b->arena);
 }
 
-#define DIMS(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__}
-#define LIST(type, ...) sizeof((type[]){__VA_ARGS__}) / sizeof(type), (type[]){__VA_ARGS__}
+#define DIMS(...)                                                                                              \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[])                                     \
+    {                                                                                                          \
+        __VA_ARGS__                                                                                            \
+    }
+#define LIST(type, ...)                                                                                        \
+    sizeof((type[]){__VA_ARGS__}) / sizeof(type), (type[])                                                     \
+    {                                                                                                          \
+        __VA_ARGS__                                                                                            \
+    }
 
 static void feed(bench *b, sdx_dtype dtype, int rank, const int64_t *dim, const void *data)
 {
@@ -49,8 +57,14 @@ static void feed(bench *b, sdx_dtype dtype, int rank, const int64_t *dim, const 
     ck_assert_int_eq(sdx_graph_add_constant(b->model->graph, NULL, &t, &b->in[b->n_in++], NULL), SDX_OK);
 }
 
-static void feed_absent(bench *b) { b->in[b->n_in++] = SDX_NONE; }
-static void attribute(bench *b, sdx_attr a) { b->attr[b->n_attr++] = a; }
+static void feed_absent(bench *b)
+{
+    b->in[b->n_in++] = SDX_NONE;
+}
+static void attribute(bench *b, sdx_attr a)
+{
+    b->attr[b->n_attr++] = a;
+}
 
 static void set_int(bench *b, const char *name, int64_t i)
 {
@@ -82,7 +96,8 @@ static sdx_status run(bench *b, const char *op)
     sdx_id out[4];
     sdx_graph *g = b->model->graph;
     for (int i = 0; i < b->n_out; i++) ck_assert_int_eq(sdx_graph_add_value(g, NULL, &out[i], NULL), SDX_OK);
-    ck_assert_int_eq(sdx_graph_add_node(g, b->domain, op, op, b->n_in, b->in, b->n_out, out, &b->node, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_graph_add_node(g, b->domain, op, op, b->n_in, b->in, b->n_out, out, &b->node, NULL),
+                     SDX_OK);
     g->node[b->node].attr = b->attr;
     g->node[b->node].n_attr = b->n_attr;
     TRY(sdx_model_resolve(b->model, &sdx_operators, &b->err));
@@ -90,7 +105,10 @@ static sdx_status run(bench *b, const char *op)
     return sdx_eval_node(&context, b->model, &g->node[b->node], &b->arena, b->out, &b->err);
 }
 
-static void run_well(bench *b, const char *op) { ck_assert_msg(run(b, op) == SDX_OK, "%s", b->err.message); }
+static void run_well(bench *b, const char *op)
+{
+    ck_assert_msg(run(b, op) == SDX_OK, "%s", b->err.message);
+}
 
 static void run_badly(bench *b, const char *op, const char *part)
 {
@@ -99,8 +117,14 @@ static void run_badly(bench *b, const char *op, const char *part)
     stop(b);
 }
 
-static const float *floats_of(const bench *b, int i) { return b->out[i].data; }
-static const char *string_of(const bench *b, int64_t i) { return ((const char **)b->out[0].data)[i]; }
+static const float *floats_of(const bench *b, int i)
+{
+    return b->out[i].data;
+}
+static const char *string_of(const bench *b, int64_t i)
+{
+    return ((const char **)b->out[0].data)[i];
+}
 
 static uint64_t seed = 1;
 static float pick(void) /* [-1, 1) */
@@ -109,7 +133,7 @@ static float pick(void) /* [-1, 1) */
     return (float)((double)(seed >> 33) / 0x1p30 - 1);
 }
 
-/* ---- transforms ------------------------------------------------------------------------------------------ */
+/* ---- transforms -------------------------------------------------------------------------------------- */
 
 START_TEST(fourier_matches_the_definition)
 {
@@ -180,7 +204,7 @@ START_TEST(transforms_refuse_nonsense)
 }
 END_TEST
 
-/* ---- recurrent cells ------------------------------------------------------------------------------------- */
+/* ---- recurrent cells --------------------------------------------------------------------------------- */
 
 enum { T = 5, B = 3, I = 4, H = 6 };
 
@@ -260,9 +284,10 @@ START_TEST(recurrent_refuses_nonsense)
 }
 END_TEST
 
-/* ---- Einsum ---------------------------------------------------------------------------------------------- */
+/* ---- Einsum ------------------------------------------------------------------------------------------ */
 
-static const float ramp[24] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23};
+static const float ramp[24] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
+                               12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23};
 
 static bench einsum(const char *equation)
 {
@@ -305,11 +330,16 @@ END_TEST
 START_TEST(einsum_refuses_nonsense)
 {
     static const char *const bad[][2] = {
-        {"ij,jk->iz", "unknown or repeated label"}, {"ij,jk->ii", "unknown or repeated label"},
-        {"ij->i", "not one term"},                  {"ij,jk,kl->il", "not one term"},
-        {"i1,jk->ik", "unreadable"},                {"ijk,jk->i", "rank"},
-        {"i...j...,jk", "unreadable"},              {"ij,jk->ik,", "something follows"},
-        {"ij,kj->ik", "sizes 3 and 4"},             {"", "rank"},
+        {"ij,jk->iz", "unknown or repeated label"},
+        {"ij,jk->ii", "unknown or repeated label"},
+        {"ij->i", "not one term"},
+        {"ij,jk,kl->il", "not one term"},
+        {"i1,jk->ik", "unreadable"},
+        {"ijk,jk->i", "rank"},
+        {"i...j...,jk", "unreadable"},
+        {"ij,jk->ik,", "something follows"},
+        {"ij,kj->ik", "sizes 3 and 4"},
+        {"", "rank"},
         {"abcdefghijk...,jk->a", "rank"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -321,7 +351,7 @@ START_TEST(einsum_refuses_nonsense)
 }
 END_TEST
 
-/* ---- sets and moves -------------------------------------------------------------------------------------- */
+/* ---- sets and moves ---------------------------------------------------------------------------------- */
 
 START_TEST(unique_of_nan_and_strings)
 {
@@ -414,7 +444,7 @@ START_TEST(loss_checks_labels)
 }
 END_TEST
 
-/* ---- strings --------------------------------------------------------------------------------------------- */
+/* ---- strings ----------------------------------------------------------------------------------------- */
 
 START_TEST(strings_split_and_change_case)
 {
@@ -431,10 +461,15 @@ START_TEST(strings_split_and_change_case)
     b = start("", 10);
     set_string(&b, "case_change_action", "UPPER");
     set_strings(&b, "stopwords", LIST(const char *, "DER"));
-    feed(&b, SDX_STRING, DIMS(1, 3), (const char *[]){"der", "\xc3\xbc" "ber\xff", "\xc8\xbf\xc8\xbf"});
+    feed(&b, SDX_STRING, DIMS(1, 3),
+         (const char *[]){"der",
+                          "\xc3\xbc"
+                          "ber\xff",
+                          "\xc8\xbf\xc8\xbf"});
     run_well(&b, "StringNormalizer");
     ck_assert_int_eq(b.out[0].dim[1], 2);
-    ck_assert_str_eq(string_of(&b, 0), "\xc3\x9c" "BER\xff");
+    ck_assert_str_eq(string_of(&b, 0), "\xc3\x9c"
+                                       "BER\xff");
     ck_assert_str_eq(string_of(&b, 1), "\xe2\xb1\xbe\xe2\xb1\xbe"); /* grows by half */
     stop(&b);
 }
@@ -444,10 +479,13 @@ START_TEST(regex_is_bounded)
 {
     bench b = start("", 20);
     set_string(&b, "pattern", "(a+)+b");
-    feed(&b, SDX_STRING, DIMS(1), (const char *[]){"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac"});
+    feed(&b, SDX_STRING, DIMS(1),
+         (const char *[]){"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac"});
     /* PCRE2 may see that there is no b; else it stops at the limit. */
-    if (run(&b, "RegexFullMatch") == SDX_OK) ck_assert_int_eq(*(uint8_t *)b.out[0].data, 0);
-    else ck_assert_ptr_nonnull(strstr(b.err.message, "too long to match"));
+    if (run(&b, "RegexFullMatch") == SDX_OK)
+        ck_assert_int_eq(*(uint8_t *)b.out[0].data, 0);
+    else
+        ck_assert_ptr_nonnull(strstr(b.err.message, "too long to match"));
     stop(&b);
     b = start("", 20);
     set_string(&b, "pattern", "(x+x+)+y(?!z)[xy]*q");
@@ -499,7 +537,7 @@ START_TEST(vectorizer_counts_with_skips)
 }
 END_TEST
 
-/* ---- random numbers -------------------------------------------------------------------------------------- */
+/* ---- random numbers ---------------------------------------------------------------------------------- */
 
 static bench normal_numbers(float with_seed)
 {
@@ -553,10 +591,11 @@ START_TEST(multinomial_and_dropout)
 }
 END_TEST
 
-/* ---- ai.onnx.ml ------------------------------------------------------------------------------------------ */
+/* ---- ai.onnx.ml -------------------------------------------------------------------------------------- */
 
 /* One node whose true branch leads to `next`, a leaf or a node. */
-static bench tree(int64_t next, int64_t is_leaf, int64_t feature, const sdx_tensor *modes, const sdx_tensor *numbers)
+static bench tree(int64_t next, int64_t is_leaf, int64_t feature, const sdx_tensor *modes,
+                  const sdx_tensor *numbers)
 {
     bench b = start("ai.onnx.ml", 5);
     static const int64_t zero[] = {0}, one[] = {1};
@@ -600,7 +639,9 @@ END_TEST
 START_TEST(labels_are_encoded)
 {
     bench b = start("ai.onnx.ml", 2);
-    attribute(&b, (sdx_attr){.name = "keys_floats", .type = SDX_ATTR_FLOATS, .count = 3, .floats = (float[]){NAN, 1, 1}});
+    attribute(
+        &b,
+        (sdx_attr){.name = "keys_floats", .type = SDX_ATTR_FLOATS, .count = 3, .floats = (float[]){NAN, 1, 1}});
     set_strings(&b, "values_strings", LIST(const char *, "nan", "first", "last"));
     feed(&b, SDX_F32, DIMS(3), (float[]){-NAN, 1, 2});
     run_well(&b, "LabelEncoder");
