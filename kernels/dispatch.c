@@ -14,6 +14,7 @@
     F(activation, isa)                                                                                         \
     F(eltwise, isa)                                                                                            \
     F(reduce, isa)                                                                                             \
+    F(conv, isa)                                                                                               \
     F(quantize, isa)                                                                                           \
     F(attention, isa)
 

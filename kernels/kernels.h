@@ -101,6 +101,13 @@ typedef struct sdx_reduce_kernels {
     void (*max_rows_f32)(int64_t n, const float *x, float *acc);            /* acc[i] = max(acc[i], x[i]) */
 } sdx_reduce_kernels;
 
+/* ---- convolution ------------------------------------------------------------------------------- */
+typedef struct sdx_conv_kernels {
+    /* y[i] = start + sum_t w[t] * x[offset[t] + i] for i < n, t < taps, in the order of the taps. y is not x. */
+    void (*depthwise_row_f32)(int64_t n, int64_t taps, const float *x, const int64_t *offset, const float *w,
+                              float start, float *y);
+} sdx_conv_kernels;
+
 /* ---- quantization ------------------------------------------------------------------------------ */
 typedef struct sdx_quantize_kernels {
     /* y = saturate(round_half_even(x / scale) + zero_point), as ONNX QuantizeLinear. */
@@ -141,6 +148,7 @@ typedef struct sdx_kernels {
     sdx_row_kernels row;
     sdx_element_kernels element;
     sdx_reduce_kernels reduce;
+    sdx_conv_kernels conv;
     sdx_quantize_kernels quantize;
     sdx_attention_kernels attention;
 } sdx_kernels;
