@@ -83,11 +83,34 @@ static bool same_tensor(const sdx_tensor *got, const sdx_tensor *want, bool is_r
     return is_random || same_values(got, want, tol, why);
 }
 
-static bool read_indexed(const char *dir, const char *kind, size_t i, sdx_tensor *out, sdx_error *err)
+static bool same_sequence(const sdx_tensor_list *got, const sdx_tensor_list *want, bool random, tolerance tol, char *why)
+{
+    if (got->count != want->count) {
+        snprintf(why, WHY, "has %zu items, expected %zu", got->count, want->count);
+        return false;
+    }
+    for (size_t i = 0; i < want->count; i++) {
+        char difference[WHY];
+        if (same_tensor(&got->item[i], &want->item[i], random, tol, difference)) continue;
+        snprintf(why, WHY, "item %zu: %.500s", i, difference);
+        return false;
+    }
+    return true;
+}
+
+static bool same_value(const sdx_tensor *got, const sdx_tensor *want, bool random, tolerance tol, char *why)
+{
+    bool sequences = got->dtype == SDX_TENSOR_LIST && want->dtype == SDX_TENSOR_LIST;
+    if (sequences) return same_sequence(got->data, want->data, random, tol, why);
+    if (got->dtype == SDX_NOTHING && want->dtype == SDX_NOTHING) return true;
+    return same_tensor(got, want, random, tol, why);
+}
+
+static bool read_indexed(const char *dir, const char *kind, size_t i, sdx_port port, sdx_tensor *out, sdx_error *err)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s_%zu.pb", dir, kind, i);
-    return sdx_tensor_read_pb(path, out, err) == SDX_OK;
+    return sdx_value_read_pb(path, &port, out, err) == SDX_OK;
 }
 
 static bool compare_outputs(const char *dir, const sdx_model *model, const sdx_tensor *outputs, tolerance tol, char *why)
@@ -95,12 +118,12 @@ static bool compare_outputs(const char *dir, const sdx_model *model, const sdx_t
     for (size_t i = 0; i < sdx_model_output_count(model); i++) {
         sdx_tensor want;
         sdx_error err = {0};
-        if (!read_indexed(dir, "output", i, &want, &err)) {
+        if (!read_indexed(dir, "output", i, sdx_model_output(model, i), &want, &err)) {
             snprintf(why, WHY, "%.500s", err.message);
             return false;
         }
         char difference[WHY];
-        bool same = same_tensor(&outputs[i], &want, sdx_model_is_random(model), tol, difference);
+        bool same = same_value(&outputs[i], &want, sdx_model_is_random(model), tol, difference);
         sdx_tensor_free(&want);
         if (same) continue;
         snprintf(why, WHY, "output %.100s: %.400s", sdx_model_output(model, i).name, difference);
@@ -120,7 +143,7 @@ static bool run_set(const char *dir, const sdx_program *program, sdx_session *se
     bool ok = n_in <= MAX_PORTS && n_out <= MAX_PORTS;
     for (; ok && n < n_in; n++) {
         names[n] = sdx_model_input(model, n).name;
-        if (!read_indexed(dir, "input", n, &inputs[n], &err)) break;
+        if (!read_indexed(dir, "input", n, sdx_model_input(model, n), &inputs[n], &err)) break;
     }
     ok = ok && n == n_in && sdx_session_run(session, n, names, inputs, n_out, outputs, &err) == SDX_OK;
     if (ok) ok = compare_outputs(dir, model, outputs, tol, why);

@@ -31,6 +31,8 @@ sdx_status sdx_call_error(const sdx_model *model, const sdx_node *node, const sd
     return status;
 }
 
+/* ---- memory ---------------------------------------------------------------------------------------------- */
+
 /* Output i gets its header and memory. */
 static sdx_status place(sdx_call *call, int i, sdx_dtype dtype, const sdx_shape *shape)
 {
@@ -45,19 +47,74 @@ static sdx_status place(sdx_call *call, int i, sdx_dtype dtype, const sdx_shape 
     return SDX_OK;
 }
 
+static sdx_status check_wanted(const sdx_run *run, int i)
+{
+    const sdx_call *call = run->owner;
+    if (i >= 0 && i < run->n_out && !call->out[i].data) return SDX_OK;
+    return sdx_fail(run->err, SDX_ERR_INTERNAL, "output %d is allocated twice or does not exist", i);
+}
+
 static sdx_status allocate(sdx_run *run, int i, sdx_dtype dtype, const sdx_shape *shape)
 {
     sdx_call *call = run->owner;
-    if (i < 0 || i >= run->n_out || call->out[i].data)
-        return sdx_fail(run->err, SDX_ERR_INTERNAL, "output %d is allocated twice or does not exist", i);
+    TRY(check_wanted(run, i));
     return call->wanted[i] ? place(call, i, dtype, shape) : SDX_OK;
 }
+
+static sdx_status give(sdx_run *run, int i, const sdx_tensor *value)
+{
+    sdx_call *call = run->owner;
+    size_t bytes;
+    TRY(check_wanted(run, i));
+    if (!call->wanted[i]) return SDX_OK;
+    if (!sdx_value_size(value, &bytes)) return sdx_fail_memory(call->err, SIZE_MAX);
+    void *block = call->memory(call->owner, i, bytes);
+    if (!block) return sdx_fail_memory(call->err, bytes);
+    call->out[i] = sdx_value_copy(value, block);
+    return SDX_OK;
+}
+
+/* ---- subgraphs ------------------------------------------------------------------------------------------- */
+
+static sdx_status feed_and_run(sdx_call *call, const sdx_body *body, int slot, const sdx_tensor *in)
+{
+    const sdx_graph *g = body->graph;
+    sdx_tensor *feed;
+    ARENA_NEW(call->scratch, feed, (size_t)body->n_feed, call->err);
+    for (int i = 0; i < body->n_feed; i++)
+        feed[i] = i < g->n_input ? in[i] : call->plan->tensor[g->value[body->feed[i]].outer];
+    return sdx_frame_run(call->context, body, slot, feed, NULL, call->err);
+}
+
+static sdx_status run_body(sdx_run *run, const sdx_graph *g, int slot, const sdx_tensor *in, sdx_tensor *out)
+{
+    sdx_call *call = run->owner;
+    if (!call->context) return sdx_fail(call->err, SDX_ERR_INTERNAL, "a subgraph cannot run here");
+    sdx_arena_mark mark = sdx_arena_get_mark(call->scratch);
+    sdx_status status = feed_and_run(call, &call->context->program->body[g->index], slot, in);
+    sdx_arena_reset(call->scratch, mark);
+    if (status != SDX_OK) {
+        call->told = true;
+        return status;
+    }
+    for (int i = 0; i < g->n_output; i++) out[i] = sdx_frame_output(&call->context->frame[g->index][slot], i);
+    return SDX_OK;
+}
+
+/* ---- the call -------------------------------------------------------------------------------------------- */
 
 static sdx_status infer_outputs(sdx_call *call, sdx_type *in, sdx_type *out)
 {
     const sdx_node *n = call->node;
     for (int i = 0; i < n->n_out; i++) out[i] = sdx_unknown_type;
-    sdx_infer infer = {call->model, n, n->n_in, n->n_out, in, out, call->scratch, call->err};
+    sdx_infer infer = {.model = call->model,
+                       .node = n,
+                       .n_in = n->n_in,
+                       .n_out = n->n_out,
+                       .in = in,
+                       .out = out,
+                       .arena = call->scratch,
+                       .err = call->err};
     if (call->lock) pthread_mutex_lock(call->lock);
     sdx_status status = n->def->infer(&infer);
     if (call->lock) pthread_mutex_unlock(call->lock);
@@ -77,14 +134,47 @@ static sdx_status run_in_memory(sdx_call *call, const sdx_type *in, const sdx_ty
     if (n->def->plan) TRY(n->def->plan(&step));
     void *workspace = sdx_arena_alloc(call->scratch, step.workspace < SDX_ALIGN ? SDX_ALIGN : step.workspace);
     if (!workspace) return sdx_fail_memory(call->err, step.workspace);
-    sdx_run run = {n,        call->state, call->kernels, call->threads, n->n_in, n->n_out,
-                   call->in, call->out,   workspace,     allocate,      call,    call->err,
-                   call->strings};
+    sdx_run run = {.node = n,
+                   .state = call->state,
+                   .kernels = call->kernels,
+                   .threads = call->threads,
+                   .n_in = n->n_in,
+                   .n_out = n->n_out,
+                   .in = call->in,
+                   .out = call->out,
+                   .workspace = workspace,
+                   .allocate = allocate,
+                   .give = give,
+                   .run_body = run_body,
+                   .scratch = call->scratch,
+                   .strings = call->strings,
+                   .owner = call,
+                   .err = call->err};
     return n->def->run(&run);
+}
+
+/* Operators that know only tensors never see anything else. */
+static sdx_status check_kinds(const sdx_call *call)
+{
+    for (int i = 0; i < call->node->n_in; i++)
+        if (!sdx_dtype_is_tensor(call->in[i].dtype) && !(call->node->def->flags & SDX_OP_ANY_VALUE))
+            return sdx_fail(call->err, SDX_ERR_USAGE, "input %d is a sequence or an empty optional, not a tensor", i);
+    return SDX_OK;
+}
+
+/* What is not a tensor passes a view as it is. */
+static bool passes_on(const sdx_call *call)
+{
+    return call->node->def->flags & SDX_OP_VIEW && !sdx_dtype_is_tensor(call->in[0].dtype);
 }
 
 static sdx_status infer_and_run(sdx_call *call)
 {
+    TRY(check_kinds(call));
+    if (passes_on(call)) {
+        call->out[0] = call->in[0];
+        return SDX_OK;
+    }
     sdx_type *in, *out;
     TRY(types_of(call->in, call->node->n_in, call->scratch, &in, call->err));
     ARENA_NEW(call->scratch, out, (size_t)call->node->n_out, call->err);
@@ -98,9 +188,11 @@ static sdx_status infer_and_run(sdx_call *call)
 
 sdx_status sdx_call_run(sdx_call *call)
 {
-    sdx_error local;
-    if (!call->err) call->err = &local;
+    sdx_error local, *given = call->err;
+    if (!given) call->err = &local;
     for (int i = 0; i < call->node->n_out; i++) call->out[i] = sdx_absent;
-    if (infer_and_run(call) == SDX_OK) return SDX_OK;
-    return sdx_call_error(call->model, call->node, call->in, call->err);
+    sdx_status status = infer_and_run(call);
+    if (status != SDX_OK && !call->told) status = sdx_call_error(call->model, call->node, call->in, call->err);
+    call->err = given;
+    return status;
 }

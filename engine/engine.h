@@ -1,8 +1,10 @@
 /* engine.h: what the files of engine/ share.
  *
- *   program  a model compiled for this machine: graph rewritten, weights packed; read-only once made
- *   plan     a program at one set of input shapes: exact types, the steps that remain, where every value lives
- *   session  the memory of one run at a time, and the last few plans
+ *   program  a model compiled for this machine: graphs rewritten, weights packed; read-only once made
+ *   body     one graph of a program: the model's own, or the one that an If, Loop, ... carries
+ *   plan     a body at one set of input shapes: exact types, the steps that remain, where every value lives
+ *   frame    the memory of one body's run, and its last few plans
+ *   session  frames for all bodies of a program
  *
  * A value's bytes are found through its root: a view and an operator that works in place have the root of their
  * input 0, everything else is its own. The root's home says who holds the memory.
@@ -12,8 +14,19 @@
 
 #include <pthread.h>
 
+#include "../base/sequence.h"
 #include "../graph/op.h"
 #include "../kernels/kernels.h"
+
+/* A graph made ready to run. It is given the values in feed[]: the graph's inputs in order (those that are
+ * constants are skipped), then what it captures from the graph around it. */
+typedef struct sdx_body {
+    const struct sdx_program *program;
+    const sdx_graph *graph;
+    void **state; /* [n_node]: what prepare made */
+    sdx_id *feed; /* [n_feed], the first graph->n_input of them inputs */
+    int n_feed;
+} sdx_body;
 
 struct sdx_program {
     sdx_model *model; /* owned */
@@ -21,15 +34,22 @@ struct sdx_program {
     const sdx_kernels *kernels;
     int threads;
     bool profile;
-    void **state;         /* [n_node] of the main graph: what prepare made */
+    uint64_t max_steps; /* of a run; UINT64_MAX: no limit */
+    sdx_body *body;     /* [n_body] by graph->index; .graph NULL: a function's, never run as such */
+    int n_body;
     pthread_mutex_t lock; /* held while inferring: the model's symbol table may grow */
 };
+
+static inline const sdx_body *sdx_program_main(const sdx_program *program)
+{
+    return &program->body[program->model->graph->index];
+}
 
 /* ---- plans ----------------------------------------------------------------------------------------------- */
 
 typedef enum sdx_home {
     SDX_HOME_NONE,     /* not computed in this plan */
-    SDX_HOME_INPUT,    /* the caller's memory, never written */
+    SDX_HOME_INPUT,    /* fed: the caller's memory, never written */
     SDX_HOME_CONSTANT, /* the file mapping or an arena, never written */
     SDX_HOME_BUFFER,   /* the session's working buffer, at a planned offset */
     SDX_HOME_HEAP      /* allocated by the run: shapes that only the run knows */
@@ -47,9 +67,9 @@ typedef struct sdx_step {
 } sdx_step;
 
 typedef struct sdx_plan {
-    sdx_arena arena; /* everything below, but for heap[] */
-    const sdx_program *program;
-    sdx_shape *key;       /* [n_input] */
+    sdx_arena arena; /* everything below, but for heap[] and output_value[] */
+    const sdx_body *body;
+    sdx_tensor *key;      /* [n_feed]: type and shape; SDX_UNDEFINED: not given */
     sdx_type *type;       /* [n_value], exact where the plan knows it */
     sdx_tensor *tensor;   /* [n_value]: the values of the current run */
     sdx_id *root;         /* [n_value] */
@@ -61,21 +81,22 @@ typedef struct sdx_plan {
     sdx_id *next_release;
     sdx_step *step;
     int n_step;
-    size_t *output_copy; /* [n_output]: offset of the copy of an output that is an input or a constant; else
-                            SDX_NO_COPY */
+    size_t *output_copy; /* [n_output]: offset of the copy of an output that is an input or a constant, or a
+                            code below */
+    sdx_tensor *output_value; /* [n_output]: the copy made on the heap; its data is owned */
     size_t bytes;        /* of the working buffer */
 } sdx_plan;
 
-#define SDX_NO_COPY SIZE_MAX
+#define SDX_NO_COPY   SIZE_MAX
+#define SDX_HEAP_COPY (SIZE_MAX - 1) /* its size is known only after the run */
 
-/* input_shape: [graph->n_input], in the graph's order. */
-sdx_status sdx_plan_create(const sdx_program *program, const sdx_shape *input_shape, sdx_plan **out,
-                           sdx_error *err);
+/* feed: [body->n_feed], of which only type and shape count. */
+sdx_status sdx_plan_create(const sdx_body *body, const sdx_tensor *feed, sdx_plan **out, sdx_error *err);
 void sdx_plan_free(sdx_plan *plan);
 void sdx_plan_release(sdx_plan *plan); /* gives back what the last run allocated */
 static inline sdx_node *sdx_step_node(const sdx_plan *plan, const sdx_step *step)
 {
-    return &plan->program->model->graph->node[step->node];
+    return &plan->body->graph->node[step->node];
 }
 
 /* ---- running --------------------------------------------------------------------------------------------- */
@@ -89,11 +110,39 @@ typedef struct sdx_profile { /* of one node */
 sdx_status sdx_profile_format(const sdx_graph *graph, const sdx_profile *profile, uint64_t runs, char **text,
                               sdx_error *err);
 
-/* input: [graph->n_input]. buffer: plan->bytes bytes. scratch: given back at the end. profile: [n_node] or
- * NULL. */
-sdx_status sdx_plan_run(sdx_plan *plan, const sdx_tensor *input, unsigned char *buffer, sdx_arena *scratch,
+enum { SDX_PLANS = 8, SDX_SLOTS = 2 };
+
+/* Where a body runs: its last few plans, for the input shapes that alternate, and the buffer they share. */
+typedef struct sdx_frame {
+    sdx_plan *plan[SDX_PLANS]; /* owned, most recently used first; the first one ran last */
+    int n_plan;
+    unsigned char *buffer; /* owned; contents live from one run to the next, for the outputs */
+    size_t capacity;
+    int oversized; /* runs in a row that needed less than a quarter */
+} sdx_frame;
+
+/* What the bodies of a program share while they run in one session. A body has two frames, so that a loop can
+ * read the state that one turn left while the next turn writes its own. */
+typedef struct sdx_context {
+    const sdx_program *program;
+    sdx_frame (*frame)[SDX_SLOTS]; /* [program->n_body], owned */
+    sdx_arena scratch;             /* of the steps under way */
+    uint64_t steps_left;           /* of this run */
+} sdx_context;
+
+sdx_status sdx_context_init(sdx_context *context, const sdx_program *program, sdx_error *err);
+void sdx_context_fini(sdx_context *context);
+/* feed: [body->n_feed]. profile: [n_node] or NULL. */
+sdx_status sdx_frame_run(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed,
+                         sdx_profile *profile, sdx_error *err);
+/* Graph output i after a run: a view until the frame runs again. */
+sdx_tensor sdx_frame_output(const sdx_frame *frame, int i);
+/* Gives back what the last run allocated beside the buffer. */
+void sdx_frame_release(sdx_frame *frame);
+
+/* One run of a plan; buffer: plan->bytes bytes. */
+sdx_status sdx_plan_run(sdx_plan *plan, sdx_context *context, const sdx_tensor *feed, unsigned char *buffer,
                         sdx_profile *profile, sdx_error *err);
-/* Graph output i after a run. */
 sdx_tensor sdx_plan_output(const sdx_plan *plan, int i, unsigned char *buffer);
 
 /* One node, here and now: shapes from the tensors at hand, memory from the caller. */
@@ -113,6 +162,9 @@ typedef struct sdx_call {
      * bytes. */
     void *(*memory)(void *owner, int i, size_t bytes);
     void *owner;
+    sdx_context *context; /* with plan: where the node's subgraphs run and what they capture; else NULL */
+    const sdx_plan *plan;
+    bool told; /* out: the failure is that of a node inside a subgraph, which said where */
     sdx_error *err;
 } sdx_call;
 sdx_status sdx_call_run(sdx_call *call);

@@ -80,9 +80,19 @@ static sdx_status evaluate(const sdx_eval_context *context, const sdx_model *mod
     TRY(prepare(context, model, n, type, scratch, &state, err));
 
     results r = {arena, n->def->flags & SDX_OP_VIEW ? in[0].data : NULL};
-    sdx_call call = {
-        (sdx_model *)model, n,  state, context->kernels, context->threads, NULL, in, wanted, outputs, scratch,
-        arena,              result_memory, &r, err};
+    sdx_call call = {.model = (sdx_model *)model,
+                     .node = n,
+                     .state = state,
+                     .kernels = context->kernels,
+                     .threads = context->threads,
+                     .in = in,
+                     .wanted = wanted,
+                     .out = outputs,
+                     .scratch = scratch,
+                     .strings = arena,
+                     .memory = result_memory,
+                     .owner = &r,
+                     .err = err};
     return sdx_call_run(&call);
 }
 

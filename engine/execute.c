@@ -16,15 +16,15 @@ static double now(void)
 }
 
 /* Where the values of this run lie, as far as the plan knows. */
-static void bind(sdx_plan *p, const sdx_tensor *input, unsigned char *buffer)
+static void bind(sdx_plan *p, const sdx_tensor *feed, unsigned char *buffer)
 {
-    const sdx_graph *g = p->program->model->graph;
+    const sdx_graph *g = p->body->graph;
     for (sdx_id v = 0; v < g->n_value; v++) {
         sdx_id root = p->root[v];
         if (p->home[root] == SDX_HOME_BUFFER) p->tensor[v].data = buffer + p->offset[root];
     }
-    for (int i = 0; i < g->n_input; i++)
-        if (sdx_is_fed(g, i)) p->tensor[g->input[i]] = input[i];
+    for (int i = 0; i < p->body->n_feed; i++)
+        if (p->home[p->body->feed[i]] == SDX_HOME_INPUT) p->tensor[p->body->feed[i]] = feed[i];
 }
 
 static void load_inputs(const sdx_plan *p, const sdx_step *s, const sdx_node *n)
@@ -42,18 +42,20 @@ static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsign
         return SDX_OK;
     }
     for (int o = 0; o < n->n_out; o++) s->out[o] = s->wanted[o] ? p->tensor[n->out[o]] : sdx_absent;
+    const sdx_program *program = p->body->program;
     sdx_run run = {.node = n,
-                   .state = p->program->state[s->node],
-                   .kernels = p->program->kernels,
-                   .threads = p->program->threads,
+                   .state = p->body->state[s->node],
+                   .kernels = program->kernels,
+                   .threads = program->threads,
                    .n_in = n->n_in,
                    .n_out = n->n_out,
                    .in = s->in,
                    .out = s->out,
                    .workspace = buffer + s->workspace_offset,
-                   .err = err, .strings = &p->strings};
+                   .strings = &p->strings,
+                   .err = err};
     if (n->def->run(&run) == SDX_OK) return SDX_OK;
-    return sdx_call_error(p->program->model, n, s->in, err);
+    return sdx_call_error(program->model, n, s->in, err);
 }
 
 /* ---- shapes known to the run ----------------------------------------------------------------------------- */
@@ -89,24 +91,27 @@ static sdx_status keep_output(sdx_plan *p, sdx_id v, const sdx_tensor *t, sdx_er
                     sdx_tensor_format(t->dtype, &shape, is, sizeof is));
 }
 
-static sdx_status run_dynamic(sdx_plan *p, sdx_step *s, const sdx_node *n, sdx_arena *scratch, sdx_error *err)
+static sdx_status run_dynamic(sdx_plan *p, sdx_context *context, sdx_step *s, const sdx_node *n, sdx_error *err)
 {
     load_inputs(p, s, n);
-    placing at = {p, s, n, scratch};
+    placing at = {p, s, n, &context->scratch};
     sdx_program *program =
-        (sdx_program *)p->program; /* const but for its lock and symbols, which the lock guards */
+        (sdx_program *)p->body->program; /* const but for its lock and symbols, which the lock guards */
     sdx_call call = {.model = program->model,
                      .node = n,
-                     .state = program->state[s->node],
+                     .state = p->body->state[s->node],
                      .kernels = program->kernels,
                      .threads = program->threads,
                      .lock = &program->lock,
                      .in = s->in,
                      .wanted = s->wanted,
                      .out = s->out,
-                     .scratch = scratch, .strings = &p->strings,
+                     .scratch = &context->scratch,
+                     .strings = &p->strings,
                      .memory = place_output,
                      .owner = &at,
+                     .context = context,
+                     .plan = p,
                      .err = err};
     TRY(sdx_call_run(&call));
     for (int o = 0; o < n->n_out; o++) {
@@ -127,14 +132,14 @@ static void release_after(sdx_plan *p, const sdx_step *s)
 
 /* ---- the walk -------------------------------------------------------------------------------------------- */
 
-static sdx_status run_step(sdx_plan *p, sdx_step *s, unsigned char *buffer, sdx_arena *scratch, sdx_error *err)
+static sdx_status run_step(sdx_plan *p, sdx_context *context, sdx_step *s, unsigned char *buffer, sdx_error *err)
 {
     const sdx_node *n = sdx_step_node(p, s);
     sdx_status status;
     if (s->dynamic) {
-        sdx_arena_mark mark = sdx_arena_get_mark(scratch);
-        status = run_dynamic(p, s, n, scratch, err);
-        sdx_arena_reset(scratch, mark);
+        sdx_arena_mark mark = sdx_arena_get_mark(&context->scratch);
+        status = run_dynamic(p, context, s, n, err);
+        sdx_arena_reset(&context->scratch, mark);
     } else {
         status = run_static(p, s, n, buffer, err);
     }
@@ -142,36 +147,63 @@ static sdx_status run_step(sdx_plan *p, sdx_step *s, unsigned char *buffer, sdx_
     return status;
 }
 
-static void copy_outputs(sdx_plan *p, unsigned char *buffer)
+/* A copy whose size only the run knows. */
+static sdx_status copy_to_heap(sdx_plan *p, int i, sdx_error *err)
 {
-    const sdx_graph *g = p->program->model->graph;
+    const sdx_tensor *value = &p->tensor[p->body->graph->output[i]];
+    size_t bytes;
+    if (!sdx_value_size(value, &bytes)) return sdx_fail_memory(err, SIZE_MAX);
+    void *block = sdx_malloc_aligned(bytes);
+    if (!block) return sdx_fail_memory(err, bytes);
+    p->output_value[i] = sdx_value_copy(value, block);
+    return SDX_OK;
+}
+
+static sdx_status copy_outputs(sdx_plan *p, unsigned char *buffer, sdx_error *err)
+{
+    const sdx_graph *g = p->body->graph;
     for (int i = 0; i < g->n_output; i++) {
         if (p->output_copy[i] == SDX_NO_COPY) continue;
         const sdx_tensor *t = &p->tensor[g->output[i]];
-        size_t bytes = sdx_tensor_bytes(t);
-        if (bytes) memcpy(buffer + p->output_copy[i], t->data, bytes);
+        if (p->output_copy[i] == SDX_HEAP_COPY)
+            TRY(copy_to_heap(p, i, err));
+        else if (sdx_tensor_bytes(t))
+            memcpy(buffer + p->output_copy[i], t->data, sdx_tensor_bytes(t));
     }
+    return SDX_OK;
 }
 
-sdx_status sdx_plan_run(sdx_plan *p, const sdx_tensor *input, unsigned char *buffer, sdx_arena *scratch,
+/* A body counts as a step itself, so that a loop over an empty one ends too. */
+static sdx_status count_steps(const sdx_plan *p, sdx_context *context, sdx_error *err)
+{
+    uint64_t steps = (uint64_t)p->n_step + 1;
+    if (steps > context->steps_left)
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: the run takes more than the %llu steps that it was given",
+                        context->program->model->path, (unsigned long long)context->program->max_steps);
+    context->steps_left -= steps;
+    return SDX_OK;
+}
+
+sdx_status sdx_plan_run(sdx_plan *p, sdx_context *context, const sdx_tensor *feed, unsigned char *buffer,
                         sdx_profile *profile, sdx_error *err)
 {
-    bind(p, input, buffer);
+    if (context->program->max_steps != UINT64_MAX) TRY(count_steps(p, context, err));
+    bind(p, feed, buffer);
     for (int i = 0; i < p->n_step; i++) {
         sdx_step *s = &p->step[i];
         double start = profile ? now() : 0;
-        TRY(run_step(p, s, buffer, scratch, err));
+        TRY(run_step(p, context, s, buffer, err));
         if (!profile) continue;
         profile[s->node].seconds += now() - start;
         profile[s->node].runs++;
     }
-    copy_outputs(p, buffer);
-    return SDX_OK;
+    return copy_outputs(p, buffer, err);
 }
 
 sdx_tensor sdx_plan_output(const sdx_plan *p, int i, unsigned char *buffer)
 {
-    sdx_tensor t = p->tensor[p->program->model->graph->output[i]];
+    if (p->output_copy[i] == SDX_HEAP_COPY) return p->output_value[i];
+    sdx_tensor t = p->tensor[p->body->graph->output[i]];
     if (p->output_copy[i] != SDX_NO_COPY) t.data = buffer + p->output_copy[i];
     return t;
 }

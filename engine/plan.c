@@ -1,4 +1,4 @@
-/* plan.c: a program at one set of input shapes. Inference with exact sizes knows not only every shape but also
+/* plan.c: a body at one set of input shapes. Inference with exact sizes knows not only every shape but also
  * the contents of small integer tensors, so the Shape-Gather-Concat chains that exporters leave behind become
  * constants of the plan and cost nothing per run. What remains are steps, and one buffer in which all of them
  * find their values. */
@@ -11,6 +11,7 @@
 
 typedef struct planner {
     sdx_plan *plan;
+    const sdx_body *body;
     const sdx_program *program;
     const sdx_graph *graph;
     bool *needed; /* [n_value]: read by a live node or by the caller */
@@ -20,17 +21,32 @@ typedef struct planner {
 
 /* ---- exact types ----------------------------------------------------------------------------------------- */
 
-static sdx_status infer_types(planner *b, const sdx_shape *input_shape)
+/* What is fed: a tensor is exact, an input left out is its default, anything else is for the run to see. */
+static sdx_status set_feed(planner *b, sdx_id v, const sdx_tensor *given)
+{
+    sdx_type *type = &b->plan->type[v];
+    const sdx_tensor *preset = b->graph->value[v].preset;
+    if (given->dtype == SDX_UNDEFINED && preset) {
+        *type = (sdx_type){.dtype = preset->dtype, .shape = sdx_tensor_shape(preset), .constant = preset};
+        return sdx_type_set_contents(&b->plan->arena, type, b->err);
+    }
+    if (given->dtype == SDX_UNDEFINED || !sdx_dtype_is_tensor(given->dtype)) return SDX_OK;
+    type->dtype = given->dtype;
+    type->shape = sdx_tensor_shape(given);
+    return SDX_OK;
+}
+
+static sdx_status infer_types(planner *b, const sdx_tensor *feed)
 {
     sdx_plan *p = b->plan;
     const sdx_graph *g = b->graph;
     for (sdx_id v = 0; v < g->n_value; v++)
         p->type[v] = g->value[v].type.constant ? g->value[v].type : sdx_unknown_type;
-    for (int i = 0; i < g->n_input; i++) {
-        p->key[i] = input_shape[i];
-        if (!sdx_is_fed(g, i)) continue;
-        p->type[g->input[i]].dtype = g->value[g->input[i]].type.dtype;
-        p->type[g->input[i]].shape = input_shape[i];
+    for (int i = 0; i < b->body->n_feed; i++) {
+        sdx_id v = b->body->feed[i];
+        p->key[i] = feed[i];
+        p->key[i].data = NULL;
+        if (!g->value[v].type.constant) TRY(set_feed(b, v, &feed[i]));
     }
     pthread_mutex_t *lock = &((sdx_program *)b->program)->lock;
     pthread_mutex_lock(lock);
@@ -76,7 +92,12 @@ static sdx_status materialise_outputs(planner *b)
 
 /* ---- steps ----------------------------------------------------------------------------------------------- */
 
-/* Whether a node makes something that is needed and not known already; then its inputs are needed too. */
+static void mark_needed(void *needed, sdx_id v)
+{
+    ((bool *)needed)[v] = true;
+}
+
+/* Whether a node makes something that is needed and not known already; then what it reads is needed too. */
 static bool mark_live(planner *b, const sdx_node *n)
 {
     bool live = false;
@@ -85,8 +106,7 @@ static bool mark_live(planner *b, const sdx_node *n)
     if (!live) return false;
     for (int o = 0; o < n->n_out; o++) /* it will be computed after all */
         if (n->out[o] != SDX_NONE) b->plan->type[n->out[o]].constant = NULL;
-    for (int i = 0; i < n->n_in; i++)
-        if (n->in[i] != SDX_NONE) b->needed[n->in[i]] = true;
+    sdx_node_each_read(n, mark_needed, b->needed);
     return true;
 }
 
@@ -128,7 +148,7 @@ static sdx_status ask_workspace(planner *b, const sdx_node *n, sdx_step *s)
     for (int i = 0; i < n->n_in; i++) in[i] = n->in[i] == SDX_NONE ? sdx_unknown_type : p->type[n->in[i]];
     for (int o = 0; o < n->n_out; o++) out[o] = n->out[o] == SDX_NONE ? sdx_unknown_type : p->type[n->out[o]];
     sdx_plan_step step = {.node = n,
-                          .state = b->program->state[s->node],
+                          .state = b->body->state[s->node],
                           .n_in = n->n_in,
                           .n_out = n->n_out,
                           .in = in,
@@ -182,8 +202,8 @@ static void settle_sources(planner *b)
         p->home[v] = SDX_HOME_CONSTANT;
         p->tensor[v] = *p->type[v].constant;
     }
-    for (int i = 0; i < b->graph->n_input; i++)
-        if (sdx_is_fed(b->graph, i)) p->home[b->graph->input[i]] = SDX_HOME_INPUT;
+    for (int i = 0; i < b->body->n_feed; i++)
+        if (p->home[b->body->feed[i]] == SDX_HOME_NONE) p->home[b->body->feed[i]] = SDX_HOME_INPUT;
 }
 
 static void settle_output(planner *b, const sdx_step *s, int at, int o, sdx_id v)
@@ -198,6 +218,17 @@ static void settle_output(planner *b, const sdx_step *s, int at, int o, sdx_id v
     if (is_exact(&p->type[v])) p->tensor[v] = sdx_tensor_make(p->type[v].dtype, &p->type[v].shape, NULL);
 }
 
+typedef struct reader {
+    sdx_plan *plan;
+    int at;
+} reader;
+
+static void mark_read(void *context, sdx_id v)
+{
+    const reader *r = context;
+    r->plan->end[r->plan->root[v]] = r->at;
+}
+
 /* Roots through views, and when each root is last read; sharing by operators in place comes after. */
 static void settle_lifetimes(planner *b)
 {
@@ -205,8 +236,7 @@ static void settle_lifetimes(planner *b)
     for (int at = 0; at < p->n_step; at++) {
         const sdx_step *s = &p->step[at];
         const sdx_node *n = &b->graph->node[s->node];
-        for (int i = 0; i < n->n_in; i++)
-            if (n->in[i] != SDX_NONE) p->end[p->root[n->in[i]]] = at;
+        sdx_node_each_read(n, mark_read, &(reader){p, at});
         for (int o = 0; o < n->n_out; o++)
             if (s->wanted[o] && n->out[o] != SDX_NONE) settle_output(b, s, at, o, n->out[o]);
     }
@@ -263,6 +293,12 @@ static bool needs_copy(const sdx_plan *p, sdx_id v)
     return home == SDX_HOME_INPUT || home == SDX_HOME_CONSTANT;
 }
 
+/* What a copy in the buffer would be: strings have characters elsewhere. */
+static bool fits_buffer(const sdx_type *t)
+{
+    return is_exact(t) && t->dtype != SDX_STRING;
+}
+
 static bool in_buffer(const sdx_plan *p, sdx_id v)
 {
     return p->home[v] == SDX_HOME_BUFFER && p->root[v] == v;
@@ -309,7 +345,9 @@ static sdx_status walk_buffer(planner *b, walk *w)
     for (int i = 0; i < b->graph->n_output; i++) {
         p->output_copy[i] = SDX_NO_COPY;
         if (!needs_copy(p, b->graph->output[i])) continue;
-        TRY(value_bytes(b, p->root[b->graph->output[i]], &bytes));
+        p->output_copy[i] = SDX_HEAP_COPY;
+        if (!fits_buffer(&p->type[b->graph->output[i]])) continue;
+        TRY(value_bytes(b, b->graph->output[i], &bytes));
         visit(w, p->n_step, p->n_step, bytes, &p->output_copy[i]);
     }
     return SDX_OK;
@@ -336,8 +374,9 @@ static sdx_status allocate_arrays(planner *b)
 {
     sdx_plan *p = b->plan;
     size_t n = (size_t)b->graph->n_value;
-    ARENA_NEW(&p->arena, p->key, (size_t)b->graph->n_input, b->err);
+    ARENA_NEW(&p->arena, p->key, (size_t)b->body->n_feed, b->err);
     ARENA_NEW(&p->arena, p->output_copy, (size_t)b->graph->n_output, b->err);
+    ARENA_NEW(&p->arena, p->output_value, (size_t)b->graph->n_output, b->err);
     ARENA_NEW(&p->arena, p->type, n, b->err);
     ARENA_NEW(&p->arena, p->tensor, n, b->err);
     ARENA_NEW(&p->arena, p->root, n, b->err);
@@ -363,10 +402,10 @@ static sdx_status check_outputs(planner *b)
     return SDX_OK;
 }
 
-static sdx_status build(planner *b, const sdx_shape *input_shape)
+static sdx_status build(planner *b, const sdx_tensor *feed)
 {
     TRY(allocate_arrays(b));
-    TRY(infer_types(b, input_shape));
+    TRY(infer_types(b, feed));
     TRY(materialise_outputs(b));
     TRY(add_steps(b, mark_all(b)));
     settle_sources(b);
@@ -377,16 +416,15 @@ static sdx_status build(planner *b, const sdx_shape *input_shape)
     return place_buffer(b);
 }
 
-sdx_status sdx_plan_create(const sdx_program *program, const sdx_shape *input_shape, sdx_plan **out,
-                           sdx_error *err)
+sdx_status sdx_plan_create(const sdx_body *body, const sdx_tensor *feed, sdx_plan **out, sdx_error *err)
 {
     sdx_plan *p = sdx_calloc(1, sizeof *p);
     if (!p) return sdx_fail_memory(err, sizeof *p);
     sdx_arena_init(&p->arena);
     sdx_arena_init(&p->strings);
-    p->program = program;
-    planner b = {.plan = p, .program = program, .graph = program->model->graph, .err = err};
-    sdx_status status = build(&b, input_shape);
+    p->body = body;
+    planner b = {.plan = p, .body = body, .program = body->program, .graph = body->graph, .err = err};
+    sdx_status status = build(&b, feed);
     if (status != SDX_OK)
         sdx_plan_free(p);
     else
@@ -396,10 +434,11 @@ sdx_status sdx_plan_create(const sdx_program *program, const sdx_shape *input_sh
 
 void sdx_plan_release(sdx_plan *p)
 {
-    for (sdx_id v = 0; p->heap && v < p->program->model->graph->n_value; v++) {
+    for (sdx_id v = 0; p->heap && v < p->body->graph->n_value; v++) {
         free(p->heap[v]);
         p->heap[v] = NULL;
     }
+    for (int i = 0; p->output_value && i < p->body->graph->n_output; i++) sdx_tensor_free(&p->output_value[i]);
     sdx_arena_fini(&p->strings);
 }
 

@@ -59,20 +59,21 @@ static bool is_alone(const sdx_graph *g, sdx_id v)
 
 /* A weight was packed. Mapped pages come back from the file if somebody reads them after all; what passes
  * computed (joined weights of an attention) goes when its last reader has packed it. */
-static void drop_packed(const sdx_program *p, sdx_id v, int *readers)
+static void drop_packed(const sdx_program *p, const sdx_graph *g, sdx_id v, int *readers)
 {
-    const sdx_tensor *t = p->model->graph->value[v].type.constant;
+    const sdx_tensor *t = g->value[v].type.constant;
+    bool captured = g->value[v].outer != SDX_NONE; /* others may read it */
     readers[v]--;
     if (is_mapped(p->model, t->data))
         drop_pages(t->data, sdx_tensor_bytes(t));
-    else if (!readers[v] && sdx_tensor_bytes(t) >= LARGE && is_alone(p->model->graph, v))
+    else if (!readers[v] && !captured && sdx_tensor_bytes(t) >= LARGE && is_alone(g, v))
         drop_pages(t->data, sdx_tensor_bytes(t));
 }
 
 /* A copy of a constant that lies askew in the file becomes the constant. */
-static sdx_status align_constant(sdx_program *p, sdx_value *value, sdx_error *err)
+static sdx_status align_constant(sdx_program *p, const sdx_tensor **constant, sdx_error *err)
 {
-    const sdx_tensor *old = value->type.constant;
+    const sdx_tensor *old = *constant;
     size_t bytes = sdx_tensor_bytes(old);
     sdx_tensor *copy;
     ARENA_NEW(&p->arena, copy, 1, err);
@@ -81,7 +82,7 @@ static sdx_status align_constant(sdx_program *p, sdx_value *value, sdx_error *er
     if (!copy->data) return sdx_fail_memory(err, bytes);
     memcpy(copy->data, old->data, bytes);
     if (is_mapped(p->model, old->data)) drop_pages(old->data, bytes);
-    value->type.constant = copy;
+    *constant = copy;
     return SDX_OK;
 }
 
@@ -93,28 +94,29 @@ static bool takes_any_alignment(const sdx_op_def *def)
     return def->flags & SDX_OP_ANY_ALIGNMENT && !(def->flags & SDX_OP_VIEW);
 }
 
-static sdx_status gather_types(sdx_program *p, const sdx_node *n, sdx_type *in, sdx_error *err)
+static sdx_status gather_types(sdx_program *p, const sdx_graph *g, const sdx_node *n, sdx_type *in, sdx_error *err)
 {
-    sdx_graph *g = p->model->graph;
     for (int i = 0; i < n->n_in; i++) {
         in[i] = sdx_unknown_type;
         if (n->in[i] == SDX_NONE) continue;
         sdx_value *value = &g->value[n->in[i]];
         const sdx_tensor *constant = value->type.constant;
         if (constant && !sdx_is_aligned(constant) && !takes_any_alignment(n->def))
-            TRY(align_constant(p, value, err));
+            TRY(align_constant(p, &value->type.constant, err));
         in[i] = value->type;
     }
     return SDX_OK;
 }
 
 /* readers: [n_value], uses of each value that still read its bytes. */
-static sdx_status prepare_node(sdx_program *p, sdx_id id, int *readers, sdx_arena *scratch, sdx_error *err)
+static sdx_status prepare_node(sdx_program *p, sdx_body *body, sdx_id id, int *readers, sdx_arena *scratch,
+                               sdx_error *err)
 {
-    const sdx_node *n = &p->model->graph->node[id];
+    const sdx_graph *g = body->graph;
+    const sdx_node *n = &g->node[id];
     sdx_type *in;
     ARENA_NEW(scratch, in, (size_t)n->n_in, err);
-    TRY(gather_types(p, n, in, err));
+    TRY(gather_types(p, g, n, in, err));
     if (!n->def->prepare) return SDX_OK;
     sdx_prepare prepare = {p->model, n, n->n_in, in, p->kernels, p->threads, &p->arena, NULL, 0, err};
     sdx_status status = n->def->prepare(&prepare);
@@ -122,17 +124,17 @@ static sdx_status prepare_node(sdx_program *p, sdx_id id, int *readers, sdx_aren
         sdx_node_error(p->model, n, in, n->n_in, err);
         return status;
     }
-    p->state[id] = prepare.state;
+    body->state[id] = prepare.state;
     for (int i = 0; i < n->n_in && i < 32; i++)
-        if (prepare.packed >> i & 1 && in[i].constant) drop_packed(p, n->in[i], readers);
+        if (prepare.packed >> i & 1 && in[i].constant) drop_packed(p, g, n->in[i], readers);
     return SDX_OK;
 }
 
-static sdx_status prepare_nodes(sdx_program *p, sdx_error *err)
+static sdx_status prepare_nodes(sdx_program *p, sdx_body *body, sdx_error *err)
 {
-    const sdx_graph *g = p->model->graph;
+    const sdx_graph *g = body->graph;
     int *readers;
-    ARENA_NEW(&p->arena, p->state, (size_t)g->n_node, err);
+    ARENA_NEW(&p->arena, body->state, (size_t)g->n_node, err);
     ARENA_NEW(&p->arena, readers, (size_t)g->n_value, err);
     for (sdx_id v = 0; v < g->n_value; v++) readers[v] = g->value[v].uses;
     sdx_arena scratch;
@@ -140,11 +142,64 @@ static sdx_status prepare_nodes(sdx_program *p, sdx_error *err)
     sdx_arena_mark start = sdx_arena_get_mark(&scratch);
     sdx_status status = SDX_OK;
     for (sdx_id i = 0; i < g->n_node && status == SDX_OK; i++) {
-        if (!g->node[i].dead) status = prepare_node(p, i, readers, &scratch, err);
+        if (!g->node[i].dead) status = prepare_node(p, body, i, readers, &scratch, err);
         sdx_arena_reset(&scratch, start);
     }
     sdx_arena_fini(&scratch);
     return status;
+}
+
+/* ---- bodies ---------------------------------------------------------------------------------------------- */
+
+static bool is_captured(const sdx_value *v)
+{
+    return v->outer != SDX_NONE && v->uses && !v->type.constant;
+}
+
+static sdx_status list_feed(sdx_program *p, sdx_body *body, sdx_error *err)
+{
+    const sdx_graph *g = body->graph;
+    ARENA_NEW(&p->arena, body->feed, (size_t)g->n_input + (size_t)g->n_value, err);
+    for (int i = 0; i < g->n_input; i++) {
+        sdx_value *v = &g->value[g->input[i]];
+        body->feed[body->n_feed++] = g->input[i];
+        if (v->preset && !sdx_is_aligned(v->preset)) TRY(align_constant(p, &v->preset, err));
+    }
+    for (sdx_id v = 0; v < g->n_value; v++)
+        if (is_captured(&g->value[v])) body->feed[body->n_feed++] = v;
+    return SDX_OK;
+}
+
+/* The graph, then those that its nodes carry. */
+static sdx_status make_body(sdx_program *p, sdx_graph *g, sdx_error *err)
+{
+    sdx_body *body = &p->body[g->index];
+    *body = (sdx_body){.program = p, .graph = g};
+    TRY(list_feed(p, body, err));
+    TRY(prepare_nodes(p, body, err));
+    for (sdx_id i = 0; i < g->n_node; i++) {
+        sdx_graph *sub;
+        for (int k = 0; !g->node[i].dead && (sub = sdx_node_graph(&g->node[i], k)); k++)
+            TRY(make_body(p, sub, err));
+    }
+    return SDX_OK;
+}
+
+static sdx_status index_graphs(sdx_graph *g, sdx_error *err)
+{
+    TRY(sdx_graph_index(g, err));
+    for (sdx_id i = 0; i < g->n_node; i++) {
+        sdx_graph *sub;
+        for (int k = 0; (sub = sdx_node_graph(&g->node[i], k)); k++) TRY(index_graphs(sub, err));
+    }
+    return SDX_OK;
+}
+
+static sdx_status make_bodies(sdx_program *p, sdx_error *err)
+{
+    p->n_body = p->model->graphs->index + 1;
+    ARENA_NEW(&p->arena, p->body, (size_t)p->n_body, err);
+    return make_body(p, p->model->graph, err);
 }
 
 /* ---- programs -------------------------------------------------------------------------------------------- */
@@ -161,7 +216,9 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
     TRY(check_threads(options->threads, err));
     p->threads = options->threads ? options->threads : sdx_default_threads();
     p->profile = options->profile;
+    p->max_steps = options->max_steps ? options->max_steps : UINT64_MAX;
     TRY(sdx_kernels_choose(options->isa, &p->kernels, err));
+    TRY(sdx_model_inline_functions(p->model, err));
     TRY(sdx_model_resolve(p->model, &sdx_operators, err));
     sdx_eval_context eval = {p->kernels, p->threads};
     sdx_pass_context passes = {.model = p->model,
@@ -172,10 +229,10 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
                                .err = err};
     /* What does not depend on inputs is computed once either way: that is not a rewrite of the graph. */
     TRY(sdx_passes_run(&passes, options->no_optimize ? "fold_constants,eliminate" : NULL));
-    TRY(sdx_graph_index(p->model->graph, err));
+    TRY(index_graphs(p->model->graph, err));
     TRY(sdx_model_infer(p->model, err));
     drop_files(p->model);
-    return prepare_nodes(p, err);
+    return make_bodies(p, err);
 }
 
 sdx_status sdx_program_create(sdx_model *model, const sdx_run_options *options, sdx_program **out,

@@ -1,5 +1,4 @@
-/* session.c: checks what the caller gives against what the graph declares, finds or makes the plan for these
- * shapes, lends it the working buffer and runs it. */
+/* session.c: checks what the caller gives against what the graph declares, and runs the main graph on it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,20 +7,10 @@
 #include "../base/memory.h"
 #include "engine.h"
 
-/* PLANS: sequence lengths that alternate in a stream of batches. PATIENCE: runs that need less than a quarter
- * of the buffer before it is given back. */
-enum { PLANS = 8, PATIENCE = 16 };
-
 struct sdx_session {
     const sdx_program *program;
-    sdx_plan *plan[PLANS]; /* owned, most recently used first */
-    int n_plan;
-    unsigned char *buffer; /* owned; contents live from one run to the next, for the outputs */
-    size_t capacity;
-    int oversized;     /* runs in a row that needed less than a quarter */
-    sdx_tensor *input; /* [n_input] of the current run; SDX_UNDEFINED: not given yet */
-    sdx_shape *shape;  /* [n_input] */
-    sdx_arena scratch;
+    sdx_context context;
+    sdx_tensor *input;    /* [n_input] of the current run; SDX_UNDEFINED: not given */
     sdx_profile *profile; /* [n_node] when the program asks for it */
     uint64_t runs;
 };
@@ -53,13 +42,13 @@ static char *format_declared(const sdx_model *model, const sdx_type *t, char *bu
     return buf;
 }
 
-static sdx_status fail_mismatch(const sdx_model *model, const sdx_value *value, const sdx_tensor *given,
-                                sdx_error *err)
+static sdx_status fail_mismatch(const sdx_model *model, const sdx_value *value, const sdx_type *type,
+                                const sdx_tensor *given, sdx_error *err)
 {
     char declared[640], got[SDX_TENSOR_TEXT];
     sdx_shape shape = sdx_tensor_shape(given);
     return sdx_fail(err, SDX_ERR_USAGE, "%s: input \"%.200s\": expected %s, got %s", model->path, value->name,
-                    format_declared(model, &value->type, declared, sizeof declared),
+                    format_declared(model, type, declared, sizeof declared),
                     sdx_tensor_format(given->dtype, &shape, got, sizeof got));
 }
 
@@ -72,16 +61,16 @@ static bool fits(const sdx_type *declared, const sdx_tensor *given)
     return true;
 }
 
-static sdx_status check_tensor(const sdx_model *model, const sdx_value *value, const sdx_tensor *given,
-                               sdx_error *err)
+static sdx_status check_tensor(const sdx_model *model, const sdx_value *value, const sdx_type *type,
+                               const sdx_tensor *given, sdx_error *err)
 {
     if (given->rank < 0 || given->rank > SDX_MAX_RANK)
         return sdx_fail(err, SDX_ERR_USAGE, "%s: input \"%s\": rank %d is outside 0..%d", model->path,
                         value->name, given->rank, SDX_MAX_RANK);
-    if (!fits(&value->type, given)) return fail_mismatch(model, value, given, err);
+    if (!fits(type, given)) return fail_mismatch(model, value, type, given, err);
     sdx_shape shape = sdx_tensor_shape(given);
     size_t bytes;
-    if (!sdx_tensor_size(given->dtype, &shape, &bytes)) return fail_mismatch(model, value, given, err);
+    if (!sdx_tensor_size(given->dtype, &shape, &bytes)) return fail_mismatch(model, value, type, given, err);
     if (bytes && !given->data)
         return sdx_fail(err, SDX_ERR_USAGE, "%s: input \"%s\": data is NULL", model->path, value->name);
     if (bytes && !sdx_is_aligned(given))
@@ -90,12 +79,49 @@ static sdx_status check_tensor(const sdx_model *model, const sdx_value *value, c
     return SDX_OK;
 }
 
+static sdx_status fail_kind(const sdx_model *model, const sdx_value *value, const char *expected, sdx_error *err)
+{
+    return sdx_fail(err, SDX_ERR_USAGE, "%s: input \"%.200s\": expected %s", model->path, value->name, expected);
+}
+
+/* Every item of a sequence is what the file declares. */
+static sdx_status check_sequence(const sdx_model *model, const sdx_value *value, const sdx_type *type,
+                                 const sdx_tensor_list *given, sdx_error *err)
+{
+    if (!given || (given->count && !given->item)) return fail_kind(model, value, "a sequence, got NULL", err);
+    for (size_t i = 0; i < given->count; i++)
+        TRY(check_tensor(model, value, type, &given->item[i], err));
+    return SDX_OK;
+}
+
+static sdx_status check_value(const sdx_model *model, const sdx_value *value, const sdx_tensor *given, sdx_error *err)
+{
+    const sdx_declared *d = value->declared;
+    if (!d || !(d->sequence || d->optional)) {
+        if (!sdx_dtype_is_tensor(given->dtype)) return fail_kind(model, value, "a tensor", err);
+        return check_tensor(model, value, &value->type, given, err);
+    }
+    sdx_type type = {.dtype = d->dtype, .shape = d->shape};
+    if (given->dtype == SDX_NOTHING) return d->optional ? SDX_OK : fail_kind(model, value, "a sequence", err);
+    if (d->sequence != (given->dtype == SDX_TENSOR_LIST))
+        return fail_kind(model, value, d->sequence ? "a sequence" : "a tensor", err);
+    if (d->sequence) return check_sequence(model, value, &type, given->data, err);
+    return check_tensor(model, value, &type, given, err);
+}
+
+static bool must_be_given(const sdx_graph *g, int i)
+{
+    const sdx_value *v = &g->value[g->input[i]];
+    return sdx_is_fed(g, i) && !v->preset;
+}
+
 /* Names of the inputs to be given; only_missing: of those that were not. */
 static void list_inputs(const sdx_session *s, bool only_missing, sdx_buffer *text)
 {
     const sdx_graph *g = graph_of(s);
     for (int i = 0; i < g->n_input; i++) {
-        if (!sdx_is_fed(g, i) || (only_missing && s->input[i].dtype != SDX_UNDEFINED)) continue;
+        if (!sdx_is_fed(g, i) || (only_missing && (!must_be_given(g, i) || s->input[i].dtype != SDX_UNDEFINED)))
+            continue;
         sdx_buffer_printf(text, "%s\"%.100s\"", text->size ? ", " : "", g->value[g->input[i]].name);
     }
 }
@@ -126,13 +152,12 @@ static sdx_status take_input(sdx_session *s, const char *name, const sdx_tensor 
     if (i == g->n_input) return fail_unknown(s, name, err);
     if (!sdx_is_fed(g, i))
         return sdx_fail(err, SDX_ERR_UNSUPPORTED,
-                        "%s: input \"%s\" has a default that was compiled in; it cannot be given", model->path,
-                        name);
+                        "%s: input \"%s\" is a weight: before ONNX IR version 4 every one is listed as an input, and it "
+                        "cannot be given", model->path, name);
     if (s->input[i].dtype != SDX_UNDEFINED)
         return sdx_fail(err, SDX_ERR_USAGE, "%s: input \"%s\" is given twice", model->path, name);
-    TRY(check_tensor(model, &g->value[g->input[i]], given, err));
+    TRY(check_value(model, &g->value[g->input[i]], given, err));
     s->input[i] = *given;
-    s->shape[i] = sdx_tensor_shape(given);
     return SDX_OK;
 }
 
@@ -142,13 +167,19 @@ typedef struct axis {
     int input, dim;
 } axis;
 
-/* The first place where this symbol got its size. */
-static axis first_axis(const sdx_graph *g, sdx_dim symbol)
+static bool is_given(const sdx_session *s, int i)
 {
+    return s->input[i].dtype != SDX_UNDEFINED && sdx_dtype_is_tensor(s->input[i].dtype);
+}
+
+/* The first place where this symbol got its size. */
+static axis first_axis(const sdx_session *s, sdx_dim symbol)
+{
+    const sdx_graph *g = graph_of(s);
     for (int i = 0; i < g->n_input; i++) {
         const sdx_shape *declared = &g->value[g->input[i]].type.shape;
         for (int d = 0; d < declared->rank; d++)
-            if (sdx_is_fed(g, i) && declared->dim[d] == symbol) return (axis){i, d};
+            if (is_given(s, i) && declared->dim[d] == symbol) return (axis){i, d};
     }
     return (axis){-1, -1};
 }
@@ -161,7 +192,7 @@ static sdx_status check_symbols(const sdx_session *s, int i, sdx_error *err)
     for (int d = 0; d < value->type.shape.rank; d++) {
         sdx_dim symbol = value->type.shape.dim[d];
         if (!sdx_dim_is_symbol(symbol)) continue;
-        axis first = first_axis(g, symbol);
+        axis first = first_axis(s, symbol);
         if (s->input[first.input].dim[first.dim] == s->input[i].dim[d]) continue;
         return sdx_fail(
             err, SDX_ERR_USAGE,
@@ -180,54 +211,11 @@ static sdx_status take_inputs(sdx_session *s, size_t count, const char *const *n
     for (int i = 0; i < g->n_input; i++) s->input[i] = sdx_absent;
     for (size_t i = 0; i < count; i++) TRY(take_input(s, names[i], &inputs[i], err));
     for (int i = 0; i < g->n_input; i++)
-        if (sdx_is_fed(g, i) && s->input[i].dtype == SDX_UNDEFINED)
+        if (must_be_given(g, i) && s->input[i].dtype == SDX_UNDEFINED)
             return fail_listing(s, true, "inputs are missing:", err);
     for (int i = 0; i < g->n_input; i++)
-        if (sdx_is_fed(g, i)) TRY(check_symbols(s, i, err));
+        if (is_given(s, i)) TRY(check_symbols(s, i, err));
     return SDX_OK;
-}
-
-/* ---- plans and buffer ------------------------------------------------------------------------------------ */
-
-static bool has_shapes(const sdx_session *s, const sdx_plan *p)
-{
-    for (int i = 0; i < graph_of(s)->n_input; i++)
-        if (sdx_is_fed(graph_of(s), i) && !sdx_shape_same(&s->shape[i], &p->key[i])) return false;
-    return true;
-}
-
-static void move_to_front(sdx_session *s, int at)
-{
-    sdx_plan *p = s->plan[at];
-    memmove(&s->plan[1], &s->plan[0], (size_t)at * sizeof *s->plan);
-    s->plan[0] = p;
-}
-
-/* The plan for the current shapes becomes plan[0]; the least recently used one makes room. */
-static sdx_status find_plan(sdx_session *s, sdx_error *err)
-{
-    for (int i = 0; i < s->n_plan; i++) {
-        if (!has_shapes(s, s->plan[i])) continue;
-        move_to_front(s, i);
-        return SDX_OK;
-    }
-    sdx_plan *p;
-    TRY(sdx_plan_create(s->program, s->shape, &p, err));
-    if (s->n_plan == PLANS) sdx_plan_free(s->plan[--s->n_plan]);
-    s->plan[s->n_plan++] = p;
-    move_to_front(s, s->n_plan - 1);
-    return SDX_OK;
-}
-
-static sdx_status fit_buffer(sdx_session *s, size_t bytes, sdx_error *err)
-{
-    s->oversized = bytes < s->capacity / 4 ? s->oversized + 1 : 0;
-    if (s->buffer && bytes <= s->capacity && s->oversized < PATIENCE) return SDX_OK;
-    free(s->buffer);
-    s->buffer = sdx_malloc_aligned(bytes);
-    s->capacity = s->buffer ? bytes : 0;
-    s->oversized = 0;
-    return s->buffer ? SDX_OK : sdx_fail_memory(err, bytes);
 }
 
 /* ---- sessions -------------------------------------------------------------------------------------------- */
@@ -235,10 +223,10 @@ static sdx_status fit_buffer(sdx_session *s, size_t bytes, sdx_error *err)
 static sdx_status allocate(sdx_session *s, sdx_error *err)
 {
     size_t inputs = (size_t)graph_of(s)->n_input, nodes = (size_t)graph_of(s)->n_node;
+    TRY(sdx_context_init(&s->context, s->program, err));
     s->input = sdx_calloc(inputs, sizeof *s->input);
-    s->shape = sdx_calloc(inputs, sizeof *s->shape);
     if (s->program->profile) s->profile = sdx_calloc(nodes, sizeof *s->profile);
-    bool complete = s->input && s->shape && (s->profile || !s->program->profile);
+    bool complete = s->input && (s->profile || !s->program->profile);
     return complete ? SDX_OK : sdx_fail_memory(err, inputs * sizeof *s->input + nodes * sizeof *s->profile);
 }
 
@@ -247,7 +235,6 @@ sdx_status sdx_session_create(const sdx_program *program, sdx_session **out, sdx
     sdx_session *s = sdx_calloc(1, sizeof *s);
     if (!s) return sdx_fail_memory(err, sizeof *s);
     s->program = program;
-    sdx_arena_init(&s->scratch);
     sdx_status status = allocate(s, err);
     if (status != SDX_OK)
         sdx_session_free(s);
@@ -259,23 +246,24 @@ sdx_status sdx_session_create(const sdx_program *program, sdx_session **out, sdx
 void sdx_session_free(sdx_session *s)
 {
     if (!s) return;
-    for (int i = 0; i < s->n_plan; i++) sdx_plan_free(s->plan[i]);
-    sdx_arena_fini(&s->scratch);
-    free(s->buffer);
+    sdx_context_fini(&s->context);
     free(s->input);
-    free(s->shape);
     free(s->profile);
     free(s);
+}
+
+static const sdx_frame *main_frame(const sdx_session *s)
+{
+    return &s->context.frame[graph_of(s)->index][0];
 }
 
 static sdx_status run(sdx_session *s, size_t n_inputs, const char *const *names, const sdx_tensor *inputs,
                       sdx_error *err)
 {
-    if (s->n_plan) sdx_plan_release(s->plan[0]); /* the outputs of the last run end here */
+    sdx_frame_release(&s->context.frame[graph_of(s)->index][0]);
     TRY(take_inputs(s, n_inputs, names, inputs, err));
-    TRY(find_plan(s, err));
-    TRY(fit_buffer(s, s->plan[0]->bytes, err));
-    TRY(sdx_plan_run(s->plan[0], s->input, s->buffer, &s->scratch, s->profile, err));
+    s->context.steps_left = s->program->max_steps;
+    TRY(sdx_frame_run(&s->context, sdx_program_main(s->program), 0, s->input, s->profile, err));
     s->runs++;
     return SDX_OK;
 }
@@ -290,7 +278,7 @@ sdx_status sdx_session_run(sdx_session *s, size_t n_inputs, const char *const *i
         return sdx_fail(err, SDX_ERR_USAGE, "%s: %zu outputs are asked for, the model has %zu",
                         s->program->model->path, n_outputs, declared);
     TRY(run(s, n_inputs, input_names, inputs, err));
-    for (size_t i = 0; i < n_outputs; i++) outputs[i] = sdx_plan_output(s->plan[0], (int)i, s->buffer);
+    for (size_t i = 0; i < n_outputs; i++) outputs[i] = sdx_frame_output(main_frame(s), (int)i);
     return SDX_OK;
 }
 

@@ -18,6 +18,7 @@ sdx_status sdx_graph_create(sdx_model *model, sdx_graph *parent, sdx_graph **out
     g->model = model;
     g->parent = parent;
     g->next = model->graphs;
+    g->index = model->graphs ? model->graphs->index + 1 : 0;
     model->graphs = g;
     *out = g;
     return SDX_OK;
@@ -428,22 +429,31 @@ char *sdx_node_format(const sdx_node *n, char *buf, size_t size)
 
 /* ---- uses and order ----------------------------------------------------------------------------------------------- */
 
-typedef void (*read_fn)(void *context, sdx_id value);
+sdx_graph *sdx_node_graph(const sdx_node *n, int k)
+{
+    for (int i = 0; i < n->n_attr; i++) {
+        const sdx_attr *a = &n->attr[i];
+        int count = a->reference ? 0 : a->type == SDX_ATTR_GRAPH ? 1 : a->type == SDX_ATTR_GRAPHS ? (int)a->count : 0;
+        if (k < count) return a->type == SDX_ATTR_GRAPH ? a->graph : a->graphs[k];
+        k -= count;
+    }
+    return NULL;
+}
 
-/* Calls fn for every value of this graph that the node reads: its inputs, and what its subgraphs capture. */
-static void each_read(const sdx_node *n, read_fn fn, void *context)
+sdx_graph *sdx_node_body(const sdx_node *n, const char *name)
+{
+    const sdx_attr *a = typed_attr(n, name, SDX_ATTR_GRAPH);
+    return a ? a->graph : NULL;
+}
+
+void sdx_node_each_read(const sdx_node *n, sdx_read_fn fn, void *context)
 {
     for (int i = 0; i < n->n_in; i++)
         if (n->in[i] != SDX_NONE) fn(context, n->in[i]);
-    for (int i = 0; i < n->n_attr; i++) {
-        const sdx_attr *a = &n->attr[i];
-        size_t count = a->type == SDX_ATTR_GRAPH ? 1 : a->type == SDX_ATTR_GRAPHS ? a->count : 0;
-        for (size_t k = 0; k < count; k++) {
-            const sdx_graph *sub = a->type == SDX_ATTR_GRAPH ? a->graph : a->graphs[k];
-            for (sdx_id v = 0; v < sub->n_value; v++)
-                if (sub->value[v].outer != SDX_NONE) fn(context, sub->value[v].outer);
-        }
-    }
+    const sdx_graph *sub;
+    for (int k = 0; (sub = sdx_node_graph(n, k)); k++)
+        for (sdx_id v = 0; v < sub->n_value; v++)
+            if (sub->value[v].outer != SDX_NONE) fn(context, sub->value[v].outer);
 }
 
 void sdx_graph_replace_uses(sdx_graph *g, sdx_id old, sdx_id new_value)
@@ -452,15 +462,10 @@ void sdx_graph_replace_uses(sdx_graph *g, sdx_id old, sdx_id new_value)
         sdx_node *n = &g->node[i];
         for (int k = 0; k < n->n_in; k++)
             if (n->in[k] == old) n->in[k] = new_value;
-        for (int k = 0; k < n->n_attr; k++) {
-            const sdx_attr *a = &n->attr[k];
-            size_t count = a->type == SDX_ATTR_GRAPH ? 1 : a->type == SDX_ATTR_GRAPHS ? a->count : 0;
-            for (size_t s = 0; s < count; s++) {
-                sdx_graph *sub = a->type == SDX_ATTR_GRAPH ? a->graph : a->graphs[s];
-                for (sdx_id v = 0; v < sub->n_value; v++)
-                    if (sub->value[v].outer == old) sub->value[v].outer = new_value;
-            }
-        }
+        sdx_graph *sub;
+        for (int k = 0; (sub = sdx_node_graph(n, k)); k++)
+            for (sdx_id v = 0; v < sub->n_value; v++)
+                if (sub->value[v].outer == old) sub->value[v].outer = new_value;
     }
 }
 
@@ -485,7 +490,7 @@ sdx_status sdx_graph_index(sdx_graph *g, sdx_error *err)
     for (sdx_id i = 0; i < g->n_node; i++) {
         const sdx_node *n = &g->node[i];
         if (n->dead) continue;
-        each_read(n, count_use, g->value);
+        sdx_node_each_read(n, count_use, g->value);
         for (int k = 0; k < n->n_out; k++)
             if (n->out[k] != SDX_NONE) g->value[n->out[k]].producer = i;
     }
@@ -506,7 +511,7 @@ sdx_status sdx_graph_index(sdx_graph *g, sdx_error *err)
     for (sdx_id i = 0; i < g->n_node; i++) {
         if (g->node[i].dead) continue;
         cursor.node = i;
-        each_read(&g->node[i], list_use, &cursor);
+        sdx_node_each_read(&g->node[i], list_use, &cursor);
     }
     for (sdx_id v = g->n_value; v > 0; v--) begin[v] = begin[v - 1];
     begin[0] = 0;
@@ -544,7 +549,7 @@ static sdx_status visit(walk *w, sdx_id start, sdx_id *order, sdx_id *n_order, s
         sdx_id top = w->stack[w->depth - 1];
         if (w->state[top] == UNSEEN) {
             w->state[top] = OPEN;
-            each_read(&w->graph->node[top], push_producer, w);
+            sdx_node_each_read(&w->graph->node[top], push_producer, w);
         } else {
             if (w->state[top] == OPEN) order[(*n_order)++] = top;
             w->state[top] = DONE;

@@ -40,12 +40,21 @@ typedef struct sdx_type {
 
 /* ---- values, attributes, nodes --------------------------------------------------------------------- */
 
+/* What the file says of a graph input or output, of an element if it is a sequence. */
+typedef struct sdx_declared {
+    bool sequence, optional;
+    sdx_dtype dtype;
+    sdx_shape shape;
+} sdx_declared;
+
 typedef struct sdx_value {
     const char *name; /* "" never appears: an absent input or output is SDX_NONE */
     sdx_type type;
     sdx_id producer; /* node, or SDX_NONE for inputs, constants and captured values */
     sdx_id outer;    /* in a subgraph: the value of the parent graph that this stands for, else SDX_NONE */
     bool is_input, is_output;
+    const sdx_declared *declared; /* of a graph input or output, or NULL */
+    const sdx_tensor *preset;     /* of an input that a run may leave out: its value then, else NULL */
     int uses; /* node inputs that read it, plus one if it is a graph output; set by sdx_graph_index */
 } sdx_value;
 
@@ -59,7 +68,8 @@ typedef enum sdx_attr_type { /* the codes of AttributeProto.AttributeType */
     SDX_ATTR_INTS = 7,
     SDX_ATTR_STRINGS = 8,
     SDX_ATTR_TENSORS = 9,
-    SDX_ATTR_GRAPHS = 10
+    SDX_ATTR_GRAPHS = 10,
+    SDX_ATTR_VALUE_TYPE = 13 /* TYPE_PROTO */
 } sdx_attr_type;
 
 typedef struct sdx_attr {
@@ -77,6 +87,7 @@ typedef struct sdx_attr {
     const char *const *strings;
     const sdx_tensor *tensors;
     sdx_graph *const *graphs;
+    const sdx_declared *value_type;
     const char *reference; /* inside a function body: the function's attribute this one takes its value from */
 } sdx_attr;
 
@@ -89,6 +100,7 @@ typedef struct sdx_node {
     sdx_attr *attr;
     int n_attr;
     const sdx_op_def *def; /* set by sdx_model_resolve, NULL when unknown */
+    int64_t version;       /* opset that the operator is of, when it is not the model's: inlined from a function */
     bool dead;
 } sdx_node;
 
@@ -107,6 +119,7 @@ struct sdx_graph {
      * input. Valid from sdx_graph_index until the next edit. */
     sdx_id *use_begin, *use_node;
     sdx_graph *next; /* in the model's list of all graphs */
+    int index;       /* position in the order of making: 0, 1, ... */
 };
 
 /* ---- model ------------------------------------------------------------------------------------------ */
@@ -143,6 +156,7 @@ struct sdx_model {
     const char *path; /* for messages; "" when made in memory */
     int64_t ir_version, model_version;
     const char *producer_name, *producer_version, *domain, *doc;
+    const char *warning; /* see sdx_model_warning, or NULL */
     sdx_opset *opset;
     int n_opset;
     sdx_metadata *metadata;
@@ -207,6 +221,14 @@ sdx_status sdx_node_set_ints(sdx_graph *graph, sdx_id node, const char *name, si
                              sdx_error *err);
 sdx_status sdx_node_set_tensor(sdx_graph *graph, sdx_id node, const char *name, const sdx_tensor *tensor,
                                sdx_error *err);
+
+/* Calls fn for every value of its graph that the node reads: its inputs, and what its subgraphs capture. */
+typedef void (*sdx_read_fn)(void *context, sdx_id value);
+void sdx_node_each_read(const sdx_node *node, sdx_read_fn fn, void *context);
+/* Subgraph k of the node, in the order of its attributes; NULL when there are no more. */
+sdx_graph *sdx_node_graph(const sdx_node *node, int k);
+/* The subgraph of that name, or NULL. */
+sdx_graph *sdx_node_body(const sdx_node *node, const char *name);
 
 /* Every reader of `old` reads `new_value` instead (node inputs and captures in subgraphs; graph outputs stay). */
 void sdx_graph_replace_uses(sdx_graph *graph, sdx_id old, sdx_id new_value);

@@ -27,14 +27,21 @@ sdx_status sdx_model_open(const char *path, sdx_model **out, sdx_error *err)
     return sdx_is_directory(path) ? open_in_folder(path, out, err) : sdx_onnx_read(path, out, err);
 }
 
+/* What inference found, and where it found nothing, what the file says. */
 static sdx_port make_port(const sdx_model *model, sdx_id id)
 {
     const sdx_value *v = &model->graph->value[id];
-    sdx_port port = {.name = v->name, .dtype = v->type.dtype, .rank = v->type.shape.rank};
+    const sdx_declared *d = v->declared;
+    bool known = v->type.dtype != SDX_UNDEFINED || !d;
+    const sdx_shape *shape = known ? &v->type.shape : &d->shape;
+    sdx_port port = {.name = v->name, .dtype = known ? v->type.dtype : d->dtype, .rank = shape->rank};
+    port.sequence = d && d->sequence;
+    port.optional = d && d->optional;
+    port.has_default = v->preset || (v->is_input && v->type.constant);
     for (int i = 0; i < port.rank; i++) {
-        sdx_dim d = v->type.shape.dim[i];
-        port.dim[i] = sdx_dim_is_known(d) ? d : -1;
-        if (sdx_dim_is_symbol(d)) port.symbol[i] = model->symbol[SDX_DIM_SYMBOL_ID(d)].name;
+        sdx_dim size = shape->dim[i];
+        port.dim[i] = sdx_dim_is_known(size) ? size : -1;
+        if (sdx_dim_is_symbol(size)) port.symbol[i] = model->symbol[SDX_DIM_SYMBOL_ID(size)].name;
     }
     return port;
 }
@@ -61,4 +68,9 @@ const char *sdx_model_metadata(const sdx_model *model, const char *key)
     for (int i = 0; i < model->n_metadata; i++)
         if (!strcmp(model->metadata[i].key, key)) return model->metadata[i].value;
     return NULL;
+}
+
+const char *sdx_model_warning(const sdx_model *model)
+{
+    return model->warning;
 }

@@ -10,8 +10,8 @@
 #include "onnx_io.h"
 
 enum {
-    FIRST_OPSET = 7, /* before it, broadcasting was an attribute */
-    MAX_OPSETS = 256
+    MAX_OPSETS = 256,
+    IR_DEFAULTS = 4 /* initializers need not be inputs */
 };
 
 typedef struct reader {
@@ -64,9 +64,8 @@ static sdx_status read_dim(reader *r, const Onnx__TensorShapeProto__Dimension *d
     return SDX_OK;
 }
 
-static sdx_status read_type(reader *r, const Onnx__ValueInfoProto *info, sdx_dtype *dtype, sdx_shape *shape)
+static sdx_status read_tensor_type(reader *r, const Onnx__TypeProto__Tensor *t, sdx_dtype *dtype, sdx_shape *shape)
 {
-    const Onnx__TypeProto__Tensor *t = info->type ? info->type->tensor_type : NULL;
     *dtype = t && sdx_dtype_is_known(t->elem_type) ? (sdx_dtype)t->elem_type : SDX_UNDEFINED;
     *shape = SDX_SHAPE_UNKNOWN;
     if (!t || !t->shape || t->shape->n_dim > SDX_MAX_RANK) return SDX_OK;
@@ -75,6 +74,32 @@ static sdx_status read_type(reader *r, const Onnx__ValueInfoProto *info, sdx_dty
     return SDX_OK;
 }
 
+static sdx_status read_type(reader *r, const Onnx__TypeProto *t, const sdx_declared **out)
+{
+    sdx_declared *d;
+    ARENA_NEW(r->arena, d, 1, r->err);
+    if (t && t->optional_type) {
+        d->optional = true;
+        t = t->optional_type->elem_type;
+    }
+    if (t && t->sequence_type) {
+        d->sequence = true;
+        t = t->sequence_type->elem_type;
+    }
+    *out = d;
+    return read_tensor_type(r, t ? t->tensor_type : NULL, &d->dtype, &d->shape);
+}
+
+/* What a graph input or output is said to be. The types of sequences and optionals are for the run to see: what
+ * the value itself has is the type of a plain tensor, or none. */
+static sdx_status read_declaration(reader *r, sdx_value *v, const Onnx__ValueInfoProto *info, sdx_type *type)
+{
+    TRY(read_type(r, info->type, &v->declared));
+    const sdx_declared *d = v->declared;
+    *type = (sdx_type){.shape = SDX_SHAPE_UNKNOWN};
+    if (!d->optional && !d->sequence) *type = (sdx_type){.dtype = d->dtype, .shape = d->shape};
+    return SDX_OK;
+}
 /* ---- values ---------------------------------------------------------------------------------------------- */
 
 static sdx_status declare(reader *r, sdx_graph *g, const char *name, const char *what, sdx_id *out)
@@ -90,25 +115,32 @@ static sdx_status read_input(reader *r, sdx_graph *g, const Onnx__ValueInfoProto
     sdx_id id;
     sdx_type type = {0};
     TRY(declare(r, g, info->name, "a graph input", &id));
-    TRY(read_type(r, info, &type.dtype, &type.shape));
+    TRY(read_declaration(r, &g->value[id], info, &type));
     g->value[id].type = type;
     g->value[id].is_input = true;
     g->input[g->n_input++] = id;
     return SDX_OK;
 }
 
-/* An initializer with the name of an input is its default; IR 3 lists every initializer so. */
+/* An initializer with the name of an input is its default, which a run may replace. Before IR 4 every initializer
+ * had to be listed so: there it is a constant. */
 static sdx_status add_initializer(reader *r, sdx_graph *g, const char *name, const sdx_tensor *t)
 {
     sdx_id id = sdx_graph_find_value(g, text(name));
-    bool is_default = id != SDX_NONE && g->value[id].is_input && !g->value[id].type.constant;
+    bool is_default = id != SDX_NONE && g->value[id].is_input && !g->value[id].type.constant && !g->value[id].preset;
     if (!is_default) TRY(declare(r, g, name, "an initializer", &id));
     sdx_dtype declared = g->value[id].type.dtype;
     if (declared != SDX_UNDEFINED && declared != t->dtype)
         return sdx_fail(r->err, SDX_ERR_FILE,
                         "initializer \"%s\" is %s, but the graph input of that name is %s", name,
                         sdx_dtype_name(t->dtype), sdx_dtype_name(declared));
-    return sdx_graph_set_constant(g, id, t, r->err);
+    if (!is_default || r->model->ir_version < IR_DEFAULTS || g->parent)
+        return sdx_graph_set_constant(g, id, t, r->err);
+    sdx_tensor *preset;
+    ARENA_NEW(r->arena, preset, 1, r->err);
+    *preset = *t;
+    g->value[id].preset = preset;
+    return SDX_OK;
 }
 
 static sdx_status read_initializers(reader *r, sdx_graph *g, const Onnx__GraphProto *p)
@@ -146,8 +178,13 @@ static sdx_status read_output(reader *r, sdx_graph *g, const Onnx__ValueInfoProt
     TRY(look_up(r, g, text(info->name), &id));
     if (id == SDX_NONE)
         return sdx_fail(r->err, SDX_ERR_FILE, "graph output \"%s\" is computed by no node", text(info->name));
-    TRY(read_type(r, info, &type.dtype, &type.shape));
     sdx_value *v = &g->value[id];
+    if (v->declared) { /* it is an input too */
+        v->is_output = true;
+        g->output[g->n_output++] = id;
+        return SDX_OK;
+    }
+    TRY(read_declaration(r, v, info, &type));
     if (!v->is_input && !v->type.constant) v->type = type;
     v->is_output = true;
     g->output[g->n_output++] = id;
@@ -248,9 +285,10 @@ static sdx_status read_content(reader *r, sdx_graph *g, const Onnx__AttributePro
     case SDX_ATTR_GRAPH:
         if (p->g) return read_subgraph(r, g, p->g, &a->graph);
         return sdx_fail(r->err, SDX_ERR_FILE, "attribute \"%s\" lacks its graph", a->name);
+    case SDX_ATTR_VALUE_TYPE: return read_type(r, p->tp, &a->value_type);
     }
     return sdx_fail(r->err, SDX_ERR_UNSUPPORTED,
-                    "attribute \"%s\" is of ONNX attribute type %d; sparse tensors and types are not supported",
+                    "attribute \"%s\" is of ONNX attribute type %d; sparse tensors and lists of types are not supported",
                     a->name, (int)a->type);
 }
 
@@ -389,12 +427,6 @@ static sdx_status read_opsets(reader *r, size_t count, Onnx__OperatorSetIdProto 
         if (from[i]->version > list[at].version) list[at].version = from[i]->version;
     }
     *out = list;
-    for (int i = 0; i < *n; i++)
-        if (!*list[i].domain && list[i].version < FIRST_OPSET)
-            return sdx_fail(r->err, SDX_ERR_UNSUPPORTED,
-                            "it uses opset %lld; opsets before %d are not supported: convert it with "
-                            "onnx.version_converter",
-                            (long long)list[i].version, FIRST_OPSET);
     return SDX_OK;
 }
 

@@ -82,9 +82,16 @@ static sdx_status mark_node(plan *p, const sdx_node *n, unsigned char *flags, sd
     return SDX_OK;
 }
 
+/* A weight, or the default of an input. */
+static const sdx_tensor *initializer(const sdx_value *value)
+{
+    return value->preset ? value->preset : value->type.constant;
+}
+
 static bool is_initializer(const graph_marks *m, sdx_id v)
 {
     const sdx_value *value = &m->graph->value[v];
+    if (value->preset) return true;
     bool held = value->type.constant && value->outer == SDX_NONE && !(m->flags[v] & PRODUCED);
     return held && (value->is_input || (m->flags[v] & USED));
 }
@@ -113,10 +120,9 @@ static sdx_status make_plan(plan *p, sdx_error *err)
     p->ir_version = m->ir_version;
     for (int i = 0; i < m->graph->n_input; i++) {
         const sdx_value *v = &m->graph->value[m->graph->input[i]];
-        if (v->type.dtype == SDX_UNDEFINED)
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED,
-                            "%s: input \"%s\" is a sequence or of another type that cannot be written", m->path,
-                            v->name);
+        if (v->type.dtype == SDX_UNDEFINED && !(v->declared && v->declared->dtype != SDX_UNDEFINED))
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: input \"%s\" is of a type that cannot be written",
+                            m->path, v->name);
     }
     TRY(mark_graph(p, m->graph, NULL, err));
     for (int i = 0; i < m->n_function; i++) {
@@ -148,7 +154,7 @@ static sdx_status place_external(plan *p, const char *path, sdx_error *err)
     if (!p->location) return sdx_fail_memory(err, strlen(path));
     ARENA_NEW(&p->arena, p->offset, (size_t)g->n_value, err);
     for (sdx_id v = 0; v < g->n_value; v++) {
-        const sdx_tensor *t = g->value[v].type.constant;
+        const sdx_tensor *t = initializer(&g->value[v]);
         p->offset[v] = EMBEDDED;
         if (!is_initializer(marks, v) || t->dtype == SDX_STRING || sdx_tensor_file_bytes(t) < EXTERNAL_BYTES)
             continue;
@@ -338,12 +344,46 @@ static void put_type(sink *s, const void *item)
     put_message(s, 1, put_tensor_type, item);
 }
 
+static void put_sequence_element(sink *s, const void *item)
+{
+    put_message(s, 1, put_type, item);
+}
+
+static void put_sequence_type(sink *s, const void *item)
+{
+    put_message(s, 4, put_sequence_element, item);
+}
+
+static void put_optional_element(sink *s, const void *item)
+{
+    const sdx_declared *d = item;
+    sdx_type type = {.dtype = d->dtype, .shape = d->shape};
+    put_message(s, 1, d->sequence ? put_sequence_type : put_type, &type);
+}
+
+/* A tensor, a sequence, an optional, or an optional sequence. */
+static void put_declared(sink *s, const void *item)
+{
+    const sdx_declared *d = item;
+    sdx_type type = {.dtype = d->dtype, .shape = d->shape};
+    if (d->optional)
+        put_message(s, 9, put_optional_element, d);
+    else if (d->sequence)
+        put_sequence_type(s, &type);
+    else
+        put_type(s, &type);
+}
+
 static void put_value_info(sink *s, const void *item)
 {
     const value_item *it = item;
     const sdx_type *type = &it->graph->value[it->id].type;
     put_string(s, 1, value_name(it->graph, it->id));
-    if (type->dtype != SDX_UNDEFINED) put_message(s, 2, put_type, type);
+    const sdx_declared *d = it->graph->value[it->id].declared;
+    if (d && d->dtype != SDX_UNDEFINED && (d->sequence || d->optional))
+        put_message(s, 2, put_declared, d);
+    else if (type->dtype != SDX_UNDEFINED)
+        put_message(s, 2, put_type, type);
 }
 
 /* ---- nodes and graphs ------------------------------------------------------------------------------------ */
@@ -379,6 +419,7 @@ static void put_content(sink *s, const sdx_attr *a)
     case SDX_ATTR_GRAPHS:
         for (size_t i = 0; i < a->count; i++) put_message(s, 11, put_graph, a->graphs[i]);
         break;
+    case SDX_ATTR_VALUE_TYPE: put_message(s, 14, put_declared, a->value_type); break;
     }
 }
 
@@ -420,7 +461,7 @@ static void put_graph(sink *s, const void *item)
         const sdx_value *value = &g->value[v];
         if (!is_initializer(marks, v)) continue;
         put_message(s, 5, put_tensor,
-                    &(tensor_item){value->type.constant, value->name, offset ? offset[v] : EMBEDDED});
+                    &(tensor_item){initializer(value), value->name, offset ? offset[v] : EMBEDDED});
     }
     for (int i = 0; i < g->n_input; i++) put_message(s, 11, put_value_info, &(value_item){g, g->input[i]});
     for (int i = 0; i < g->n_output; i++) put_message(s, 12, put_value_info, &(value_item){g, g->output[i]});
@@ -502,7 +543,7 @@ static sdx_status write_data(plan *p, const char *path, sdx_error *err)
     for (sdx_id v = 0; v < g->n_value; v++) {
         if (p->offset[v] == EMBEDDED) continue;
         put_padding(&w, p->offset[v]);
-        put_elements(&file, g->value[v].type.constant);
+        put_elements(&file, initializer(&g->value[v]));
     }
     return sdx_writer_commit(&w, err);
 }

@@ -18,11 +18,13 @@ enum sdx_op_flags {
     SDX_OP_INPLACE = 2,          /* output 0 may be written over input 0 (same dtype and count) */
     SDX_OP_DYNAMIC = 4,          /* output shapes depend on values: run calls sdx_run_allocate for each output */
     SDX_OP_NONDETERMINISTIC = 8, /* never folded */
+    SDX_OP_ANY_VALUE = 32,       /* takes sequences and optionals; else they are refused before run */
     SDX_OP_ANY_ALIGNMENT = 16    /* constants may come unaligned from the mapped file; else they are copied first */
 };
 
 /* ---- infer ----------------------------------------------------------------------------------------------- */
-typedef struct sdx_infer {
+typedef struct sdx_infer sdx_infer;
+struct sdx_infer {
     sdx_model *model; /* for its symbols and opsets */
     const sdx_node *node;
     int n_in, n_out;
@@ -30,7 +32,12 @@ typedef struct sdx_infer {
     sdx_type *out;      /* [n_out], all unknown at the start; leave out what cannot be known */
     sdx_arena *arena;   /* for contents */
     sdx_error *err;
-} sdx_infer;
+    /* Types of a subgraph's outputs, from those of its inputs; NULL when the run will tell. What is found of the
+     * values inside stays with the subgraph, so the last call must be true of every run. A subgraph that fails
+     * leaves its outputs unknown: it may never run. in: [graph->n_input], out: [graph->n_output]. */
+    sdx_status (*body)(sdx_infer *infer, sdx_graph *graph, const sdx_type *in, sdx_type *out);
+    const sdx_type *outer; /* of body: [n_value] of the graph around */
+};
 
 /* ---- prepare --------------------------------------------------------------------------------------------- */
 typedef struct sdx_prepare {
@@ -71,7 +78,13 @@ struct sdx_run {
     void *workspace;      /* what plan asked for */
     /* SDX_OP_DYNAMIC: gives out[i] its dtype, shape and memory. */
     sdx_status (*allocate)(sdx_run *run, int i, sdx_dtype dtype, const sdx_shape *shape);
-    void *owner; /* of allocate */
+    /* SDX_OP_DYNAMIC: out[i] becomes a copy of a value of any kind. */
+    sdx_status (*give)(sdx_run *run, int i, const sdx_tensor *value);
+    /* SDX_OP_DYNAMIC: runs a subgraph of the node. Outputs are views until it runs again in the same slot, 0 or 1.
+     * in: [graph->n_input], out: [graph->n_output]. */
+    sdx_status (*run_body)(sdx_run *run, const sdx_graph *graph, int slot, const sdx_tensor *in, sdx_tensor *out);
+    sdx_arena *scratch; /* SDX_OP_DYNAMIC: given back after the step */
+    void *owner;        /* of the callbacks */
     sdx_error *err;
     sdx_arena *strings; /* for the characters of string outputs: lives as long as they do */
 };
@@ -125,6 +138,12 @@ void sdx_node_error(const sdx_model *model, const sdx_node *node, const sdx_type
 const sdx_element *sdx_type_contents(const sdx_type *type, int *count);
 /* All contents as numbers into ints[capacity]; false when any is not known or there are too many. */
 bool sdx_type_ints(const sdx_type *type, int capacity, int64_t *ints, int *count);
+
+/* ---- functions (inline_functions.c) --------------------------------------------------------------------------- */
+
+/* Replaces every node that calls a function of the model by the function's body. Nodes remember the opset that
+ * their function imports. A function that calls itself, or a model that grows absurdly, is refused. */
+sdx_status sdx_model_inline_functions(sdx_model *model, sdx_error *err);
 
 /* ---- passes ---------------------------------------------------------------------------------------------------- */
 

@@ -52,16 +52,19 @@ static sdx_status check_counts(const sdx_model *model, const sdx_node *n, sdx_er
                     in_ok ? d->max_out : d->max_in);
 }
 
+/* The graph and those that its nodes carry. Bodies of functions wait until they are inlined. */
 static sdx_status resolve_graph(sdx_model *model, sdx_graph *g, const sdx_op_registry *registry, missing *m,
                                 sdx_error *err)
 {
     for (sdx_id i = 0; i < g->n_node; i++) {
         sdx_node *n = &g->node[i];
+        sdx_graph *sub;
         if (n->dead) continue;
-        int64_t version = sdx_model_opset(model, n->domain);
+        int64_t version = n->version ? n->version : sdx_model_opset(model, n->domain);
         n->def = sdx_op_find(registry, n->domain, n->op_type, version);
         if (n->def) TRY(check_counts(model, n, err));
         else TRY(note_missing(m, n, version, err));
+        for (int k = 0; (sub = sdx_node_graph(n, k)); k++) TRY(resolve_graph(model, sub, registry, m, err));
     }
     return SDX_OK;
 }
@@ -85,7 +88,7 @@ sdx_status sdx_model_resolve(sdx_model *model, const sdx_op_registry *registry, 
 {
     missing m = {0};
     sdx_status status = SDX_OK;
-    for (sdx_graph *g = model->graphs; g; g = g->next) TRY_GOTO(resolve_graph(model, g, registry, &m, err));
+    TRY_GOTO(resolve_graph(model, model->graph, registry, &m, err));
     if (m.seen.count) status = fail_missing(model, &m, err);
 done:
     sdx_map_fini(&m.seen);
@@ -132,7 +135,10 @@ void sdx_node_error(const sdx_model *model, const sdx_node *n, const sdx_type *i
 
 enum { FEW = 16 }; /* most nodes have fewer inputs and outputs; Concat may have thousands */
 
-sdx_status sdx_infer_node(sdx_model *model, const sdx_node *n, sdx_type *types, sdx_arena *arena, sdx_error *err)
+typedef sdx_status (*body_fn)(sdx_infer *infer, sdx_graph *graph, const sdx_type *in, sdx_type *out);
+
+static sdx_status infer_node(sdx_model *model, const sdx_node *n, body_fn body, sdx_type *types, sdx_arena *arena,
+                             sdx_error *err)
 {
     sdx_type few_in[FEW], few_out[FEW], *in = few_in, *out = few_out;
     if (n->n_in > FEW) ARENA_NEW(arena, in, (size_t)n->n_in, err);
@@ -140,7 +146,16 @@ sdx_status sdx_infer_node(sdx_model *model, const sdx_node *n, sdx_type *types, 
     static const sdx_type absent = {.shape = {.rank = -1}};
     for (int i = 0; i < n->n_in; i++) in[i] = n->in[i] == SDX_NONE ? absent : types[n->in[i]];
     for (int i = 0; i < n->n_out; i++) out[i] = absent;
-    sdx_infer infer = {model, n, n->n_in, n->n_out, in, out, arena, err};
+    sdx_infer infer = {.model = model,
+                       .node = n,
+                       .n_in = n->n_in,
+                       .n_out = n->n_out,
+                       .in = in,
+                       .out = out,
+                       .arena = arena,
+                       .err = err,
+                       .body = body,
+                       .outer = types};
     sdx_status status = n->def->infer(&infer);
     if (status != SDX_OK) {
         sdx_node_error(model, n, in, n->n_in, err);
@@ -151,24 +166,69 @@ sdx_status sdx_infer_node(sdx_model *model, const sdx_node *n, sdx_type *types, 
     return SDX_OK;
 }
 
-sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *g, sdx_type *types, sdx_arena *arena, sdx_error *err)
+static sdx_status infer_nodes(sdx_model *model, const sdx_graph *g, body_fn body, sdx_type *types, sdx_arena *arena,
+                              sdx_error *err)
 {
     for (sdx_id i = 0; i < g->n_node; i++) {
         const sdx_node *n = &g->node[i];
-        if (!n->dead && n->def) TRY(sdx_infer_node(model, n, types, arena, err));
+        if (!n->dead && n->def) TRY(infer_node(model, n, body, types, arena, err));
     }
+    return SDX_OK;
+}
+
+sdx_status sdx_infer_node(sdx_model *model, const sdx_node *n, sdx_type *types, sdx_arena *arena, sdx_error *err)
+{
+    return infer_node(model, n, NULL, types, arena, err);
+}
+
+sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *g, sdx_type *types, sdx_arena *arena, sdx_error *err)
+{
+    return infer_nodes(model, g, NULL, types, arena, err);
+}
+
+/* ---- a model and its subgraphs ------------------------------------------------------------------------------- */
+
+static sdx_status infer_body(sdx_infer *infer, sdx_graph *g, const sdx_type *in, sdx_type *out);
+
+/* Types of a whole graph into its own values, which hold what is fixed: inputs and constants. */
+static sdx_status infer_own(sdx_model *model, sdx_graph *g, sdx_error *err)
+{
+    size_t n = (size_t)g->n_value;
+    sdx_type *types = sdx_malloc(n * sizeof *types);
+    if (!types) return sdx_fail_memory(err, n * sizeof *types);
+    for (size_t v = 0; v < n; v++) types[v] = g->value[v].type;
+    sdx_status status = infer_nodes(model, g, infer_body, types, &model->arena, err);
+    for (size_t v = 0; v < n && status == SDX_OK; v++) g->value[v].type = types[v];
+    free(types);
+    return status;
+}
+
+static void forget_types(sdx_graph *g)
+{
+    for (sdx_id i = 0; i < g->n_node; i++) {
+        const sdx_node *n = &g->node[i];
+        sdx_graph *sub;
+        for (int o = 0; o < n->n_out; o++)
+            if (n->out[o] != SDX_NONE) g->value[n->out[o]].type = (sdx_type){.shape = SDX_SHAPE_UNKNOWN};
+        for (int k = 0; (sub = sdx_node_graph(n, k)); k++) forget_types(sub);
+    }
+}
+
+static sdx_status infer_body(sdx_infer *infer, sdx_graph *g, const sdx_type *in, sdx_type *out)
+{
+    for (sdx_id v = 0; v < g->n_value; v++)
+        if (g->value[v].outer != SDX_NONE) g->value[v].type = infer->outer[g->value[v].outer];
+    for (int i = 0; i < g->n_input; i++) g->value[g->input[i]].type = in[i];
+    sdx_error failure = {0};
+    sdx_status status = infer_own(infer->model, g, &failure);
+    if (status == SDX_ERR_MEMORY) return sdx_fail(infer->err, status, "%s", failure.message);
+    if (status != SDX_OK) forget_types(g);
+    for (int i = 0; i < g->n_output; i++)
+        out[i] = status == SDX_OK ? g->value[g->output[i]].type : (sdx_type){.shape = SDX_SHAPE_UNKNOWN};
     return SDX_OK;
 }
 
 sdx_status sdx_model_infer(sdx_model *model, sdx_error *err)
 {
-    sdx_graph *g = model->graph;
-    size_t n = (size_t)g->n_value;
-    sdx_type *types = sdx_malloc(n * sizeof *types);
-    if (!types) return sdx_fail_memory(err, n * sizeof *types);
-    for (size_t v = 0; v < n; v++) types[v] = g->value[v].type;
-    sdx_status status = sdx_infer_graph(model, g, types, &model->arena, err);
-    for (size_t v = 0; v < n && status == SDX_OK; v++) g->value[v].type = types[v];
-    free(types);
-    return status;
+    return infer_own(model, model->graph, err);
 }

@@ -79,7 +79,9 @@ typedef enum sdx_dtype {
     SDX_U2 = 25,
     SDX_I2 = 26,
     SDX_F6E2M3 = 27,
-    SDX_F6E3M2 = 28
+    SDX_F6E3M2 = 28,
+    SDX_TENSOR_LIST = 100, /* not a tensor: data points to an sdx_tensor_list, the rank is 0 */
+    SDX_NOTHING = 101   /* an optional that holds nothing; one that holds something is that something */
 } sdx_dtype;
 
 /* A view of a dense row-major array: it never owns `data`. rank 0 is a scalar. An element of less than 8 bits
@@ -90,6 +92,13 @@ typedef struct sdx_tensor {
     int64_t dim[SDX_MAX_RANK];
     void *data;
 } sdx_tensor;
+
+/* A list of tensors of one element type. */
+typedef struct sdx_tensor_list {
+    sdx_dtype dtype; /* of the items; SDX_UNDEFINED if it is empty and nobody said */
+    size_t count;
+    sdx_tensor *item; /* [count] */
+} sdx_tensor_list;
 
 SDX_API size_t sdx_dtype_size(sdx_dtype dtype); /* bytes of one element; 0 for SDX_STRING and unknown codes */
 SDX_API const char *sdx_dtype_name(sdx_dtype dtype); /* "float32", "int64", ... as NumPy does, else as ONNX */
@@ -116,6 +125,9 @@ typedef struct sdx_port {
     int rank; /* -1: unknown */
     int64_t dim[SDX_MAX_RANK];
     const char *symbol[SDX_MAX_RANK];
+    bool sequence; /* a sequence of such tensors */
+    bool optional; /* of them or nothing */
+    bool has_default; /* an input that need not be given */
 } sdx_port;
 
 /* Maps the file (an .onnx file, or a folder that holds model.onnx or onnx/model.onnx) and reads the graph.
@@ -126,6 +138,10 @@ SDX_API size_t sdx_model_input_count(const sdx_model *model);
 SDX_API size_t sdx_model_output_count(const sdx_model *model);
 SDX_API sdx_port sdx_model_input(const sdx_model *model, size_t i);
 SDX_API sdx_port sdx_model_output(const sdx_model *model, size_t i);
+/* A serialized ONNX TensorProto, SequenceProto or OptionalProto, as the port says; free it with sdx_tensor_free. */
+SDX_API sdx_status sdx_value_read_pb(const char *path, const sdx_port *port, sdx_tensor *out, sdx_error *err);
+/* What a person should know although the model was read: one sentence, or NULL. */
+SDX_API const char *sdx_model_warning(const sdx_model *model);
 SDX_API const char *sdx_model_metadata(const sdx_model *model, const char *key); /* NULL if absent */
 /* What is in the model, as text or as one JSON object; free() the string. */
 SDX_API sdx_status sdx_model_inspect(const sdx_model *model, bool json, char **text, sdx_error *err);
@@ -140,6 +156,7 @@ typedef struct sdx_run_options {
     const char *isa;  /* cap on the instruction set, NULL: SARDONYX_ISA, else the best this CPU has */
     bool no_optimize; /* run the graph as the file spells it */
     bool profile;     /* record the time of every step, for sdx_session_profile */
+    uint64_t max_steps; /* 0: no limit; else a run that takes more operators than this fails: ends loops */
 } sdx_run_options;
 
 /* Compiles a model and takes it over: the model is closed with the program, or on failure. */

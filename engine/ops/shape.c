@@ -303,7 +303,7 @@ static const sdx_op_def rows[] = {
     {"", "Unsqueeze", 1, 12, 1, 1, 1, 1, SDX_OP_VIEW, infer_unsqueeze, NULL, NULL, sdx_run_copy},
     {"", "Unsqueeze", 13, 0, 2, 2, 1, 1, SDX_OP_VIEW, infer_unsqueeze, NULL, NULL, sdx_run_copy},
     {"com.microsoft", "ExpandDims", 1, 0, 2, 2, 1, 1, SDX_OP_VIEW, infer_unsqueeze, NULL, NULL, sdx_run_copy},
-    {"", "Identity", 1, 0, 1, 1, 1, 1, SDX_OP_VIEW, sdx_infer_identity, NULL, NULL, sdx_run_copy},
+    {"", "Identity", 1, 0, 1, 1, 1, 1, SDX_OP_VIEW | SDX_OP_ANY_VALUE, sdx_infer_identity, NULL, NULL, sdx_run_copy},
     {"", "Expand", 8, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_expand, NULL, NULL, run_expand},
 };
 

@@ -1,0 +1,107 @@
+/* frame.c: where bodies run. A frame keeps the plans of the input shapes seen last and one buffer that fits them
+ * all; a context has the frames of every body of a program. The main graph and the graphs that nodes carry run in
+ * the same way: only who feeds them differs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/memory.h"
+#include "engine.h"
+
+/* Runs that need less than a quarter of the buffer before it is given back. */
+enum { PATIENCE = 16 };
+
+/* ---- plans and buffer ------------------------------------------------------------------------------------ */
+
+static bool same_header(const sdx_tensor *a, const sdx_tensor *b)
+{
+    if (a->dtype != b->dtype) return false;
+    if (a->dtype == SDX_UNDEFINED || !sdx_dtype_is_tensor(a->dtype)) return true;
+    return a->rank == b->rank && !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
+}
+
+static bool has_key(const sdx_plan *p, const sdx_tensor *feed)
+{
+    for (int i = 0; i < p->body->n_feed; i++)
+        if (!same_header(&p->key[i], &feed[i])) return false;
+    return true;
+}
+
+static void move_to_front(sdx_frame *f, int at)
+{
+    sdx_plan *p = f->plan[at];
+    memmove(&f->plan[1], &f->plan[0], (size_t)at * sizeof *f->plan);
+    f->plan[0] = p;
+}
+
+/* The plan for these inputs becomes plan[0]; the least recently used one makes room. */
+static sdx_status find_plan(sdx_frame *f, const sdx_body *body, const sdx_tensor *feed, sdx_error *err)
+{
+    for (int i = 0; i < f->n_plan; i++) {
+        if (!has_key(f->plan[i], feed)) continue;
+        move_to_front(f, i);
+        return SDX_OK;
+    }
+    sdx_plan *p;
+    TRY(sdx_plan_create(body, feed, &p, err));
+    if (f->n_plan == SDX_PLANS) sdx_plan_free(f->plan[--f->n_plan]);
+    f->plan[f->n_plan++] = p;
+    move_to_front(f, f->n_plan - 1);
+    return SDX_OK;
+}
+
+static sdx_status fit_buffer(sdx_frame *f, size_t bytes, sdx_error *err)
+{
+    f->oversized = bytes < f->capacity / 4 ? f->oversized + 1 : 0;
+    if (f->buffer && bytes <= f->capacity && f->oversized < PATIENCE) return SDX_OK;
+    free(f->buffer);
+    f->buffer = sdx_malloc_aligned(bytes);
+    f->capacity = f->buffer ? bytes : 0;
+    f->oversized = 0;
+    return f->buffer ? SDX_OK : sdx_fail_memory(err, bytes);
+}
+
+/* ---- frames ---------------------------------------------------------------------------------------------- */
+
+void sdx_frame_release(sdx_frame *f)
+{
+    if (f->n_plan) sdx_plan_release(f->plan[0]);
+}
+
+sdx_status sdx_frame_run(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed,
+                         sdx_profile *profile, sdx_error *err)
+{
+    sdx_frame *f = &context->frame[body->graph->index][slot];
+    sdx_frame_release(f); /* the outputs of the last run end here */
+    TRY(find_plan(f, body, feed, err));
+    TRY(fit_buffer(f, f->plan[0]->bytes, err));
+    return sdx_plan_run(f->plan[0], context, feed, f->buffer, profile, err);
+}
+
+sdx_tensor sdx_frame_output(const sdx_frame *f, int i)
+{
+    return sdx_plan_output(f->plan[0], i, f->buffer);
+}
+
+static void fini_frame(sdx_frame *f)
+{
+    for (int i = 0; i < f->n_plan; i++) sdx_plan_free(f->plan[i]);
+    free(f->buffer);
+}
+
+/* ---- contexts -------------------------------------------------------------------------------------------- */
+
+sdx_status sdx_context_init(sdx_context *c, const sdx_program *program, sdx_error *err)
+{
+    *c = (sdx_context){.program = program};
+    sdx_arena_init(&c->scratch);
+    c->frame = sdx_calloc((size_t)program->n_body, sizeof *c->frame);
+    return c->frame ? SDX_OK : sdx_fail_memory(err, (size_t)program->n_body * sizeof *c->frame);
+}
+
+void sdx_context_fini(sdx_context *c)
+{
+    for (int i = 0; c->frame && i < c->program->n_body; i++)
+        for (int slot = 0; slot < SDX_SLOTS; slot++) fini_frame(&c->frame[i][slot]);
+    free(c->frame);
+    sdx_arena_fini(&c->scratch);
+}
