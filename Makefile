@@ -83,7 +83,7 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.c)))
 
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJ := $(foreach isa,$(ISAS),$(foreach f,$(FAMILIES_$(isa)),$(BUILD)/kernels/$(f).$(isa).o))
-LIB_OBJ := $(call obj,$(PLAIN)) $(BUILD)/gen/onnx.pb-c.o $(KERNEL_OBJ)
+LIB_OBJ := $(call obj,$(PLAIN)) $(BUILD)/gen/onnx.pb-c.o $(BUILD)/gen/sentencepiece.pb-c.o $(KERNEL_OBJ)
 LIB     := $(BUILD)/libsardonyx.a
 
 # ---- building --------------------------------------------------------------------------------------------------
@@ -110,14 +110,17 @@ help:
 lib: $(LIB) $(BUILD)/libsardonyx.so $(BUILD)/sardonyx.pc
 
 $(BUILD)/gen/onnx.pb-c.c: graph/onnx.proto
+$(BUILD)/gen/sentencepiece.pb-c.c: tokenizer/sentencepiece.proto
+$(BUILD)/gen/%.pb-c.c:
 	@mkdir -p $(@D)
 	$(call say,GEN)
-	$(Q)protoc-c --proto_path=graph --c_out=$(@D) graph/onnx.proto
-$(BUILD)/gen/onnx.pb-c.h: $(BUILD)/gen/onnx.pb-c.c ;
-$(BUILD)/gen/onnx.pb-c.o: $(BUILD)/gen/onnx.pb-c.c
+	$(Q)protoc-c --proto_path=$(<D) --c_out=$(@D) $<
+$(BUILD)/gen/%.pb-c.h: $(BUILD)/gen/%.pb-c.c ;
+$(BUILD)/gen/%.pb-c.o: $(BUILD)/gen/%.pb-c.c
 	$(call say,CC)
 	$(Q)$(CC) -std=c17 $(MODE_$(MODE)) -fPIC -fvisibility=hidden -c $< -o $@
 $(call obj,$(wildcard graph/*.c)): | $(BUILD)/gen/onnx.pb-c.h
+$(call obj,tokenizer/spiece.c): | $(BUILD)/gen/sentencepiece.pb-c.h
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

@@ -48,9 +48,12 @@ sdx_status sdx_json_bool(const json_t *object, const char *name, bool fallback, 
 sdx_status sdx_json_integer(const json_t *object, const char *name, int64_t fallback, int64_t *out,
                             sdx_error *err)
 {
+    const double exact = 9007199254740992.0;
     const json_t *value = member(object, name);
-    if (value && !json_is_integer(value)) return fail_type(err, name, "an integer");
-    *out = value ? json_integer_value(value) : fallback;
+    double real = json_is_real(value) ? json_real_value(value) : 0.5; /* configurations are read as reals */
+    bool integral = real > -exact && real < exact && real == (double)(int64_t)real;
+    if (value && !json_is_integer(value) && !integral) return fail_type(err, name, "an integer");
+    *out = !value ? fallback : integral ? (int64_t)real : json_integer_value(value);
     return SDX_OK;
 }
 

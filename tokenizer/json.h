@@ -27,18 +27,27 @@ sdx_status sdx_json_read_model(sdx_tokenizer *t, sdx_json_file *file, sdx_error 
 sdx_status sdx_json_read_steps(sdx_tokenizer *t, const json_t *root, sdx_error *err);
 sdx_status sdx_json_read_post_processor(sdx_tokenizer *t, const json_t *root, sdx_error *err);
 
-/* tokenizer_config.json and special_tokens_map.json beside a tokenizer; each may be absent (NULL). */
+/* tokenizer_config.json, special_tokens_map.json and config.json beside a tokenizer; each may be absent (NULL).
+ */
 typedef struct sdx_tokenizer_config {
-    json_t *config, *special; /* owned */
+    json_t *config, *special, *model; /* the third is the model's config.json; owned */
 } sdx_tokenizer_config;
 
 sdx_status sdx_tokenizer_config_open(const char *tokenizer_path, sdx_tokenizer_config *out, sdx_error *err);
 void sdx_tokenizer_config_close(sdx_tokenizer_config *c);
 /* The text of "cls_token" and the like, or NULL. Points into the JSON. */
 const char *sdx_tokenizer_config_token(const sdx_tokenizer_config *c, const char *name);
-/* Special tokens and the added ones listed in the configuration, those already known left alone. */
-sdx_status sdx_tokenizer_config_add_tokens(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err);
-/* Everything that is not a pipeline step: special ids, maximum length, clean-up, side of truncation. */
-sdx_status sdx_tokenizer_config_apply(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err);
+/* Special tokens, additional ones and those listed in the configuration; what is registered already is left
+ * alone. */
+struct sdx_class;
+sdx_status sdx_tokenizer_config_add_tokens(const sdx_tokenizer_config *c, const struct sdx_class *class,
+                                           sdx_tokenizer *t, sdx_error *err);
+/* One more, unless it is registered. */
+sdx_status sdx_tokenizer_add_special(sdx_tokenizer *t, const char *text, sdx_error *err);
+/* Everything that is not a pipeline step: special ids, maximum length, clean-up, side of truncation. usual: the
+ * texts of the special tokens that the configuration does not name (unk, sep, pad, cls, mask, bos, eos); NULL:
+ * any that are common. */
+sdx_status sdx_tokenizer_config_apply(const sdx_tokenizer_config *c, const char *const *usual, sdx_tokenizer *t,
+                                      sdx_error *err);
 
 #endif

@@ -33,12 +33,12 @@ bool sdx_json_take(sdx_json_cursor *c, char punctuation)
 /* Behind the string that begins at *c->at, a quote. */
 static bool skip_string(sdx_json_cursor *c)
 {
-    for (c->at++; c->at < c->end; c->at++) {
-        if (*c->at == '"') {
-            c->at++;
+    for (char *p = c->at + 1; p < c->end; p++) {
+        if (*p == '"') {
+            c->at = p + 1;
             return true;
         }
-        if (*c->at == '\\') c->at++;
+        p += *p == '\\';
     }
     c->at = c->end;
     return false;
@@ -46,16 +46,18 @@ static bool skip_string(sdx_json_cursor *c)
 
 static bool skip_brackets(sdx_json_cursor *c)
 {
+    /* what a byte does to the depth; 2: begins a string */
+    static const signed char effect[256] = {['{'] = 1, ['['] = 1, ['}'] = -1, [']'] = -1, ['"'] = 2};
     size_t depth = 0;
     while (c->at < c->end) {
-        char byte = *c->at;
-        if (byte == '"') {
+        int what = effect[(unsigned char)*c->at];
+        if (what == 2) {
             if (!skip_string(c)) return false;
             continue;
         }
         c->at++;
-        if (byte == '{' || byte == '[') depth++;
-        if ((byte == '}' || byte == ']') && !--depth) return true;
+        depth += (size_t)what;
+        if (what < 0 && !depth) return true;
     }
     return false;
 }
@@ -73,47 +75,50 @@ static bool skip_value(sdx_json_cursor *c)
 /* ---- finding the lists ------------------------------------------------------------------------------------
  */
 
-static bool is_key(const char *begin, const char *end, const char *name)
+typedef struct key_range {
+    const char *begin, *end; /* quotes included */
+} key_range;
+
+static bool is_key(key_range key, const char *name)
 {
     size_t n = strlen(name);
-    return (size_t)(end - begin) == n + 2 && !memcmp(begin + 1, name, n);
+    return (size_t)(key.end - key.begin) == n + 2 && !memcmp(key.begin + 1, name, n);
 }
 
-/* Calls found() with each member's key, quotes included, and value. */
-static bool walk_object(sdx_json_cursor c,
-                        void (*found)(void *user, const char *key, const char *key_end, sdx_json_cursor value),
-                        void *user)
+typedef bool (*member_fn)(sdx_json_file *file, key_range key, sdx_json_cursor *value);
+
+/* Calls member() with the key and the beginning of the value, behind which it goes. */
+static bool walk_object(sdx_json_file *file, sdx_json_cursor *c, member_fn member)
 {
-    if (!sdx_json_take(&c, '{')) return false;
-    if (sdx_json_take(&c, '}')) return true;
+    if (!sdx_json_take(c, '{')) return false;
+    if (sdx_json_take(c, '}')) return true;
     do {
-        if (!sdx_json_at(&c, '"')) return false;
-        char *key = c.at;
-        if (!skip_string(&c)) return false;
-        char *key_end = c.at;
-        if (!sdx_json_take(&c, ':')) return false;
-        skip_space(&c);
-        sdx_json_cursor value = {c.at, c.at};
-        if (!skip_value(&c)) return false;
-        value.end = c.at;
-        found(user, key, key_end, value);
-    } while (sdx_json_take(&c, ','));
-    return sdx_json_take(&c, '}');
+        if (!sdx_json_at(c, '"')) return false;
+        key_range key = {.begin = c->at};
+        if (!skip_string(c)) return false;
+        key.end = c->at;
+        if (!sdx_json_take(c, ':')) return false;
+        skip_space(c);
+        if (!member(file, key, c)) return false;
+    } while (sdx_json_take(c, ','));
+    return sdx_json_take(c, '}');
 }
 
-static void found_in_model(void *user, const char *key, const char *key_end, sdx_json_cursor value)
+static bool member_of_model(sdx_json_file *file, key_range key, sdx_json_cursor *value)
 {
-    sdx_json_file *file = user;
-    if (is_key(key, key_end, "vocab")) file->vocab = value;
-    if (is_key(key, key_end, "merges")) file->merges = value;
+    sdx_json_cursor list = {value->at, value->at};
+    if (!skip_value(value)) return false;
+    list.end = value->at;
+    if (is_key(key, "vocab")) file->vocab = list;
+    if (is_key(key, "merges")) file->merges = list;
+    return true;
 }
 
-static void found_in_root(void *user, const char *key, const char *key_end, sdx_json_cursor value)
+static bool member_of_root(sdx_json_file *file, key_range key, sdx_json_cursor *value)
 {
-    sdx_json_file *file = user;
-    if (!is_key(key, key_end, "model")) return;
+    if (!is_key(key, "model") || !sdx_json_at(value, '{')) return skip_value(value);
     file->vocab = file->merges = (sdx_json_cursor){0};
-    walk_object(value, found_in_model, file); /* if it is malformed, the library will say so */
+    return walk_object(file, value, member_of_model);
 }
 
 /* ---- the rest of the file -----------------------------------------------------------------------------------
@@ -167,7 +172,7 @@ sdx_status sdx_json_file_open(const char *path, sdx_json_file *out, sdx_error *e
     *out = (sdx_json_file){0};
     TRY(sdx_file_read(path, FILE_LIMIT, &out->text, &size, err));
     sdx_json_cursor all = {out->text, out->text + size};
-    if (sdx_utf8_valid(out->text, size) != size || !walk_object(all, found_in_root, out))
+    if (sdx_utf8_valid(out->text, size) != size || !walk_object(out, &all, member_of_root))
         out->vocab = out->merges = (sdx_json_cursor){0};
     sdx_status status = load_rest(path, out, size, err);
     if (status != SDX_OK) sdx_json_file_close(out);
@@ -270,15 +275,13 @@ sdx_status sdx_json_take_integer(sdx_json_cursor *c, int64_t *out, sdx_error *er
     return SDX_OK;
 }
 
-/* The text ends with a NUL, so that strtod stops. */
 sdx_status sdx_json_take_double(sdx_json_cursor *c, double *out, sdx_error *err)
 {
     skip_space(c);
-    char *end;
     bool number = c->at < c->end && (*c->at == '-' || (*c->at >= '0' && *c->at <= '9'));
-    *out = number ? strtod(c->at, &end) : 0;
-    if (!number || end == c->at || end > c->end || *out != *out) return sdx_json_malformed(c, err);
-    c->at = end;
+    const char *end = number ? sdx_read_number(c->at, c->end, out) : c->at;
+    if (end == c->at) return sdx_json_malformed(c, err);
+    c->at += end - c->at;
     return SDX_OK;
 }
 

@@ -28,6 +28,8 @@ bool sdx_json_take(sdx_json_cursor *c, char punctuation);
 sdx_status sdx_json_take_string(sdx_json_cursor *c, sdx_string *out, sdx_error *err);
 sdx_status sdx_json_take_integer(sdx_json_cursor *c, int64_t *out, sdx_error *err); /* SDX_ERR_FILE: is none */
 sdx_status sdx_json_take_double(sdx_json_cursor *c, double *out, sdx_error *err);
+/* The number at text: the nearest double, and its end; text itself if there is none. */
+const char *sdx_read_number(const char *text, const char *end, double *out);
 sdx_status sdx_json_malformed(const sdx_json_cursor *c, sdx_error *err);
 
 /* {"token": id, ...}: puts and finishes the vocabulary. */

@@ -171,6 +171,19 @@ sdx_status sdx_normalize_lowercase(const sdx_step *step, sdx_scratch *s, sdx_err
     return SDX_OK;
 }
 
+/* What is lower or upper case becomes upper case, character by character. */
+SDX_STEP(sdx_normalize_uppercase)
+{
+    (void)step;
+    const unsigned char *p = (const unsigned char *)s->now.text, *end = p + s->now.size;
+    while (p < end) {
+        uint32_t upper = sdx_upper(sdx_utf8_next(&p));
+        TRY(append_points(&s->next, &upper, 1, err));
+    }
+    sdx_scratch_swap(s);
+    return SDX_OK;
+}
+
 sdx_status sdx_normalize_strip_accents(const sdx_step *step, sdx_scratch *s, sdx_error *err)
 {
     (void)step;

@@ -11,34 +11,54 @@
 
 /* ---- opening ------------------------------------------------------------------------------------------ */
 
+typedef struct file_kind {
+    const char *name; /* of the file, or how it ends */
+    sdx_status (*read)(sdx_tokenizer *t, const char *path, sdx_error *err);
+} file_kind;
+
+/* In a folder, the first that is there counts. */
+static const file_kind file_kinds[] = {
+    {"tokenizer.json", sdx_tokenizer_read_json},    {"vocab.txt", sdx_tokenizer_read_vocab_txt},
+    {"spiece.model", sdx_tokenizer_read_spiece},    {"sentencepiece.bpe.model", sdx_tokenizer_read_spiece},
+    {"spm.model", sdx_tokenizer_read_spiece},       {"sentencepiece.model", sdx_tokenizer_read_spiece},
+    {"tokenizer.model", sdx_tokenizer_read_spiece}, {"vocab.json", sdx_tokenizer_read_vocab_json}};
+/* Other names are told by their ends. */
+static const file_kind endings[] = {{"vocab.json", sdx_tokenizer_read_vocab_json},
+                                    {".json", sdx_tokenizer_read_json},
+                                    {".model", sdx_tokenizer_read_spiece},
+                                    {"", sdx_tokenizer_read_vocab_txt}};
+
 static bool ends_with(const char *s, const char *end)
 {
     size_t n = strlen(s), m = strlen(end);
     return n >= m && !strcmp(s + n - m, end);
 }
 
+static sdx_status read_as(sdx_tokenizer *t, const file_kind *kind, const char *path, sdx_error *err)
+{
+    TRY(kind->read(t, path, err));
+    return sdx_tokenizer_finish(t, err);
+}
+
 static sdx_status read_file(sdx_tokenizer *t, const char *path, sdx_error *err)
 {
-    sdx_status status;
-    if (ends_with(path, ".json"))
-        status = sdx_tokenizer_read_json(t, path, err);
-    else
-        status = sdx_tokenizer_read_vocab_txt(t, path, err);
-    return status == SDX_OK ? sdx_tokenizer_finish(t, err) : status;
+    const file_kind *kind = endings;
+    while (!ends_with(path, kind->name)) kind++;
+    return read_as(t, kind, path, err);
 }
 
 static sdx_status read_folder(sdx_tokenizer *t, const char *folder, sdx_error *err)
 {
-    static const char *const names[] = {"tokenizer.json", "vocab.txt"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *path = sdx_path_join(folder, names[i]);
+    for (size_t i = 0; i < sizeof file_kinds / sizeof *file_kinds; i++) {
+        char *path = sdx_path_join(folder, file_kinds[i].name);
         if (!path) return sdx_fail_memory(err, strlen(folder));
         bool found = sdx_file_exists(path);
-        sdx_status status = found ? read_file(t, path, err) : SDX_OK;
+        sdx_status status = found ? read_as(t, &file_kinds[i], path, err) : SDX_OK;
         free(path);
         if (found) return status;
     }
-    return sdx_fail(err, SDX_ERR_FILE, "%s: holds neither tokenizer.json nor vocab.txt", folder);
+    return sdx_fail(err, SDX_ERR_FILE,
+                    "%s: holds no tokenizer.json, vocab.txt, vocab.json or SentencePiece model", folder);
 }
 
 sdx_status sdx_tokenizer_open(const char *path, sdx_tokenizer **out, sdx_error *err)

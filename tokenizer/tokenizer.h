@@ -122,6 +122,7 @@ typedef struct sdx_steps {
 SDX_STEP(sdx_normalize_bert);
 SDX_STEP(sdx_normalize_form);
 SDX_STEP(sdx_normalize_lowercase);
+SDX_STEP(sdx_normalize_uppercase);
 SDX_STEP(sdx_normalize_strip_accents);
 SDX_STEP(sdx_normalize_strip);
 SDX_STEP(sdx_normalize_replace);
@@ -322,7 +323,9 @@ sdx_status sdx_tokenizer_add(sdx_tokenizer *t, sdx_added_token token, sdx_error 
 /* After all else: checks and builds what encoding needs. */
 sdx_status sdx_tokenizer_finish(sdx_tokenizer *t, sdx_error *err);
 
+/* One reader a kind of file; what lies beside it is read, too. */
 sdx_status sdx_tokenizer_read_json(sdx_tokenizer *t, const char *path, sdx_error *err); /* tokenizer.json */
-sdx_status sdx_tokenizer_read_vocab_txt(sdx_tokenizer *t, const char *path,
-                                        sdx_error *err); /* and its config */
+sdx_status sdx_tokenizer_read_vocab_txt(sdx_tokenizer *t, const char *path, sdx_error *err);
+sdx_status sdx_tokenizer_read_vocab_json(sdx_tokenizer *t, const char *path, sdx_error *err);
+sdx_status sdx_tokenizer_read_spiece(sdx_tokenizer *t, const char *path, sdx_error *err);
 #endif

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "../base/file.h"
-#include "json.h"
+#include "class.h"
 
 static sdx_status load_beside(const char *folder, const char *name, json_t **out, sdx_error *err)
 {
@@ -24,6 +24,7 @@ sdx_status sdx_tokenizer_config_open(const char *tokenizer_path, sdx_tokenizer_c
     if (!folder) return sdx_fail_memory(err, strlen(tokenizer_path));
     sdx_status status = load_beside(folder, "tokenizer_config.json", &out->config, err);
     if (status == SDX_OK) status = load_beside(folder, "special_tokens_map.json", &out->special, err);
+    if (status == SDX_OK) status = load_beside(folder, "config.json", &out->model, err);
     free(folder);
     if (status != SDX_OK) sdx_tokenizer_config_close(out);
     return status;
@@ -33,6 +34,7 @@ void sdx_tokenizer_config_close(sdx_tokenizer_config *c)
 {
     json_decref(c->config);
     json_decref(c->special);
+    json_decref(c->model);
     *c = (sdx_tokenizer_config){0};
 }
 
@@ -61,7 +63,7 @@ static const struct {
     {"bos_token", {"<s>", NULL}, offsetof(sdx_tokenizer, bos_id)},
     {"eos_token", {"</s>", NULL}, offsetof(sdx_tokenizer, eos_id)},
 };
-enum { SPECIALS = sizeof specials / sizeof *specials };
+_Static_assert(sizeof specials / sizeof *specials == SDX_SPECIALS, "the order of sdx_class.special");
 
 /* "added_tokens_decoder": {"103": {"content": ...}, ...} */
 static sdx_status add_listed(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err)
@@ -91,24 +93,64 @@ static bool is_added(const sdx_tokenizer *t, const char *text)
     return false;
 }
 
-sdx_status sdx_tokenizer_config_add_tokens(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err)
+sdx_status sdx_tokenizer_add_special(sdx_tokenizer *t, const char *text, sdx_error *err)
 {
-    TRY(add_listed(c, t, err));
-    for (size_t i = 0; i < SPECIALS; i++) {
-        const char *text = sdx_tokenizer_config_token(c, specials[i].name);
-        bool bert = specials[i].usual[0][0] == '[';
-        if (!text && bert) text = specials[i].usual[0]; /* BertTokenizer's defaults */
-        if (!text || is_added(t, text)) continue;
-        sdx_added_token token = {.text = {text, strlen(text)}, .id = -1, .special = true};
-        TRY(sdx_tokenizer_add(t, token, err));
-    }
+    if (is_added(t, text)) return SDX_OK;
+    return sdx_tokenizer_add(t, (sdx_added_token){.text = {text, strlen(text)}, .id = -1, .special = true},
+                             err);
+}
+
+/* A token that a file gives as a string, or as an object with its flags. */
+static sdx_status add_given(const json_t *value, sdx_tokenizer *t, sdx_error *err)
+{
+    sdx_added_token token;
+    const char *text = token_text(value);
+    if (!text || is_added(t, text)) return SDX_OK;
+    if (!json_is_object(value)) return sdx_tokenizer_add_special(t, text, err);
+    TRY(sdx_json_added_token(value, -1, &token, err));
+    token.special = true;
+    return sdx_tokenizer_add(t, token, err);
+}
+
+static sdx_status add_additional(const json_t *object, sdx_tokenizer *t, sdx_error *err)
+{
+    const json_t *value, *list = json_object_get(object, "additional_special_tokens");
+    for (size_t i = 0; (value = json_array_get(list, i)); i++) TRY(add_given(value, t, err));
     return SDX_OK;
 }
 
-static int32_t special_id(const sdx_tokenizer_config *c, const sdx_tokenizer *t, size_t i)
+/* The i-th of the special tokens, by the files or by the class. */
+static sdx_status add_usual(const sdx_tokenizer_config *c, const sdx_class *class, size_t i, sdx_tokenizer *t,
+                            sdx_error *err)
+{
+    const json_t *given = json_object_get(c->config, specials[i].name);
+    if (!token_text(given)) given = json_object_get(c->special, specials[i].name);
+    const char *text = token_text(given);
+    bool plain_mask = !json_is_object(given) && !strcmp(specials[i].name, "mask_token");
+    if (text && !plain_mask) return add_given(given, t, err);
+    if (!text && !json_is_null(given)) text = class->special[i];
+    if (!text || is_added(t, text)) return SDX_OK;
+    sdx_added_token token = {.text = {text, strlen(text)}, .id = -1, .special = true};
+    token.lstrip = plain_mask && class->mask_lstrip;
+    token.normalized = plain_mask && class->mask_normalized;
+    return sdx_tokenizer_add(t, token, err);
+}
+
+sdx_status sdx_tokenizer_config_add_tokens(const sdx_tokenizer_config *c, const sdx_class *class,
+                                           sdx_tokenizer *t, sdx_error *err)
+{
+    TRY(add_listed(c, t, err));
+    for (size_t i = 0; i < SDX_SPECIALS; i++) TRY(add_usual(c, class, i, t, err));
+    TRY(add_additional(c->config, t, err));
+    return add_additional(c->special, t, err);
+}
+
+static int32_t special_id(const sdx_tokenizer_config *c, const char *const *usual, const sdx_tokenizer *t,
+                          size_t i)
 {
     const char *text = sdx_tokenizer_config_token(c, specials[i].name);
-    if (text) return sdx_tokenizer_find(t, text, strlen(text));
+    if (!text && usual) text = usual[i];
+    if (text || usual) return text ? sdx_tokenizer_find(t, text, strlen(text)) : -1;
     int32_t id = -1;
     for (size_t k = 0; id < 0 && k < 2 && specials[i].usual[k]; k++) {
         id = sdx_tokenizer_find(t, specials[i].usual[k], strlen(specials[i].usual[k]));
@@ -116,10 +158,12 @@ static int32_t special_id(const sdx_tokenizer_config *c, const sdx_tokenizer *t,
     return id;
 }
 
-sdx_status sdx_tokenizer_config_apply(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err)
+sdx_status sdx_tokenizer_config_apply(const sdx_tokenizer_config *c, const char *const *usual, sdx_tokenizer *t,
+                                      sdx_error *err)
 {
     enum { ABSURD = 1000000000 }; /* transformers writes 10^30 for "no limit" */
-    for (size_t i = 0; i < SPECIALS; i++) *(int32_t *)((char *)t + specials[i].offset) = special_id(c, t, i);
+    for (size_t i = 0; i < SDX_SPECIALS; i++)
+        *(int32_t *)((char *)t + specials[i].offset) = special_id(c, usual, t, i);
     const json_t *length = json_object_get(c->config, "model_max_length");
     double limit = json_number_value(length);
     if (limit >= 1 && limit < ABSURD)

@@ -38,7 +38,7 @@ static sdx_status build(sdx_tokenizer *t, sdx_json_file *file, const sdx_tokeniz
     TRY(sdx_json_read_steps(t, file->root, err));
     TRY(sdx_json_read_post_processor(t, file->root, err));
     TRY(read_truncation(t, file->root, err));
-    return sdx_tokenizer_config_apply(config, t, err);
+    return sdx_tokenizer_config_apply(config, NULL, t, err);
 }
 
 sdx_status sdx_tokenizer_read_json(sdx_tokenizer *t, const char *path, sdx_error *err)

@@ -8,9 +8,11 @@
 
 #include "../base/memory.h"
 
-enum { BLOCK = 256, OPEN_BLOCKS = 16 };
+enum { BLOCK = 256, OPEN_BLOCKS = 16, HEAD = 8 };
 
 typedef struct entry {
+    uint64_t
+        head; /* the first 8 bytes, big-endian, zeros behind a shorter key: most of what is ever compared */
     const unsigned char *data;
     uint32_t size, order;
     int32_t value;
@@ -23,22 +25,86 @@ typedef struct range {
 
 typedef struct builder {
     sdx_trie *trie;
-    uint32_t capacity;          /* nodes allocated */
-    uint32_t used[OPEN_BLOCKS]; /* taken nodes of block k at [k % OPEN_BLOCKS] */
+    uint32_t capacity;             /* nodes allocated */
+    uint64_t free[OPEN_BLOCKS][4]; /* a bit per node: block k at [k % OPEN_BLOCKS] */
+    uint32_t free_count[OPEN_BLOCKS];
     range *queue;
     size_t head, tail, queue_capacity;
     sdx_error *err;
 } builder;
 
+/* ---- sorting ------------------------------------------------------------------------------------------- */
+
 static int compare_entries(const void *a, const void *b)
 {
     const entry *x = a, *y = b;
+    if (x->head != y->head) return x->head < y->head ? -1 : 1;
     size_t n = x->size < y->size ? x->size : y->size;
     int order = n ? memcmp(x->data, y->data, n) : 0;
     if (order) return order;
     if (x->size != y->size) return x->size < y->size ? -1 : 1;
     return x->order < y->order ? -1 : 1;
 }
+
+typedef struct head_order {
+    uint64_t head;
+    uint32_t order;
+} head_order;
+
+/* One pass of a radix sort by `bits` of the heads at `shift`. */
+static void radix_pass(const head_order *from, head_order *to, size_t count, int shift, int bits)
+{
+    enum { RADIX = 1 << 11 };
+    size_t start[RADIX + 1] = {0};
+    uint64_t mask = ((uint64_t)1 << bits) - 1;
+    for (size_t i = 0; i < count; i++) start[(from[i].head >> shift & mask) + 1]++;
+    for (size_t i = 1; i < RADIX; i++) start[i] += start[i - 1];
+    for (size_t i = 0; i < count; i++) to[start[from[i].head >> shift & mask]++] = from[i];
+}
+
+/* Sorts h[count] by head, keeping the order of equals. */
+static void sort_heads(head_order *h, head_order *spare, size_t count)
+{
+    enum { BITS = 11, PASSES = 6 };
+    for (int pass = 0; pass < PASSES; pass += 2) {
+        radix_pass(h, spare, count, pass * BITS, BITS);
+        radix_pass(spare, h, count, (pass + 1) * BITS, pass + 2 == PASSES ? 64 - (PASSES - 1) * BITS : BITS);
+    }
+}
+
+static uint64_t head_of(const sdx_string *key)
+{
+    unsigned char bytes[HEAD] = {0};
+    uint64_t head = 0;
+    memcpy(bytes, key->data, key->size < HEAD ? key->size : HEAD);
+    for (size_t i = 0; i < HEAD; i++) head = head << 8 | bytes[i];
+    return head;
+}
+
+/* sorted: [count] entries; heads: room for 2 * count. */
+static void sort_keys(const sdx_string *key, const int32_t *value, size_t count, head_order *heads,
+                      entry *sorted)
+{
+    for (size_t i = 0; i < count; i++) heads[i] = (head_order){head_of(&key[i]), (uint32_t)i};
+    sort_heads(heads, heads + count, count);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t k = heads[i].order;
+        sorted[i] =
+            (entry){heads[i].head, (const unsigned char *)key[k].data, (uint32_t)key[k].size, k, value[k]};
+    }
+    for (size_t i = 0, end; i < count; i = end) {
+        for (end = i + 1; end < count && sorted[end].head == sorted[i].head;) end++;
+        if (end > i + 1) qsort(sorted + i, end - i, sizeof *sorted, compare_entries);
+    }
+}
+
+static inline unsigned char byte_at(const entry *e, uint32_t depth)
+{
+    if (depth >= HEAD) return e->data[depth];
+    return (unsigned char)(e->head >> (8 * (HEAD - 1 - depth)));
+}
+
+/* ---- placing ------------------------------------------------------------------------------------------- */
 
 static sdx_status add_block(builder *b)
 {
@@ -53,34 +119,56 @@ static sdx_status add_block(builder *b)
         b->capacity = (uint32_t)capacity;
     }
     for (uint32_t i = 0; i < BLOCK; i++) t->node[t->size + i] = (sdx_trie_node){0, SDX_TRIE_FREE, -1};
-    b->used[t->size / BLOCK % OPEN_BLOCKS] = 0;
+    memset(b->free[t->size / BLOCK % OPEN_BLOCKS], 0xff, sizeof b->free[0]);
+    b->free_count[t->size / BLOCK % OPEN_BLOCKS] = BLOCK;
     t->size += BLOCK;
     return SDX_OK;
 }
 
-static bool fits(const sdx_trie *t, uint32_t base, const unsigned char *byte, uint32_t count)
+static void take(builder *b, uint32_t node)
+{
+    uint32_t k = node / BLOCK % OPEN_BLOCKS, i = node % BLOCK;
+    b->free[k][i / 64] &= ~((uint64_t)1 << i % 64);
+    b->free_count[k]--;
+}
+
+static bool fits(const uint64_t free[4], uint32_t base, const unsigned char *byte, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
-        if (t->node[base ^ byte[i]].parent != SDX_TRIE_FREE) return false;
+        uint32_t at = base ^ byte[i];
+        if (!(free[at / 64] >> at % 64 & 1)) return false;
     }
     return true;
+}
+
+/* A base inside a block where all children find a free node: only those that put the first child on one. */
+static bool find_in_block(const uint64_t free[4], const unsigned char *byte, uint32_t count, uint32_t *base)
+{
+    for (uint32_t word = 0; word < 4; word++) {
+        for (uint64_t left = free[word]; left; left &= left - 1) {
+            *base = (word * 64 + (uint32_t)__builtin_ctzll(left)) ^ byte[0];
+            if (fits(free, *base, byte + 1, count - 1)) return true;
+        }
+    }
+    return false;
 }
 
 /* A base where all children find a free node; byte: [count], count > 0. */
 static sdx_status find_base(builder *b, const unsigned char *byte, uint32_t count, uint32_t *base)
 {
-    const sdx_trie *t = b->trie;
-    uint32_t blocks = t->size / BLOCK;
+    uint32_t blocks = b->trie->size / BLOCK,
+             need = count == 1 ? 1 : 32 + 4 * count; /* a fuller block rarely fits */
     for (uint32_t k = blocks > OPEN_BLOCKS ? blocks - OPEN_BLOCKS : 0; k < blocks; k++) {
-        if (b->used[k % OPEN_BLOCKS] + count > BLOCK) continue;
-        for (uint32_t i = 0; i < BLOCK; i++) {
-            *base = k * BLOCK + i;
-            if (fits(t, *base, byte, count)) return SDX_OK;
-        }
+        if (b->free_count[k % OPEN_BLOCKS] < need) continue;
+        if (!find_in_block(b->free[k % OPEN_BLOCKS], byte, count, base)) continue;
+        *base += k * BLOCK;
+        return SDX_OK;
     }
-    *base = t->size;
+    *base = b->trie->size;
     return add_block(b);
 }
+
+/* ---- building ------------------------------------------------------------------------------------------ */
 
 static sdx_status push_range(builder *b, range r)
 {
@@ -105,22 +193,25 @@ static sdx_status expand(builder *b, const entry *key, range r)
 {
     sdx_trie *t = b->trie;
     unsigned char byte[BLOCK];
+    uint32_t first[BLOCK + 1]; /* key that begins each child's range */
     uint32_t count = 0, base;
     for (; r.begin < r.end && key[r.begin].size == r.depth; r.begin++)
         t->node[r.node].value = key[r.begin].value;
     for (uint32_t i = r.begin; i < r.end; i++) {
-        unsigned char c = key[i].data[r.depth];
-        if (!count || byte[count - 1] != c) byte[count++] = c;
+        unsigned char c = byte_at(&key[i], r.depth);
+        if (count && byte[count - 1] == c) continue;
+        byte[count] = c;
+        first[count++] = i;
     }
     if (!count) return SDX_OK;
+    first[count] = r.end;
     TRY(find_base(b, byte, count, &base));
     t->node[r.node].base = base;
-    b->used[base / BLOCK % OPEN_BLOCKS] += count;
-    for (uint32_t i = r.begin, k = 0; k < count; k++) {
-        uint32_t child = base ^ byte[k], from = i;
+    for (uint32_t k = 0; k < count; k++) {
+        uint32_t child = base ^ byte[k];
         t->node[child].parent = r.node;
-        while (i < r.end && key[i].data[r.depth] == byte[k]) i++;
-        TRY(push_range(b, (range){from, i, r.depth + 1, child}));
+        take(b, child);
+        TRY(push_range(b, (range){first[k], first[k + 1], r.depth + 1, child}));
     }
     return SDX_OK;
 }
@@ -129,7 +220,7 @@ static sdx_status build(builder *b, const entry *key, uint32_t count)
 {
     TRY(add_block(b));
     b->trie->node[0].parent = SDX_TRIE_NONE;
-    b->used[0] = 1;
+    take(b, 0);
     TRY(push_range(b, (range){0, count, 0, 0}));
     while (b->head < b->tail) TRY(expand(b, key, b->queue[b->head++]));
     return SDX_OK;
@@ -140,15 +231,17 @@ sdx_status sdx_trie_init(sdx_trie *trie, const sdx_string *key, const int32_t *v
 {
     builder b = {.trie = trie, .err = err};
     *trie = (sdx_trie){0};
-    entry *sorted = count <= INT32_MAX ? sdx_malloc(count * sizeof *sorted) : NULL;
-    if (!sorted) return sdx_fail_memory(err, count * sizeof *sorted);
-    for (size_t i = 0; i < count; i++) {
-        sorted[i] = (entry){(const unsigned char *)key[i].data, (uint32_t)key[i].size, (uint32_t)i, value[i]};
+    if (count > INT32_MAX / 64) return sdx_fail(err, SDX_ERR_FILE, "%zu tokens are too many", count);
+    entry *sorted = sdx_malloc(count * sizeof *sorted);
+    head_order *heads = sdx_malloc(2 * count * sizeof *heads);
+    sdx_status status = sorted && heads ? SDX_OK : sdx_fail_memory(err, count * sizeof *sorted);
+    if (status == SDX_OK) {
+        sort_keys(key, value, count, heads, sorted);
+        status = build(&b, sorted, (uint32_t)count);
     }
-    qsort(sorted, count, sizeof *sorted, compare_entries);
-    sdx_status status = build(&b, sorted, (uint32_t)count);
     if (status != SDX_OK) sdx_trie_fini(trie);
     free(b.queue);
+    free(heads);
     free(sorted);
     return status;
 }

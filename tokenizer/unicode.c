@@ -191,6 +191,11 @@ int sdx_lower(uint32_t c, uint32_t out[2])
     return 1;
 }
 
+uint32_t sdx_upper(uint32_t c)
+{
+    return (uint32_t)utf8proc_toupper((utf8proc_int32_t)c);
+}
+
 int sdx_decompose(uint32_t c, bool compatibility, uint32_t out[SDX_DECOMPOSED_MAX])
 {
     /* What got a decomposition after Unicode 9 has none in Hugging Face's tables. */

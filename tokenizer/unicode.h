@@ -79,6 +79,7 @@ bool sdx_is_numeric(uint32_t c); /* N*, of Unicode 17: Rust's char::is_numeric *
 
 /* The context-free lower case of c: 1 or 2 code points. */
 int sdx_lower(uint32_t c, uint32_t out[2]);
+uint32_t sdx_upper(uint32_t c);
 
 enum { SDX_DECOMPOSED_MAX = 18 }; /* code points of the longest decomposition (U+FDFA) */
 /* The full canonical (or compatibility) decomposition of c; returns its length. */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "../base/file.h"
-#include "json.h"
+#include "class.h"
 
 enum { FILE_LIMIT = 128 << 20, MAX_CHARS = 100 };
 
@@ -54,10 +54,11 @@ static sdx_status set_bert_steps(sdx_tokenizer *t, const json_t *config, sdx_err
     return SDX_OK;
 }
 
-static sdx_status set_model(sdx_tokenizer *t, const sdx_tokenizer_config *c, sdx_error *err)
+static sdx_status set_model(sdx_tokenizer *t, const sdx_class *class, const sdx_tokenizer_config *c,
+                            sdx_error *err)
 {
     const char *unknown = sdx_tokenizer_config_token(c, "unk_token");
-    if (!unknown) unknown = "[UNK]";
+    if (!unknown) unknown = class->special[0];
     size_t n = strlen(unknown);
     t->model.unknown = (sdx_string){sdx_tokenizer_keep(t, unknown, n), n};
     if (!t->model.unknown.data) return sdx_fail_memory(err, n);
@@ -68,15 +69,14 @@ static sdx_status set_model(sdx_tokenizer *t, const sdx_tokenizer_config *c, sdx
 
 static sdx_status build(sdx_tokenizer *t, const sdx_tokenizer_config *c, sdx_error *err)
 {
-    const char *class = json_string_value(json_object_get(c->config, "tokenizer_class"));
-    if (class && !strncmp(class, "MPNet", 5)) { /* other special tokens, another template */
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s is read from tokenizer.json only", class);
+    const sdx_class *class = sdx_class_find(c, "Bert");
+    if (!class) {
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s is read from tokenizer.json only",
+                        json_string_value(json_object_get(c->config, "tokenizer_class")));
     }
-    TRY(sdx_tokenizer_config_add_tokens(c, t, err));
-    TRY(sdx_tokenizer_config_apply(c, t, err));
     TRY(set_bert_steps(t, c->config, err));
-    TRY(set_model(t, c, err));
-    return sdx_template_bert(t, t->cls_id, t->sep_id, err);
+    TRY(set_model(t, class, c, err));
+    return sdx_class_apply(class, c, t, err);
 }
 
 sdx_status sdx_tokenizer_read_vocab_txt(sdx_tokenizer *t, const char *path, sdx_error *err)

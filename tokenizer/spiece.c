@@ -1,0 +1,485 @@
+/* spiece.c: spiece.model, sentencepiece.bpe.model and their like: what SentencePiece itself wrote, read with
+ * protobuf-c. The file says pieces, scores and the normalization of characters; the rest of the pipeline is
+ * what transformers builds for the tokenizer's class (its convert_slow_tokenizer). */
+#include "sentencepiece.pb-c.h"
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/file.h"
+#include "../base/memory.h"
+#include "class.h"
+
+#define MARK "\xe2\x96\x81"
+
+typedef struct reader {
+    sdx_tokenizer *t;
+    const sdx_class *class;
+    const sdx_tokenizer_config *config;
+    const Spm__Model *model;
+    double *score; /* [room], by id; owned */
+    size_t count, room;
+    sdx_error *err;
+} reader;
+
+/* ---- the vocabulary
+ * ------------------------------------------------------------------------------------------ */
+
+static sdx_status put(reader *r, const char *text, double score)
+{
+    size_t n = strlen(text);
+    if (sdx_utf8_valid(text, n) != n) return sdx_fail(r->err, SDX_ERR_FILE, "piece %zu is not UTF-8", r->count);
+    if (r->count == r->room) {
+        size_t room = r->room ? r->room * 2 : 4096;
+        double *grown = sdx_realloc(r->score, room * sizeof *grown);
+        if (!grown) return sdx_fail_memory(r->err, room * sizeof *grown);
+        r->score = grown;
+        r->room = room;
+    }
+    r->score[r->count] = score;
+    return sdx_vocab_put(r->t, (int64_t)r->count++, text, n, r->err);
+}
+
+/* "5," and the like: ALBERT and XLNet want their comma apart. */
+static bool is_number_comma(const char *text)
+{
+    const char *end = text + strlen(text);
+    if (end - text < 2 || end[-1] != ',') return false;
+    return sdx_is_number(sdx_utf8_before(end - 1));
+}
+
+static sdx_status put_pieces(reader *r, size_t from)
+{
+    for (size_t i = from; i < r->model->n_pieces; i++) {
+        const Spm__Piece *piece = r->model->pieces[i];
+        const char *text = piece->piece ? piece->piece : "";
+        size_t n = strlen(text);
+        if (sdx_utf8_valid(text, n) != n) return sdx_fail(r->err, SDX_ERR_FILE, "piece %zu is not UTF-8", i);
+        bool penalty = r->class->penalty && is_number_comma(text);
+        bool first = r->class->pieces == SDX_PIECES_LLAMA && i < 3;
+        TRY(put(r, text, first ? 0 : piece->score - (penalty ? 100.0 : 0.0)));
+    }
+    return SDX_OK;
+}
+
+static sdx_status put_list(reader *r, const char *const *texts)
+{
+    for (; *texts; texts++) TRY(put(r, *texts, 0));
+    return SDX_OK;
+}
+
+static const char *const mbart_languages[] = {"ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI",
+                                              "fr_XX", "gu_IN", "hi_IN", "it_IT", "ja_XX", "kk_KZ", "ko_KR",
+                                              "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU",
+                                              "si_LK", "tr_TR", "vi_VN", "zh_CN", NULL};
+
+static bool is_mbart(const reader *r)
+{
+    return r->class->layout == SDX_LAYOUT_LANGUAGE_LAST;
+}
+
+static sdx_status extra_ids(const reader *r, int64_t *count)
+{
+    TRY(sdx_json_integer(r->config->config, "extra_ids", 100, count, r->err));
+    return *count >= 0 && *count <= 10000
+               ? SDX_OK
+               : sdx_fail(r->err, SDX_ERR_FILE, "extra_ids is %lld", (long long)*count);
+}
+
+static sdx_status put_t5(reader *r)
+{
+    int64_t extra;
+    TRY(put_pieces(r, 0));
+    TRY(extra_ids(r, &extra));
+    while (extra--) {
+        char name[40];
+        snprintf(name, sizeof name, "<extra_id_%lld>", (long long)extra);
+        TRY(put(r, name, 0));
+    }
+    return SDX_OK;
+}
+
+static sdx_status put_vocab(reader *r)
+{
+    static const char *const fairseq[] = {"<s>", "<pad>", "</s>", "<unk>", NULL};
+    static const char *const camembert[] = {"<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", NULL};
+    static const char *const none[] = {NULL};
+    switch (r->class->pieces) {
+    case SDX_PIECES_T5: return put_t5(r);
+    case SDX_PIECES_FAIRSEQ:
+        TRY(put_list(r, fairseq));
+        TRY(put_pieces(r, 3));
+        TRY(put_list(r, is_mbart(r) ? mbart_languages : none));
+        return put(r, "<mask>", 0);
+    case SDX_PIECES_CAMEMBERT:
+        TRY(put_list(r, camembert));
+        TRY(put(r, "<unk>NOTUSED", -100));
+        TRY(put_pieces(r, 1));
+        return put(r, "<mask>", 0);
+    default: return put_pieces(r, 0);
+    }
+}
+
+/* ---- the model
+ * -------------------------------------------------------------------------------------------------- */
+
+/* A pair of pieces that makes a piece, and what it is sorted by. */
+typedef struct pair {
+    double score;
+    int32_t left, right;
+    uint32_t left_chars, right_chars, order;
+} pair;
+
+typedef struct pair_list {
+    pair *item; /* [room]; owned */
+    size_t count, room;
+} pair_list;
+
+static size_t char_count(const char *s, size_t n)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) count += ((unsigned char)s[i] & 0xc0) != 0x80;
+    return count;
+}
+
+static sdx_status add_pair(pair_list *list, pair p, sdx_error *err)
+{
+    if (list->count == list->room) {
+        size_t room = list->room ? list->room * 2 : 4096;
+        pair *grown = sdx_realloc(list->item, room * sizeof *grown);
+        if (!grown) return sdx_fail_memory(err, room * sizeof *grown);
+        list->item = grown;
+        list->room = room;
+    }
+    list->item[list->count++] = p;
+    return SDX_OK;
+}
+
+static int by_ids(const void *a, const void *b)
+{
+    const pair *x = a, *y = b;
+    if (x->left != y->left) return x->left < y->left ? -1 : 1;
+    return (x->right > y->right) - (x->right < y->right);
+}
+
+/* The best score first; then the longer left part, the longer right part. */
+static int by_score(const void *a, const void *b)
+{
+    const pair *x = a, *y = b;
+    if (x->score != y->score) return x->score > y->score ? -1 : 1;
+    if (x->left_chars != y->left_chars) return x->left_chars > y->left_chars ? -1 : 1;
+    if (x->right_chars != y->right_chars) return x->right_chars > y->right_chars ? -1 : 1;
+    return x->order < y->order ? -1 : 1;
+}
+
+/* All ways to cut a piece in two pieces. */
+static sdx_status pairs_of(const reader *r, const char *text, size_t n, double score, pair_list *list)
+{
+    const sdx_trie *trie = &r->t->vocab.trie;
+    size_t first = list->count;
+    for (size_t i = 1; i < n; i++) {
+        if (((unsigned char)text[i] & 0xc0) == 0x80) continue;
+        int32_t left = sdx_trie_get(trie, text, i), right = left < 0 ? -1 : sdx_trie_get(trie, text + i, n - i);
+        if (right < 0) continue;
+        uint32_t chars = (uint32_t)char_count(text, i), rest = (uint32_t)char_count(text + i, n - i);
+        TRY(add_pair(list, (pair){score, left, right, chars, rest, 0}, r->err));
+    }
+    if (list->count > first + 1) qsort(list->item + first, list->count - first, sizeof *list->item, by_ids);
+    return SDX_OK;
+}
+
+/* SentencePiece's BPE keeps no merges: they are all pairs of pieces that make a piece, the best scored first.
+ */
+static sdx_status find_merges(const reader *r, pair_list *pairs, sdx_merge_list *merges)
+{
+    const sdx_token *token = r->t->vocab.token;
+    for (size_t id = 0; id < r->count; id++)
+        TRY(pairs_of(r, token[id].text.data, token[id].text.size, r->score[id], pairs));
+    for (size_t i = 0; i < pairs->count; i++) pairs->item[i].order = (uint32_t)i;
+    if (pairs->count) qsort(pairs->item, pairs->count, sizeof *pairs->item, by_score);
+    for (size_t i = 0; i < pairs->count; i++) {
+        const pair *p = &pairs->item[i];
+        TRY(sdx_merge_list_add(merges, token[p->left].text, token[p->right].text, r->err));
+    }
+    return SDX_OK;
+}
+
+static sdx_status set_bpe(reader *r)
+{
+    sdx_model_step *m = &r->t->model;
+    const Spm__Trainer *trainer = r->model->trainer;
+    const char *unknown = trainer && trainer->unk_piece ? trainer->unk_piece : "<unk>";
+    pair_list pairs = {0};
+    sdx_merge_list merges = {0};
+    size_t n = strlen(unknown);
+    m->unknown = (sdx_string){sdx_tokenizer_keep(r->t, unknown, n), n};
+    if (!m->unknown.data) return sdx_fail_memory(r->err, n);
+    m->unknown_id = sdx_trie_get(&r->t->vocab.trie, unknown, n);
+    m->has_unknown = m->fuse_unknown = true;
+    m->byte_fallback = r->class->pieces == SDX_PIECES_LLAMA;
+    sdx_status status = find_merges(r, &pairs, &merges);
+    if (status == SDX_OK) status = sdx_bpe_build(r->t, &merges, r->err);
+    sdx_merge_list_fini(&merges);
+    free(pairs.item);
+    return status;
+}
+
+static sdx_status set_unigram(reader *r)
+{
+    double *score;
+    int32_t unknown = r->model->trainer ? r->model->trainer->unk_id : 0;
+    if (r->class->pieces == SDX_PIECES_FAIRSEQ || r->class->pieces == SDX_PIECES_CAMEMBERT) unknown = 3;
+    if (r->class->pieces == SDX_PIECES_LLAMA) unknown = 0;
+    ARENA_NEW(&r->t->arena, score, r->t->vocab.size, r->err);
+    memcpy(score, r->score, r->t->vocab.size * sizeof *score);
+    return sdx_unigram_init(r->t, score, unknown, r->class->pieces == SDX_PIECES_LLAMA, r->err);
+}
+
+static sdx_status set_model(reader *r)
+{
+    int type = r->model->trainer ? (int)r->model->trainer->model_type : SPM__TRAINER__MODEL_TYPE__UNIGRAM;
+    if (type == SPM__TRAINER__MODEL_TYPE__UNIGRAM) return set_unigram(r);
+    if (type == SPM__TRAINER__MODEL_TYPE__BPE) return set_bpe(r);
+    return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "SentencePiece's model type %d is neither Unigram nor BPE",
+                    type);
+}
+
+/* ---- the steps
+ * ---------------------------------------------------------------------------------------------------- */
+
+typedef struct step_list {
+    sdx_step step[12];
+    size_t count;
+} step_list;
+
+static void add(step_list *list, sdx_step step)
+{
+    list->step[list->count++] = step;
+}
+
+static sdx_status keep_steps(reader *r, const step_list *list, sdx_steps *out)
+{
+    ARENA_NEW(&r->t->arena, out->step, list->count, r->err);
+    memcpy(out->step, list->step, list->count * sizeof *list->step);
+    out->count = list->count;
+    return SDX_OK;
+}
+
+static sdx_step replace_string(const char *from, const char *to)
+{
+    return (sdx_step){
+        .run = sdx_normalize_replace, .pattern = {from, strlen(from)}, .content = {to, strlen(to)}};
+}
+
+static sdx_step replace_spaces(const char *to)
+{
+    return (sdx_step){.run = sdx_normalize_replace, .content = {to, strlen(to)}};
+}
+
+static sdx_status add_charsmap(reader *r, step_list *list)
+{
+    const Spm__Normalizer *n = r->model->normalizer;
+    if (!n || !n->precompiled_charsmap.len) return SDX_OK;
+    sdx_step step = {.run = sdx_normalize_precompiled, .prepare = sdx_normalize_precompiled_prepare};
+    TRY(sdx_charsmap_read(r->t, n->precompiled_charsmap.data, n->precompiled_charsmap.len, &step.charmap,
+                          r->err));
+    add(list, step);
+    return SDX_OK;
+}
+
+static sdx_status add_case(reader *r, step_list *list)
+{
+    bool lower;
+    TRY(sdx_json_bool(r->config->config, "do_lower_case", r->class->lowercase, &lower, r->err));
+    if (lower) add(list, (sdx_step){.run = sdx_normalize_lowercase});
+    return SDX_OK;
+}
+
+static sdx_status add_accents_and_case(reader *r, step_list *list)
+{
+    bool keep;
+    TRY(sdx_json_bool(r->config->config, "keep_accents", false, &keep, r->err));
+    if (!keep) {
+        add(list, (sdx_step){.run = sdx_normalize_form, .compatibility = true});
+        add(list, (sdx_step){.run = sdx_normalize_strip_accents});
+    }
+    return add_case(r, list);
+}
+
+static sdx_status add_normalizers(reader *r, step_list *list, bool legacy, bool add_space)
+{
+    bool rembert = r->class->rules == SDX_RULES_REMBERT;
+    switch (r->class->rules) {
+    case SDX_RULES_ALBERT:
+    case SDX_RULES_REMBERT:
+        add(list, replace_string("``", "\""));
+        add(list, replace_string("''", "\""));
+        if (rembert) add(list, replace_spaces(" "));
+        TRY(add_accents_and_case(r, list));
+        TRY(add_charsmap(r, list));
+        if (!rembert) add(list, replace_spaces(" "));
+        return SDX_OK;
+    case SDX_RULES_DEBERTA:
+        TRY(add_case(r, list));
+        add(list, (sdx_step){.run = sdx_normalize_strip, .left = true, .right = true});
+        TRY(add_charsmap(r, list));
+        add(list, replace_spaces(" "));
+        return SDX_OK;
+    case SDX_RULES_LLAMA:
+        if (!legacy) return SDX_OK;
+        if (add_space) add(list, (sdx_step){.run = sdx_normalize_prepend, .content = {MARK, 3}});
+        add(list, replace_string(" ", MARK));
+        return SDX_OK;
+    default:
+        TRY(add_charsmap(r, list));
+        add(list, (sdx_step){.run = sdx_normalize_strip, .right = true});
+        add(list, replace_spaces(MARK));
+        return SDX_OK;
+    }
+}
+
+static sdx_status add_splits(reader *r, step_list *list, sdx_prepend prepend, bool legacy)
+{
+    bool punctuation, llama = r->class->rules == SDX_RULES_LLAMA;
+    TRY(sdx_json_bool(r->config->config, "split_by_punct", false, &punctuation, r->err));
+    if (punctuation && r->class->rules == SDX_RULES_DEBERTA)
+        add(list, (sdx_step){.run = sdx_split_punctuation, .behavior = SDX_SPLIT_ISOLATED});
+    if (!llama || !legacy) {
+        add(list,
+            (sdx_step){.run = sdx_split_metaspace, .pattern = {MARK, 3}, .prepend = prepend, .split = !llama});
+    }
+    return SDX_OK;
+}
+
+static void add_decoders(const reader *r, step_list *list, sdx_prepend prepend, bool add_space)
+{
+    if (r->class->rules != SDX_RULES_LLAMA) {
+        add(list, (sdx_step){.run = sdx_decode_metaspace, .pattern = {MARK, 3}, .prepend = prepend});
+        return;
+    }
+    add(list, (sdx_step){.run = sdx_decode_replace, .pattern = {MARK, 3}, .content = {" ", 1}});
+    add(list, (sdx_step){.run = sdx_decode_byte_fallback});
+    add(list, (sdx_step){.run = sdx_decode_fuse});
+    if (add_space) add(list, (sdx_step){.run = sdx_decode_strip, .pattern = {" ", 1}, .start = 1});
+}
+
+/* "legacy" and "add_prefix_space" belong to T5 and Llama; a null of theirs is a no. */
+static sdx_status read_spacing(const reader *r, bool *legacy, bool *add_space)
+{
+    const json_t *config = r->config->config;
+    *legacy = *add_space = true;
+    if (r->class->pieces != SDX_PIECES_T5 && r->class->pieces != SDX_PIECES_LLAMA) return SDX_OK;
+    TRY(sdx_json_bool(config, "legacy", true, legacy, r->err));
+    bool if_null = !json_object_get(config, "add_prefix_space");
+    return sdx_json_bool(config, "add_prefix_space", if_null, add_space, r->err);
+}
+
+static sdx_status set_steps(reader *r)
+{
+    step_list normalizers = {.count = 0}, splits = {.count = 0}, decoders = {.count = 0};
+    bool legacy, add_space;
+    TRY(read_spacing(r, &legacy, &add_space));
+    sdx_prepend prepend = !add_space ? SDX_PREPEND_NEVER : legacy ? SDX_PREPEND_ALWAYS : SDX_PREPEND_FIRST;
+    TRY(add_normalizers(r, &normalizers, legacy, add_space));
+    TRY(add_splits(r, &splits, prepend, legacy));
+    add_decoders(r, &decoders, prepend, add_space);
+    TRY(keep_steps(r, &normalizers, &r->t->normalizers));
+    TRY(keep_steps(r, &splits, &r->t->pre_tokenizers));
+    return keep_steps(r, &decoders, &r->t->decoders);
+}
+
+/* ---- special tokens
+ * -------------------------------------------------------------------------------------------------- */
+
+/* Control pieces and those the trainer was told of are found in the text itself. */
+static sdx_status add_file_tokens(const reader *r)
+{
+    for (size_t i = 0; i < r->model->n_pieces; i++) {
+        const Spm__Piece *piece = r->model->pieces[i];
+        bool control = piece->type == SPM__PIECE__TYPE__CONTROL;
+        if ((!control && piece->type != SPM__PIECE__TYPE__USER_DEFINED) || !piece->piece) continue;
+        sdx_added_token token = {.text = {piece->piece, strlen(piece->piece)}, .id = -1, .special = control};
+        TRY(sdx_tokenizer_add(r->t, token, r->err));
+    }
+    return SDX_OK;
+}
+
+/* What the class itself calls special beyond the seven. */
+static sdx_status add_class_tokens(const reader *r)
+{
+    static const char *const camembert[] = {"<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED", NULL};
+    static const char *const xlnet[] = {"<eop>", "<eod>", NULL};
+    static const char *const none[] = {NULL};
+    int64_t extra = 0;
+    const char *const *list = r->class->pieces == SDX_PIECES_CAMEMBERT ? camembert
+                              : r->class->layout == SDX_LAYOUT_XLNET   ? xlnet
+                              : is_mbart(r)                            ? mbart_languages
+                                                                       : none;
+    for (; *list; list++) TRY(sdx_tokenizer_add_special(r->t, *list, r->err));
+    if (r->class->pieces == SDX_PIECES_T5) TRY(extra_ids(r, &extra));
+    for (int64_t i = 0; i < extra; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "<extra_id_%lld>", (long long)i);
+        TRY(sdx_tokenizer_add_special(r->t, name, r->err));
+    }
+    return SDX_OK;
+}
+
+/* ---- the file
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static sdx_status build(reader *r)
+{
+    if (!r->class) {
+        return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "%s is read from tokenizer.json only",
+                        json_string_value(json_object_get(r->config->config, "tokenizer_class")));
+    }
+    TRY(put_vocab(r));
+    TRY(sdx_vocab_finish(&r->t->vocab, r->err));
+    TRY(set_model(r));
+    TRY(set_steps(r));
+    TRY(add_file_tokens(r));
+    TRY(sdx_class_apply(r->class, r->config, r->t, r->err));
+    return add_class_tokens(r);
+}
+
+/* Without a configuration, the usual names of the files tell. */
+static const char *class_by_name(const char *path)
+{
+    const char *name = sdx_path_basename(path);
+    if (!strcmp(name, "sentencepiece.bpe.model")) return "XLMRoberta";
+    if (!strcmp(name, "spm.model")) return "DebertaV2";
+    if (!strcmp(name, "tokenizer.model")) return "Llama";
+    return "T5";
+}
+
+static sdx_status read_model(sdx_tokenizer *t, const char *path, const sdx_tokenizer_config *config,
+                             const Spm__Model *model, sdx_error *err)
+{
+    reader r = {.t = t, .config = config, .model = model, .err = err};
+    r.class = sdx_class_find(config, class_by_name(path));
+    sdx_status status = build(&r);
+    free(r.score);
+    return status;
+}
+
+sdx_status sdx_tokenizer_read_spiece(sdx_tokenizer *t, const char *path, sdx_error *err)
+{
+    enum { FILE_LIMIT = 256 << 20 };
+    sdx_tokenizer_config config;
+    char *data;
+    size_t size;
+    TRY(sdx_tokenizer_config_open(path, &config, err));
+    sdx_status status = sdx_file_read(path, FILE_LIMIT, &data, &size, err);
+    if (status == SDX_OK) {
+        Spm__Model *model = spm__model__unpack(NULL, size, (const uint8_t *)data);
+        free(data);
+        if (model)
+            status = read_model(t, path, &config, model, err);
+        else
+            status = sdx_fail(err, SDX_ERR_FILE, "is not a SentencePiece model");
+        if (model) spm__model__free_unpacked(model, NULL);
+        if (status != SDX_OK) sdx_error_context(err, "%s", path);
+    }
+    sdx_tokenizer_config_close(&config);
+    return status;
+}
