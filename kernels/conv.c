@@ -1,5 +1,6 @@
-/* conv.c: one output row of a depthwise convolution. Every tap is a row of the (padded) input, shifted; the sums of four
- * vectors of outputs stay in registers while all taps pass, so that input and output are touched once. */
+/* conv.c: one output row of a depthwise convolution. Every tap is a row of the (padded) input, shifted; the
+ * sums of four vectors of outputs stay in registers while all taps pass, so that input and output are touched
+ * once. */
 #include "vec/vec.h"
 
 static void depthwise_row_f32(int64_t n, int64_t taps, const float *x, const int64_t *offset, const float *w,

@@ -1,21 +1,21 @@
-/* batch_norm.c: normalization over channels and images: BatchNormalization, InstanceNormalization, GroupNormalization,
- * MeanVarianceNormalization, LpNormalization and LRN.
+/* batch_norm.c: normalization over channels and images: BatchNormalization, InstanceNormalization,
+ * GroupNormalization, MeanVarianceNormalization, LpNormalization and LRN.
  *
- * All but LRN are y = (x - shift) * factor * scale[channel] + bias[channel], where shift and factor come from a set of
- * elements: the set is a list of dims with strides, walked along its last dim in lanes, so one loop serves any axes and
- * any float type. Batch normalization with known statistics, and sets that lie together in float32, go through
- * kernels.
+ * All but LRN are y = (x - shift) * factor * scale[channel] + bias[channel], where shift and factor come from a
+ * set of elements: the set is a list of dims with strides, walked along its last dim in lanes, so one loop
+ * serves any axes and any float type. Batch normalization with known statistics, and sets that lie together in
+ * float32, go through kernels.
  */
 #include <math.h>
 #include <string.h>
 
-#include "contents.h"
 #include "compute.h"
+#include "contents.h"
 #include "lanes.h"
 
 typedef enum kind { STANDARD, MEAN_VARIANCE, L1, L2 } kind;
 
-/* ---- sets of elements ------------------------------------------------------------------------------------------------ */
+/* ---- sets of elements ------------------------------------------------------------------------ */
 
 typedef struct dims {
     int rank;
@@ -50,7 +50,8 @@ typedef struct normal {
     double *mean, *variance;    /* [sets.count], or NULL: the statistics, for whoever wants them */
 } normal;
 
-typedef void (*chunk_fn)(const normal *s, int64_t offset, int64_t stride, int64_t n, sdx_lane *x, double acc[2]);
+typedef void (*chunk_fn)(const normal *s, int64_t offset, int64_t stride, int64_t n, sdx_lane *x,
+                         double acc[2]);
 
 static void visit(const normal *s, int64_t base, chunk_fn fn, double acc[2])
 {
@@ -67,11 +68,11 @@ static void visit(const normal *s, int64_t base, chunk_fn fn, double acc[2])
     }
 }
 
-#define CHUNK(name, body)                                                                                  \
-    static void name(const normal *s, int64_t offset, int64_t stride, int64_t n, sdx_lane *x, double acc[2]) \
-    {                                                                                                      \
-        (void)s, (void)offset, (void)stride;                                                               \
-        for (int64_t i = 0; i < n; i++) body;                                                              \
+#define CHUNK(name, body)                                                                                      \
+    static void name(const normal *s, int64_t offset, int64_t stride, int64_t n, sdx_lane *x, double acc[2])   \
+    {                                                                                                          \
+        (void)s, (void)offset, (void)stride;                                                                   \
+        for (int64_t i = 0; i < n; i++) body;                                                                  \
     }
 CHUNK(add_values, acc[0] += x[i].f)
 CHUNK(add_absolute, acc[1] += fabs(x[i].f))
@@ -105,9 +106,12 @@ static void normalize_sets(void *context, int64_t begin, int64_t end, int worker
         visit(s, base, s->kind == L1 ? add_absolute : add_squares, acc);
         if (centred) acc[1] /= count;
         if (s->mean) s->mean[i] = acc[0], s->variance[i] = acc[1];
-        if (s->kind == STANDARD) acc[1] = 1 / sqrt(acc[1] + s->epsilon);
-        else if (s->kind == MEAN_VARIANCE) acc[1] = 1 / (sqrt(acc[1]) + 1e-9);
-        else if (acc[1] != 0) acc[1] = s->kind == L2 ? 1 / sqrt(acc[1]) : 1 / acc[1]; /* zeros stay zeros */
+        if (s->kind == STANDARD)
+            acc[1] = 1 / sqrt(acc[1] + s->epsilon);
+        else if (s->kind == MEAN_VARIANCE)
+            acc[1] = 1 / (sqrt(acc[1]) + 1e-9);
+        else if (acc[1] != 0)
+            acc[1] = s->kind == L2 ? 1 / sqrt(acc[1]) : 1 / acc[1]; /* zeros stay zeros */
         visit(s, base, apply, acc);
     }
 }
@@ -115,10 +119,11 @@ static void normalize_sets(void *context, int64_t begin, int64_t end, int worker
 static void normalize(const normal *s)
 {
     if (s->sets.count == 0 || s->each.count == 0) return;
-    sdx_parallel_for(s->run->threads, s->sets.count, sdx_row_grain(s->each.count * 4), normalize_sets, (void *)s);
+    sdx_parallel_for(s->run->threads, s->sets.count, sdx_row_grain(s->each.count * 4), normalize_sets,
+                     (void *)s);
 }
 
-/* ---- images [N, C, ...] ------------------------------------------------------------------------------------------------ */
+/* ---- images [N, C, ...] ---------------------------------------------------------------------- */
 
 typedef struct image {
     int64_t batch, channels, inner; /* a single dim is a batch of one channel */
@@ -157,9 +162,12 @@ static double *take_doubles(const sdx_run *run, int i, double **workspace)
     return out;
 }
 
-/* ---- BatchNormalization -------------------------------------------------------------------------------------------------- */
+/* ---- BatchNormalization ---------------------------------------------------------------------- */
 
-static bool is_training(const sdx_node *node) { return sdx_node_int(node, "training_mode", 0) != 0; }
+static bool is_training(const sdx_node *node)
+{
+    return sdx_node_int(node, "training_mode", 0) != 0;
+}
 
 static sdx_status infer_batch(sdx_infer *infer)
 {
@@ -194,7 +202,8 @@ static void affine_rows(void *context, int64_t begin, int64_t end, int worker)
     (void)worker;
     const affine *a = context;
     const sdx_element_kernels *k = &a->run->kernels->element;
-    const float *factor = (const float *)(const void *)a->factor, *shift = (const float *)(const void *)a->shift;
+    const float *factor = (const float *)(const void *)a->factor,
+                *shift = (const float *)(const void *)a->shift;
     bool flat = a->m.inner == 1;
     int64_t n = flat ? a->m.channels : a->m.inner;
     for (int64_t i = begin; i < end; i++) {
@@ -268,9 +277,20 @@ static sdx_status run_batch(sdx_run *run)
         run_affine(&a);
         return SDX_OK;
     }
-    normal s = {.run = run, .kind = STANDARD, .epsilon = epsilon, .dtype = run->in[0].dtype, .x = run->in[0].data,
-                .y = run->out[0].data, .sets = {.count = 1}, .each = {.count = 1}, .inner = m.inner,
-                .channels = m.channels, .scale = scale, .bias = bias, .mean = workspace, .variance = second};
+    normal s = {.run = run,
+                .kind = STANDARD,
+                .epsilon = epsilon,
+                .dtype = run->in[0].dtype,
+                .x = run->in[0].data,
+                .y = run->out[0].data,
+                .sets = {.count = 1},
+                .each = {.count = 1},
+                .inner = m.inner,
+                .channels = m.channels,
+                .scale = scale,
+                .bias = bias,
+                .mean = workspace,
+                .variance = second};
     add_dim(&s.sets, m.channels, m.inner);
     add_dim(&s.each, m.batch, m.channels * m.inner);
     add_dim(&s.each, m.inner, 1);
@@ -280,7 +300,7 @@ static sdx_status run_batch(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- InstanceNormalization, GroupNormalization ---------------------------------------------------------------------------- */
+/* ---- InstanceNormalization, GroupNormalization ----------------------------------------------- */
 
 static int64_t groups_of(const sdx_node *node, int64_t channels)
 {
@@ -294,14 +314,20 @@ static sdx_status infer_grouped(sdx_infer *infer, bool scale_per_group)
     sdx_dim channels = channels_of(&infer->in[0]);
     int64_t groups = groups_of(infer->node, channels);
     if (infer->node->op_type[0] == 'G' && (groups < 1 || (channels >= 0 && channels % groups)))
-        return sdx_fail(infer->err, SDX_ERR_USAGE, "%lld channels cannot be cut into %lld groups", (long long)channels,
-                        (long long)groups);
+        return sdx_fail(infer->err, SDX_ERR_USAGE, "%lld channels cannot be cut into %lld groups",
+                        (long long)channels, (long long)groups);
     TRY(want_per_channel(infer, 1, 2, scale_per_group ? groups : channels));
     return sdx_infer_same(infer);
 }
 
-static sdx_status infer_instance(sdx_infer *infer) { return infer_grouped(infer, false); }
-static sdx_status infer_group_18(sdx_infer *infer) { return infer_grouped(infer, true); }
+static sdx_status infer_instance(sdx_infer *infer)
+{
+    return infer_grouped(infer, false);
+}
+static sdx_status infer_group_18(sdx_infer *infer)
+{
+    return infer_grouped(infer, true);
+}
 
 /* Workspace: scale and bias as doubles [C], and a row of ones for the kernels. */
 static sdx_status plan_grouped(sdx_plan_step *step)
@@ -329,8 +355,8 @@ static void grouped_rows(void *context, int64_t begin, int64_t end, int worker)
     int64_t n = s->each.count, channels = n / g->m.inner;
     for (int64_t i = begin; i < end; i++) {
         float *y = (float *)s->y + i * n;
-        k->row.layer_norm_f32(n, (const float *)s->x + i * n, NULL, NULL, g->ones, NULL, (float)s->epsilon, y, NULL,
-                              NULL, NULL);
+        k->row.layer_norm_f32(n, (const float *)s->x + i * n, NULL, NULL, g->ones, NULL, (float)s->epsilon, y,
+                              NULL, NULL, NULL);
         for (int64_t c = 0; c < channels; c++, y += g->m.inner) {
             int64_t channel = (i * channels + c) % g->m.channels;
             float scale = (float)s->scale[channel], bias = (float)s->bias[channel];
@@ -359,9 +385,18 @@ static sdx_status run_grouped(sdx_run *run)
         take_doubles(run, i, &workspace);
         if (per_group) spread_groups(i == 1 ? scale : bias, groups, m.channels);
     }
-    normal s = {.run = run, .kind = STANDARD, .epsilon = (double)sdx_node_float(run->node, "epsilon", 1e-5f),
-                .dtype = run->in[0].dtype, .x = run->in[0].data, .y = run->out[0].data, .sets = {.count = 1},
-                .each = {.count = 1}, .inner = m.inner, .channels = m.channels, .scale = scale, .bias = bias};
+    normal s = {.run = run,
+                .kind = STANDARD,
+                .epsilon = (double)sdx_node_float(run->node, "epsilon", 1e-5f),
+                .dtype = run->in[0].dtype,
+                .x = run->in[0].data,
+                .y = run->out[0].data,
+                .sets = {.count = 1},
+                .each = {.count = 1},
+                .inner = m.inner,
+                .channels = m.channels,
+                .scale = scale,
+                .bias = bias};
     add_dim(&s.sets, m.batch * groups, each);
     add_dim(&s.each, each, 1);
     if (s.dtype != SDX_F32) {
@@ -376,7 +411,7 @@ static sdx_status run_grouped(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- MeanVarianceNormalization, LpNormalization ------------------------------------------------------------------------------ */
+/* ---- MeanVarianceNormalization, LpNormalization ---------------------------------------------- */
 
 static sdx_status mvn_axes(const sdx_node *node, int rank, unsigned *set, sdx_error *err)
 {
@@ -404,7 +439,8 @@ static sdx_status infer_lp(sdx_infer *infer)
     int axis, rank = infer->in[0].shape.rank;
     int64_t p = sdx_node_int(infer->node, "p", 2);
     TRY(sdx_want_dtype(infer, 0, "the input", SDX_SET_FLOAT));
-    if (p != 1 && p != 2) return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "p is %lld, but must be 1 or 2", (long long)p);
+    if (p != 1 && p != 2)
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "p is %lld, but must be 1 or 2", (long long)p);
     if (rank >= 0) TRY(sdx_axis_normalize(sdx_node_int(infer->node, "axis", -1), rank, &axis, infer->err));
     return sdx_infer_same(infer);
 }
@@ -414,8 +450,13 @@ static sdx_status run_over(sdx_run *run, unsigned set, kind what)
 {
     sdx_shape x = sdx_tensor_shape(&run->in[0]);
     int64_t stride[SDX_MAX_RANK];
-    normal s = {.run = run, .kind = what, .dtype = run->in[0].dtype, .x = run->in[0].data, .y = run->out[0].data,
-                .sets = {.count = 1}, .each = {.count = 1}};
+    normal s = {.run = run,
+                .kind = what,
+                .dtype = run->in[0].dtype,
+                .x = run->in[0].data,
+                .y = run->out[0].data,
+                .sets = {.count = 1},
+                .each = {.count = 1}};
     sdx_shape_strides(&x, stride);
     for (int i = 0; i < x.rank; i++) add_dim(set & 1u << i ? &s.each : &s.sets, x.dim[i], stride[i]);
     if (s.each.rank == 0) add_dim(&s.each, 1, 1);
@@ -437,7 +478,7 @@ static sdx_status run_lp(sdx_run *run)
     return run_over(run, 1u << axis, sdx_node_int(run->node, "p", 2) == 1 ? L1 : L2);
 }
 
-/* ---- LRN: y = x / (bias + alpha / size * sum of squares over `size` neighbouring channels)^beta ----------------------------- */
+/* ---- LRN: y = x / (bias + alpha / size * sum of squares over `size` neighbouring channels)^beta  */
 
 static sdx_status infer_lrn(sdx_infer *infer)
 {
@@ -486,9 +527,13 @@ static sdx_status run_lrn(sdx_run *run)
     sdx_shape x = sdx_tensor_shape(&run->in[0]);
     const sdx_node *node = run->node;
     int64_t size = sdx_node_int(node, "size", 1);
-    lrn l = {.run = run, .m = image_of(&x), .before = (size - 1) / 2, .after = size / 2,
+    lrn l = {.run = run,
+             .m = image_of(&x),
+             .before = (size - 1) / 2,
+             .after = size / 2,
              .factor = (double)sdx_node_float(node, "alpha", 1e-4f) / (double)size,
-             .beta = (double)sdx_node_float(node, "beta", 0.75f), .bias = (double)sdx_node_float(node, "bias", 1)};
+             .beta = (double)sdx_node_float(node, "beta", 0.75f),
+             .bias = (double)sdx_node_float(node, "bias", 1)};
     if (sdx_shape_count(&x) == 0) return SDX_OK;
     sdx_parallel_for(run->threads, l.m.batch * l.m.channels, sdx_row_grain(l.m.inner * 16), lrn_planes, &l);
     return SDX_OK;

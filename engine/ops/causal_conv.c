@@ -1,4 +1,5 @@
-/* causal_conv.c: CausalConvWithState: a depthwise convolution over time that looks back only, for decoding step by step.
+/* causal_conv.c: CausalConvWithState: a depthwise convolution over time that looks back only, for decoding step
+ * by step.
  *
  *     e = (past state, or zeros) followed by x           [k-1 + T] per channel
  *     y[t] = activation(bias + sum_j weight[j] * e[t + j])      state = the last k-1 of e
@@ -40,7 +41,10 @@ static sdx_status infer_causal(sdx_infer *infer)
 }
 
 /* Workspace per worker, as doubles: e, the weights, y. */
-static size_t worker_count(const sdx_shape *x, const sdx_shape *w) { return (size_t)(2 * x->dim[2] + 2 * w->dim[2]); }
+static size_t worker_count(const sdx_shape *x, const sdx_shape *w)
+{
+    return (size_t)(2 * x->dim[2] + 2 * w->dim[2]);
+}
 
 static sdx_status plan_causal(sdx_plan_step *step)
 {
@@ -85,7 +89,10 @@ static void causal_rows(void *context, int64_t begin, int64_t end, int worker)
 static sdx_status run_causal(sdx_run *run)
 {
     sdx_shape x = sdx_tensor_shape(&run->in[0]), w = sdx_tensor_shape(&run->in[1]);
-    task t = {.run = run, .channels = x.dim[1], .length = x.dim[2], .taps = w.dim[2],
+    task t = {.run = run,
+              .channels = x.dim[1],
+              .length = x.dim[2],
+              .taps = w.dim[2],
               .own = sdx_align_up(worker_count(&x, &w) * sizeof(double))};
     TRY(read_activation(run->node, &t.silu, run->err));
     sdx_parallel_for(run->threads, x.dim[0] * x.dim[1], sdx_row_grain(t.length * t.taps), causal_rows, &t);

@@ -1,7 +1,7 @@
-/* conv.c: Conv in one to six spatial dims. float32 goes through the GEMM kernels (convolve.h), but for depthwise
- * convolution, where a group is a row or two of weights and panels would cost more than they serve: it has a kernel of
- * its own over a padded copy of the plane. The other float types add up tap by tap in double, one output plane at a
- * time.
+/* conv.c: Conv in one to six spatial dims. float32 goes through the GEMM kernels (convolve.h), but for
+ * depthwise convolution, where a group is a row or two of weights and panels would cost more than they serve:
+ * it has a kernel of its own over a padded copy of the plane. The other float types add up tap by tap in
+ * double, one output plane at a time.
  */
 #include <string.h>
 
@@ -20,9 +20,11 @@ static sdx_status infer_conv(sdx_infer *infer)
     return SDX_OK;
 }
 
-/* ---- float32, depthwise ------------------------------------------------------------------------------------------------ */
+/* ---- float32, depthwise ---------------------------------------------------------------------- */
 
-enum { MOST_DEPTHWISE_FILTERS = 3 }; /* of one channel; with more, the columns of the GEMM are used often enough */
+enum {
+    MOST_DEPTHWISE_FILTERS = 3
+}; /* of one channel; with more, the columns of the GEMM are used often enough */
 
 /* The input plane with its padding. */
 static sdx_shape padded_shape(const sdx_window *w)
@@ -48,10 +50,11 @@ static bool depthwise_workspace(const sdx_convolution *c, int threads, size_t *t
     sdx_shape plane = padded_shape(&c->window);
     size_t each = 0;
     return sdx_workspace_add(&each, (size_t)sdx_shape_count(&plane), sizeof(float)) &&
-           sdx_workspace_add(total, (size_t)c->taps, sizeof(int64_t)) && sdx_workspace_add(total, (size_t)threads, each);
+           sdx_workspace_add(total, (size_t)c->taps, sizeof(int64_t)) &&
+           sdx_workspace_add(total, (size_t)threads, each);
 }
 
-/* ---- plan ----------------------------------------------------------------------------------------------------------- */
+/* ---- plan ------------------------------------------------------------------------------------ */
 
 static sdx_status plan_conv(sdx_plan_step *step)
 {
@@ -61,8 +64,10 @@ static sdx_status plan_conv(sdx_plan_step *step)
     if (step->in[0].dtype == SDX_F32 && is_depthwise(&c))
         return depthwise_workspace(&c, step->threads, total) ? SDX_OK : sdx_workspace_fail(step->err);
     if (step->in[0].dtype == SDX_F32) {
-        int64_t nr = step->kernels->gemm_f32.nr, block = sdx_convolution_block(&c, sizeof(float), nr, step->threads);
-        if (!sdx_mul_size((size_t)block, (size_t)c.depth * sizeof(float), &each)) return sdx_workspace_fail(step->err);
+        int64_t nr = step->kernels->gemm_f32.nr,
+                block = sdx_convolution_block(&c, sizeof(float), nr, step->threads);
+        if (!sdx_mul_size((size_t)block, (size_t)c.depth * sizeof(float), &each))
+            return sdx_workspace_fail(step->err);
     } else {
         each = (size_t)c.out_plane * sizeof(double);
     }
@@ -109,7 +114,8 @@ static void depthwise_plane(const depthwise *d, const float *plane, const float 
     int64_t width = v->out[v->rank - 1];
     for (int64_t row = 0; row * width < c->out_plane; row++, y += width) {
         int64_t rest = row, at = 0;
-        for (int i = v->rank - 2; i >= 0; rest /= v->out[i--]) at += rest % v->out[i] * v->stride[i] * d->stride[i];
+        for (int i = v->rank - 2; i >= 0; rest /= v->out[i--])
+            at += rest % v->out[i] * v->stride[i] * d->stride[i];
         d->t->run->kernels->conv.depthwise_row_f32(width, c->taps, plane + at, d->offset, w, bias, y);
     }
 }
@@ -152,7 +158,7 @@ static void run_depthwise(task *t)
     sdx_parallel_for(t->run->threads, c->batch * c->groups, grain, depthwise_channels, &d);
 }
 
-/* ---- float32, products ----------------------------------------------------------------------------------------------- */
+/* ---- float32, products ----------------------------------------------------------------------- */
 
 static void add_bias(const task *t, const sdx_convolution_part *p, float *y)
 {
@@ -162,8 +168,8 @@ static void add_bias(const task *t, const sdx_convolution_part *p, float *y)
         t->run->kernels->element.binary_f32[SDX_BINARY_ADD](p->end - p->begin, y, 1, bias + m, 0, y);
 }
 
-/* Filters of one product. Shallow products write more than they read: then few rows at a time, since every row of the
- * result is a page of its own. */
+/* Filters of one product. Shallow products write more than they read: then few rows at a time, since every row
+ * of the result is a page of its own. */
 static int64_t product_rows(const sdx_convolution *c, const sdx_gemm_f32_kernels *gemm)
 {
     return c->depth < 64 ? 2 * gemm->mr : c->filters;
@@ -179,20 +185,26 @@ static void conv_parts(void *context, int64_t begin, int64_t end, int worker)
     for (int64_t i = begin; i < end; i++) {
         sdx_convolution_part p = sdx_convolution_part_at(c, t->block, i);
         float *y = (float *)t->y + sdx_convolution_y(c, &p) + p.begin;
-        sdx_convolution_columns(c, (const float *)t->x + sdx_convolution_x(c, &p), sizeof(float), 0, p.begin, p.end,
-                                gemm->nr, columns);
+        sdx_convolution_columns(c, (const float *)t->x + sdx_convolution_x(c, &p), sizeof(float), 0, p.begin,
+                                p.end, gemm->nr, columns);
         for (int64_t m = 0; m < c->filters; m += rows) {
-            sdx_gemm_f32_job job = {.gemm = gemm, .threads = 1, .m = c->filters - m < rows ? c->filters - m : rows,
-                                    .n = p.end - p.begin, .k = c->depth,
-                                    .a = (const float *)t->w + (p.group * c->filters + m) * c->depth, .lda = c->depth,
-                                    .packed = columns, .c = y + m * c->out_plane, .ldc = c->out_plane};
+            sdx_gemm_f32_job job = {.gemm = gemm,
+                                    .threads = 1,
+                                    .m = c->filters - m < rows ? c->filters - m : rows,
+                                    .n = p.end - p.begin,
+                                    .k = c->depth,
+                                    .a = (const float *)t->w + (p.group * c->filters + m) * c->depth,
+                                    .lda = c->depth,
+                                    .packed = columns,
+                                    .c = y + m * c->out_plane,
+                                    .ldc = c->out_plane};
             sdx_gemm_f32_run(&job);
         }
         if (t->bias) add_bias(t, &p, y);
     }
 }
 
-/* ---- other types ---------------------------------------------------------------------------------------------------- */
+/* ---- other types ----------------------------------------------------------------------------- */
 
 typedef struct plane {
     const task *t;
@@ -251,7 +263,11 @@ static void conv_planes(void *context, int64_t begin, int64_t end, int worker)
 
 static sdx_status run_conv(sdx_run *run)
 {
-    task t = {.run = run, .dtype = run->in[0].dtype, .x = run->in[0].data, .w = run->in[1].data, .y = run->out[0].data};
+    task t = {.run = run,
+              .dtype = run->in[0].dtype,
+              .x = run->in[0].data,
+              .w = run->in[1].data,
+              .y = run->out[0].data};
     sdx_shape x = sdx_tensor_shape(&run->in[0]), w = sdx_tensor_shape(&run->in[1]);
     TRY(sdx_convolution_make(&t.c, run->node, &x, &w, run->err));
     if (sdx_tensor_count(&run->out[0]) == 0) return SDX_OK;
@@ -263,7 +279,8 @@ static sdx_status run_conv(sdx_run *run)
         t.block = sdx_convolution_block(&t.c, sizeof(float), nr, run->threads);
         t.own = sdx_align_up((size_t)(t.block * t.c.depth) * sizeof(float));
         int64_t work = t.block * t.c.depth * (t.c.filters + 8) / 32; /* about a nanosecond each */
-        sdx_parallel_for(run->threads, sdx_convolution_parts(&t.c, t.block), sdx_row_grain(work), conv_parts, &t);
+        sdx_parallel_for(run->threads, sdx_convolution_parts(&t.c, t.block), sdx_row_grain(work), conv_parts,
+                         &t);
     } else {
         t.own = sdx_align_up((size_t)t.c.out_plane * sizeof(double));
         sdx_parallel_for(run->threads, t.c.batch * t.c.groups * t.c.filters, 1, conv_planes, &t);

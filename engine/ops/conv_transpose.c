@@ -1,11 +1,11 @@
-/* conv_transpose.c: ConvTranspose and Col2Im: convolution backwards. The window slides over the *result*; every input
- * element is an output of that window and is spread over its taps:
+/* conv_transpose.c: ConvTranspose and Col2Im: convolution backwards. The window slides over the *result*; every
+ * input element is an output of that window and is spread over its taps:
  *
  *     Y[m, position of tap k at o] += W[c, m, k] * X[c, o]         ConvTranspose
  *     Y[c, position of tap k at o] += columns[c, k, o]             Col2Im
  *
- * float32 forms W^T X with the GEMM kernels, a block of inputs at a time, and spreads the product (K. Dumoulin and
- * F. Visin, A guide to convolution arithmetic, 2016, ch. 4). Other types add up one output plane in lanes.
+ * float32 forms W^T X with the GEMM kernels, a block of inputs at a time, and spreads the product (K. Dumoulin
+ * and F. Visin, A guide to convolution arithmetic, 2016, ch. 4). Other types add up one output plane in lanes.
  */
 #include <string.h>
 
@@ -13,7 +13,7 @@
 #include "convolve.h"
 #include "lanes.h"
 
-/* ---- the window over the result ----------------------------------------------------------------------------------- */
+/* ---- the window over the result -------------------------------------------------------------- */
 
 /* Sizes of the result, from output_shape or from pads and auto_pad; sets the pads that go with them. */
 static sdx_status transposed_sizes(sdx_window *w, const sdx_node *node, sdx_error *err)
@@ -23,12 +23,14 @@ static sdx_status transposed_sizes(sdx_window *w, const sdx_node *node, sdx_erro
     const int64_t *shape = sdx_node_ints(node, "output_shape", &n_shape);
     const char *auto_pad = sdx_node_string(node, "auto_pad", "NOTSET");
     bool upper = !strcmp(auto_pad, "SAME_UPPER"), same = upper || !strcmp(auto_pad, "SAME_LOWER");
-    if (shape && n_shape == (size_t)w->rank + 2) shape += 2; /* some exporters list the batch and channels too */
+    if (shape && n_shape == (size_t)w->rank + 2)
+        shape += 2; /* some exporters list the batch and channels too */
     else if (shape && n_shape && n_shape != (size_t)w->rank)
-        return sdx_fail(err, SDX_ERR_FILE, "output_shape lists %zu numbers for %d spatial dimensions", n_shape, w->rank);
-    if (extra && n_extra && n_extra != (size_t)w->rank)
-        return sdx_fail(err, SDX_ERR_FILE, "output_padding lists %zu numbers for %d spatial dimensions", n_extra,
+        return sdx_fail(err, SDX_ERR_FILE, "output_shape lists %zu numbers for %d spatial dimensions", n_shape,
                         w->rank);
+    if (extra && n_extra && n_extra != (size_t)w->rank)
+        return sdx_fail(err, SDX_ERR_FILE, "output_padding lists %zu numbers for %d spatial dimensions",
+                        n_extra, w->rank);
     for (int i = 0; i < w->rank; i++) {
         w->in[i] = SDX_DIM_UNKNOWN;
         if (!sdx_dim_is_known(w->out[i]) || !sdx_dim_is_known(w->kernel[i])) continue;
@@ -46,14 +48,15 @@ static sdx_status transposed_sizes(sdx_window *w, const sdx_node *node, sdx_erro
             if (!strcmp(auto_pad, "VALID")) w->pad[i] = w->pad_end[i] = 0;
             w->in[i] = full - w->pad[i] - w->pad_end[i];
         }
-        if (w->in[i] < 0) return sdx_fail(err, SDX_ERR_USAGE, "spatial dimension %d of the result would be negative", i);
+        if (w->in[i] < 0)
+            return sdx_fail(err, SDX_ERR_USAGE, "spatial dimension %d of the result would be negative", i);
     }
     return SDX_OK;
 }
 
 /* X [N, C, ...], W [C, M/group, ...]; c: as for the convolution from Y to X, so that c.channels are Y's. */
-static sdx_status transposed_make(sdx_convolution *c, const sdx_node *node, const sdx_shape *x, const sdx_shape *w,
-                                  sdx_error *err)
+static sdx_status transposed_make(sdx_convolution *c, const sdx_node *node, const sdx_shape *x,
+                                  const sdx_shape *w, sdx_error *err)
 {
     sdx_window *window = &c->window;
     int rank = x->rank - 2;
@@ -107,15 +110,15 @@ static sdx_status infer_transpose(sdx_infer *infer)
     return SDX_OK;
 }
 
-/* ---- spreading ------------------------------------------------------------------------------------------------------ */
+/* ---- spreading ------------------------------------------------------------------------------- */
 
 typedef struct spread {
-    int64_t step;      /* of the window's last dim */
-    double weight;     /* lanes: y += weight * x */
+    int64_t step;  /* of the window's last dim */
+    double weight; /* lanes: y += weight * x */
     sdx_dtype dtype;
     const void *x;
-    int64_t from;      /* element of x for output 0 of the window */
-    double *lanes;     /* [in_plane]; or */
+    int64_t from;  /* element of x for output 0 of the window */
+    double *lanes; /* [in_plane]; or */
     float *floats;
 } spread;
 
@@ -157,7 +160,7 @@ static void store_lanes(sdx_dtype dtype, int64_t n, const double *sum, void *y, 
     }
 }
 
-/* ---- ConvTranspose -------------------------------------------------------------------------------------------------- */
+/* ---- ConvTranspose --------------------------------------------------------------------------- */
 
 typedef struct task {
     const sdx_run *run;
@@ -180,7 +183,8 @@ static int64_t block_of(const sdx_convolution *c, int64_t nr)
 }
 
 /* A worker's memory: W^T of a group, packed X, the product. */
-static bool worker_bytes(const sdx_convolution *c, const sdx_kernels *k, int64_t block, size_t *transposed, size_t *all)
+static bool worker_bytes(const sdx_convolution *c, const sdx_kernels *k, int64_t block, size_t *transposed,
+                         size_t *all)
 {
     *transposed = *all = 0;
     bool ok = sdx_workspace_add(transposed, (size_t)c->depth * sizeof(float), (size_t)c->filters);
@@ -195,9 +199,10 @@ static sdx_status plan_transpose(sdx_plan_step *step)
     size_t transposed, each = 0;
     TRY(transposed_make(&c, step->node, &step->in[0].shape, &step->in[1].shape, step->err));
     TRY(transposed_count(&c, step->err));
-    bool ok = step->in[0].dtype == SDX_F32
-                  ? worker_bytes(&c, step->kernels, block_of(&c, step->kernels->gemm_f32.nr), &transposed, &each)
-                  : sdx_workspace_add(&each, (size_t)c.in_plane, sizeof(double));
+    bool ok =
+        step->in[0].dtype == SDX_F32
+            ? worker_bytes(&c, step->kernels, block_of(&c, step->kernels->gemm_f32.nr), &transposed, &each)
+            : sdx_workspace_add(&each, (size_t)c.in_plane, sizeof(double));
     ok = ok && sdx_workspace_add(&step->workspace, (size_t)step->threads, each);
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
@@ -236,8 +241,16 @@ static void transpose_groups(void *context, int64_t begin, int64_t end, int work
         for (int64_t from = 0; from < c->out_plane; from += t->block) {
             int64_t n = c->out_plane - from < t->block ? c->out_plane - from : t->block;
             sdx_gemm_f32_pack(k, 1, c->filters, n, x + from, c->out_plane, 1, 1, packed);
-            sdx_gemm_f32_job job = {.gemm = &k->gemm_f32, .threads = 1, .m = c->depth, .n = n, .k = c->filters, .a = w,
-                                    .lda = c->filters, .packed = packed, .c = product, .ldc = n};
+            sdx_gemm_f32_job job = {.gemm = &k->gemm_f32,
+                                    .threads = 1,
+                                    .m = c->depth,
+                                    .n = n,
+                                    .k = c->filters,
+                                    .a = w,
+                                    .lda = c->filters,
+                                    .packed = packed,
+                                    .c = product,
+                                    .ldc = n};
             sdx_gemm_f32_run(&job);
             spread s = {.step = t->window->stride[t->window->rank - 1], .x = product};
             for (int64_t row = 0; row < c->depth; row++) {
@@ -254,7 +267,9 @@ static void transpose_planes(void *context, int64_t begin, int64_t end, int work
 {
     const task *t = context;
     const sdx_convolution *c = &t->c;
-    spread s = {.step = t->window->stride[t->window->rank - 1], .dtype = t->dtype, .x = t->x,
+    spread s = {.step = t->window->stride[t->window->rank - 1],
+                .dtype = t->dtype,
+                .x = t->x,
                 .lanes = (double *)(void *)((char *)t->run->workspace + (size_t)worker * t->own)};
     for (int64_t i = begin; i < end; i++) {
         int64_t channel = i % c->channels, work = i / c->channels, group = work % c->groups;
@@ -263,7 +278,8 @@ static void transpose_planes(void *context, int64_t begin, int64_t end, int work
         for (int64_t k = 0; k < c->filters * c->taps; k++) {
             int64_t filter = k / c->taps, tap = k % c->taps;
             s.from = (work * c->filters + filter) * c->out_plane;
-            s.weight = element(t->dtype, t->w, ((group * c->filters + filter) * c->channels + channel) * c->taps + tap);
+            s.weight = element(t->dtype, t->w,
+                               ((group * c->filters + filter) * c->channels + channel) * c->taps + tap);
             sdx_window_runs(t->window, tap, 0, c->out_plane, spread_lanes, &s);
         }
         store_lanes(t->dtype, c->in_plane, s.lanes, t->y, i * c->in_plane);
@@ -272,7 +288,11 @@ static void transpose_planes(void *context, int64_t begin, int64_t end, int work
 
 static sdx_status run_transpose(sdx_run *run)
 {
-    task t = {.run = run, .dtype = run->in[0].dtype, .x = run->in[0].data, .w = run->in[1].data, .y = run->out[0].data};
+    task t = {.run = run,
+              .dtype = run->in[0].dtype,
+              .x = run->in[0].data,
+              .w = run->in[1].data,
+              .y = run->out[0].data};
     sdx_shape x = sdx_tensor_shape(&run->in[0]), w = sdx_tensor_shape(&run->in[1]);
     TRY(transposed_make(&t.c, run->node, &x, &w, run->err));
     if (sdx_tensor_count(&run->out[0]) == 0) return SDX_OK;
@@ -282,7 +302,8 @@ static sdx_status run_transpose(sdx_run *run)
     int64_t works = t.c.batch * t.c.groups;
     if (t.dtype == SDX_F32) {
         t.block = block_of(&t.c, run->kernels->gemm_f32.nr);
-        if (!worker_bytes(&t.c, run->kernels, t.block, &t.transposed, &t.own)) return sdx_workspace_fail(run->err);
+        if (!worker_bytes(&t.c, run->kernels, t.block, &t.transposed, &t.own))
+            return sdx_workspace_fail(run->err);
         sdx_parallel_for(run->threads, works, 1, transpose_groups, &t);
     } else {
         t.own = sdx_align_up((size_t)t.c.in_plane * sizeof(double));
@@ -291,17 +312,19 @@ static sdx_status run_transpose(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- Col2Im ----------------------------------------------------------------------------------------------------------- */
+/* ---- Col2Im ---------------------------------------------------------------------------------- */
 
 /* The window over the image; image_shape and block_shape must be known. taps: of the block. */
-static sdx_status image_window(sdx_window *w, const sdx_node *node, const sdx_ints *image, const sdx_ints *block,
-                               sdx_error *err)
+static sdx_status image_window(sdx_window *w, const sdx_node *node, const sdx_ints *image,
+                               const sdx_ints *block, sdx_error *err)
 {
     if (image->count < 1 || image->count > SDX_MAX_SPATIAL || image->count != block->count)
-        return sdx_fail(err, SDX_ERR_USAGE, "image_shape has %d numbers and block_shape %d", image->count, block->count);
+        return sdx_fail(err, SDX_ERR_USAGE, "image_shape has %d numbers and block_shape %d", image->count,
+                        block->count);
     for (int i = 0; i < image->count; i++)
         if (image->v[i] < 0 || block->v[i] < 1)
-            return sdx_fail(err, SDX_ERR_USAGE, "image_shape or block_shape contains a number that is not positive");
+            return sdx_fail(err, SDX_ERR_USAGE,
+                            "image_shape or block_shape contains a number that is not positive");
     return sdx_window_read(w, node, image->count, image->v, block->v, err);
 }
 
@@ -324,7 +347,8 @@ static sdx_status infer_col2im(sdx_infer *infer)
     if (sdx_dim_is_known(rows) && rows % taps)
         return sdx_fail(infer->err, SDX_ERR_USAGE, "%lld rows are not a multiple of the block's %lld elements",
                         (long long)rows, (long long)taps);
-    sdx_shape y = {.rank = w.rank + 2, .dim = {x->shape.dim[0], sdx_dim_is_known(rows) ? rows / taps : SDX_DIM_UNKNOWN}};
+    sdx_shape y = {.rank = w.rank + 2,
+                   .dim = {x->shape.dim[0], sdx_dim_is_known(rows) ? rows / taps : SDX_DIM_UNKNOWN}};
     memcpy(y.dim + 2, w.in, (size_t)w.rank * sizeof *y.dim);
     if (sdx_shape_is_known(&y) && sdx_shape_count(&y) < 0) return sdx_workspace_fail(infer->err);
     sdx_infer_set(infer, 0, x->dtype, &y);
@@ -343,7 +367,10 @@ static void image_planes(void *context, int64_t begin, int64_t end, int worker)
 {
     const task *t = context;
     const sdx_convolution *c = &t->c;
-    spread s = {.step = t->window->stride[t->window->rank - 1], .weight = 1, .dtype = t->dtype, .x = t->x,
+    spread s = {.step = t->window->stride[t->window->rank - 1],
+                .weight = 1,
+                .dtype = t->dtype,
+                .x = t->x,
                 .lanes = (double *)(void *)((char *)t->run->workspace + (size_t)worker * t->own)};
     for (int64_t i = begin; i < end; i++) {
         memset(s.lanes, 0, (size_t)c->in_plane * sizeof *s.lanes);

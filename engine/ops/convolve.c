@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* ---- shapes ------------------------------------------------------------------------------------------------------ */
+/* ---- shapes ---------------------------------------------------------------------------------- */
 
 static sdx_status read_groups(const sdx_node *node, int64_t *groups, sdx_error *err)
 {
@@ -14,11 +14,13 @@ static sdx_status read_groups(const sdx_node *node, int64_t *groups, sdx_error *
 
 static sdx_status check_channels(const sdx_infer *infer, int x, int w, int64_t groups)
 {
-    sdx_dim c = sdx_type_dim(&infer->in[x], 1), m = sdx_type_dim(&infer->in[w], 0), each = sdx_type_dim(&infer->in[w], 1);
+    sdx_dim c = sdx_type_dim(&infer->in[x], 1), m = sdx_type_dim(&infer->in[w], 0),
+            each = sdx_type_dim(&infer->in[w], 1);
     if (sdx_dim_is_known(m) && m % groups)
         return sdx_fail(infer->err, SDX_ERR_USAGE, "%lld filters cannot be cut into %lld groups", (long long)m,
                         (long long)groups);
-    if (!sdx_dim_is_known(c) || !sdx_dim_is_known(each) || (c % groups == 0 && c / groups == each)) return SDX_OK;
+    if (!sdx_dim_is_known(c) || !sdx_dim_is_known(each) || (c % groups == 0 && c / groups == each))
+        return SDX_OK;
     return sdx_fail(infer->err, SDX_ERR_USAGE,
                     "the input has %lld channels, but the weights are for %lld groups of %lld", (long long)c,
                     (long long)groups, (long long)each);
@@ -56,8 +58,8 @@ sdx_status sdx_convolution_want_bias(const sdx_infer *infer, int i, int w, unsig
     return sdx_want_dim(infer, i, "the bias", 0, sdx_type_dim(&infer->in[w], 0));
 }
 
-sdx_status sdx_convolution_make(sdx_convolution *c, const sdx_node *node, const sdx_shape *x, const sdx_shape *w,
-                                sdx_error *err)
+sdx_status sdx_convolution_make(sdx_convolution *c, const sdx_node *node, const sdx_shape *x,
+                                const sdx_shape *w, sdx_error *err)
 {
     TRY(read_groups(node, &c->groups, err));
     TRY(sdx_window_read(&c->window, node, x->rank - 2, x->dim + 2, w->dim + 2, err));
@@ -71,7 +73,7 @@ sdx_status sdx_convolution_make(sdx_convolution *c, const sdx_node *node, const 
     return SDX_OK;
 }
 
-/* ---- blocks -------------------------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 enum { BLOCK_BYTES = 512 * 1024 };
 
@@ -87,12 +89,13 @@ int64_t sdx_convolution_block(const sdx_convolution *c, size_t size, int64_t pan
 sdx_convolution_part sdx_convolution_part_at(const sdx_convolution *c, int64_t block, int64_t i)
 {
     int64_t blocks = (c->out_plane + block - 1) / block, work = i / blocks;
-    sdx_convolution_part p = {.image = work / c->groups, .group = work % c->groups, .begin = i % blocks * block};
+    sdx_convolution_part p = {
+        .image = work / c->groups, .group = work % c->groups, .begin = i % blocks * block};
     p.end = p.begin + block < c->out_plane ? p.begin + block : c->out_plane;
     return p;
 }
 
-/* ---- columns ------------------------------------------------------------------------------------------------------- */
+/* ---- columns --------------------------------------------------------------------------------- */
 
 typedef struct gather {
     const sdx_convolution *c;
@@ -102,18 +105,21 @@ typedef struct gather {
     int64_t tap, begin, panel, step;
 } gather;
 
-#define COPY(type)                                                                                         \
-    {                                                                                                      \
-        const type *from = (const type *)src;                                                              \
-        type *to = (type *)dst;                                                                            \
-        for (int64_t i = 0; i < n; i++) to[i] = from[i * step];                                            \
+#define COPY(type)                                                                                             \
+    {                                                                                                          \
+        const type *from = (const type *)src;                                                                  \
+        type *to = (type *)dst;                                                                                \
+        for (int64_t i = 0; i < n; i++) to[i] = from[i * step];                                                \
     }
 
 static void copy_piece(size_t size, int64_t n, const void *src, int64_t step, void *dst)
 {
-    if (step == 1) memcpy(dst, src, (size_t)n * size);
-    else if (size == 1) COPY(uint8_t)
-    else COPY(uint32_t)
+    if (step == 1)
+        memcpy(dst, src, (size_t)n * size);
+    else if (size == 1)
+        COPY(uint8_t)
+    else
+        COPY(uint32_t)
 }
 
 /* One run for all channels, cut where panels end. */
@@ -144,11 +150,16 @@ static bool has_padding(const sdx_window *w)
     return false;
 }
 
-void sdx_convolution_columns(const sdx_convolution *c, const void *x, size_t size, int pad, int64_t begin, int64_t end,
-                             int64_t panel, void *columns)
+void sdx_convolution_columns(const sdx_convolution *c, const void *x, size_t size, int pad, int64_t begin,
+                             int64_t end, int64_t panel, void *columns)
 {
     const sdx_window *w = &c->window;
-    gather g = {.c = c, .x = x, .columns = columns, .size = size, .begin = begin, .panel = panel,
+    gather g = {.c = c,
+                .x = x,
+                .columns = columns,
+                .size = size,
+                .begin = begin,
+                .panel = panel,
                 .step = w->stride[w->rank - 1]};
     size_t one = (size_t)(panel * c->depth) * size;
     size_t full = (size_t)((end - begin) / panel), all = (size_t)((end - begin + panel - 1) / panel);

@@ -1,8 +1,9 @@
-/* grid_sample.c: GridSample and AffineGrid (spatial transformers, Jaderberg et al., 2015), in two or three spatial dims,
- * and DeformConv (J. Dai et al., Deformable Convolutional Networks, 2017), whose taps are sampled in the same way.
+/* grid_sample.c: GridSample and AffineGrid (spatial transformers, Jaderberg et al., 2015), in two or three
+ * spatial dims, and DeformConv (J. Dai et al., Deformable Convolutional Networks, 2017), whose taps are sampled
+ * in the same way.
  *
- * A sample is a product over the dims of short filters: one tap for the nearest pixel, two for linear, four for cubic.
- * Pixels off the image are zero, the nearest border pixel, or mirrored.
+ * A sample is a product over the dims of short filters: one tap for the nearest pixel, two for linear, four for
+ * cubic. Pixels off the image are zero, the nearest border pixel, or mirrored.
  */
 #include <math.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 enum mode { NEAREST, LINEAR, CUBIC };
 enum padding { ZEROS, BORDER, REFLECTION };
 
-/* ---- samples ---------------------------------------------------------------------------------------------------------- */
+/* ---- samples --------------------------------------------------------------------------------- */
 
 typedef struct sampler {
     int rank;
@@ -44,7 +45,8 @@ static double reflect(double x, double low, double high)
 /* A position off the image is first brought back, as padding says. */
 static double settle(const sampler *s, int d, double x)
 {
-    double size = (double)s->dim[d], low = s->align_corners ? 0 : -0.5, high = s->align_corners ? size - 1 : size - 0.5;
+    double size = (double)s->dim[d], low = s->align_corners ? 0 : -0.5,
+           high = s->align_corners ? size - 1 : size - 0.5;
     if ((x >= low && x <= high) || s->mode == CUBIC) return x; /* cubic: each pixel on its own */
     if (s->padding == BORDER) return fmin(fmax(x, 0), size - 1);
     return s->padding == REFLECTION ? reflect(x, low, high) : x;
@@ -57,7 +59,8 @@ static void set_tap(const sampler *s, int d, int tap, double at, double weight, 
     bool inside = at >= 0 && at <= last;
     if (!inside && s->padding == BORDER) at = fmin(fmax(at, 0), last);
     if (!inside && s->padding == REFLECTION)
-        at = fmin(fmax(round(s->align_corners ? reflect(at, 0, last) : reflect(at, -0.5, last + 0.5)), 0), last);
+        at =
+            fmin(fmax(round(s->align_corners ? reflect(at, 0, last) : reflect(at, -0.5, last + 0.5)), 0), last);
     bool lost = !inside && s->padding == ZEROS;
     out->index[d][tap] = lost || !(at == at) ? 0 : (int64_t)at;
     out->weight[d][tap] = lost ? 0 : weight;
@@ -106,14 +109,18 @@ static double take(const sampler *s, const sample *p, sdx_dtype dtype, const voi
     return sum;
 }
 
-/* ---- GridSample ------------------------------------------------------------------------------------------------------------ */
+/* ---- GridSample ------------------------------------------------------------------------------ */
 
 static sdx_status read_sampler(const sdx_node *node, sampler *s, sdx_error *err)
 {
-    static const struct { const char *name; enum mode mode; } modes[] = {
+    static const struct {
+        const char *name;
+        enum mode mode;
+    } modes[] = {
         {"bilinear", LINEAR}, {"linear", LINEAR}, {"nearest", NEAREST}, {"bicubic", CUBIC}, {"cubic", CUBIC}};
     static const char *const paddings[] = {"zeros", "border", "reflection"};
-    const char *mode = sdx_node_string(node, "mode", "linear"), *padding = sdx_node_string(node, "padding_mode", "zeros");
+    const char *mode = sdx_node_string(node, "mode", "linear"),
+               *padding = sdx_node_string(node, "padding_mode", "zeros");
     bool known_mode = false, known_padding = false;
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
         if (!strcmp(mode, modes[i].name)) s->mode = modes[i].mode, known_mode = true;
@@ -150,7 +157,8 @@ typedef struct grid_task {
     int64_t channels, in_plane, out_plane;
 } grid_task;
 
-/* Points [begin, end) of [batch, out_plane]; the grid lists coordinates from the last dim to the first, in [-1, 1]. */
+/* Points [begin, end) of [batch, out_plane]; the grid lists coordinates from the last dim to the first, in [-1,
+ * 1]. */
 static void sample_points(void *context, int64_t begin, int64_t end, int worker)
 {
     (void)worker;
@@ -179,8 +187,11 @@ static void sample_points(void *context, int64_t begin, int64_t end, int worker)
 static sdx_status run_grid_sample(sdx_run *run)
 {
     sdx_shape x = sdx_tensor_shape(&run->in[0]), y = sdx_tensor_shape(&run->out[0]);
-    grid_task t = {.run = run, .s = {.rank = x.rank - 2}, .channels = x.dim[1],
-                   .in_plane = sdx_shape_span(&x, 2, x.rank), .out_plane = sdx_shape_span(&y, 2, y.rank)};
+    grid_task t = {.run = run,
+                   .s = {.rank = x.rank - 2},
+                   .channels = x.dim[1],
+                   .in_plane = sdx_shape_span(&x, 2, x.rank),
+                   .out_plane = sdx_shape_span(&y, 2, y.rank)};
     TRY(read_sampler(run->node, &t.s, run->err));
     memcpy(t.s.dim, x.dim + 2, (size_t)t.s.rank * sizeof *x.dim);
     if (sdx_shape_count(&y) == 0) return SDX_OK;
@@ -189,7 +200,7 @@ static sdx_status run_grid_sample(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- AffineGrid ------------------------------------------------------------------------------------------------------------ */
+/* ---- AffineGrid ------------------------------------------------------------------------------ */
 
 static sdx_status infer_affine(sdx_infer *infer)
 {
@@ -228,8 +239,10 @@ static void affine_points(void *context, int64_t begin, int64_t end, int worker)
             int64_t size = y->dim[rank - d], at = rest % size;
             rest /= size;
             double last = (double)(size - 1);
-            if (corners) point[d] = size > 1 ? 2 * (double)at / last - 1 : -1;
-            else point[d] = (2 * (double)at + 1) / (double)size - 1;
+            if (corners)
+                point[d] = size > 1 ? 2 * (double)at / last - 1 : -1;
+            else
+                point[d] = (2 * (double)at + 1) / (double)size - 1;
         }
         sdx_doubles_load(theta->dtype, theta->data, rest * rank * (rank + 1), rank * (rank + 1), m);
         for (int d = 0; d < rank; d++) {
@@ -247,7 +260,7 @@ static sdx_status run_affine(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- DeformConv -------------------------------------------------------------------------------------------------------------- */
+/* ---- DeformConv ------------------------------------------------------------------------------ */
 
 static sdx_status infer_deform(sdx_infer *infer)
 {
@@ -261,8 +274,8 @@ static sdx_status infer_deform(sdx_infer *infer)
     sdx_infer_set(infer, 0, x->dtype, &y);
     sdx_dim c = sdx_type_dim(x, 1);
     if (groups < 1 || groups > INT32_MAX || (sdx_dim_is_known(c) && c % groups))
-        return sdx_fail(infer->err, SDX_ERR_USAGE, "%lld channels cannot be cut into %lld offset groups", (long long)c,
-                        (long long)groups);
+        return sdx_fail(infer->err, SDX_ERR_USAGE, "%lld channels cannot be cut into %lld offset groups",
+                        (long long)c, (long long)groups);
     if (y.rank < 0 || !sdx_shape_is_known(&infer->in[1].shape)) return SDX_OK;
     int64_t taps = sdx_shape_span(&infer->in[1].shape, 2, y.rank), rows;
     if (__builtin_mul_overflow(groups * (y.rank - 2), taps, &rows)) return sdx_workspace_fail(infer->err);
@@ -308,10 +321,12 @@ static void deform_column(const deform_task *t, int64_t image, int64_t o, double
         sdx_window_tap(w, k % c->taps, tap);
         for (int d = w->rank - 1; d >= 0; rest /= w->out[d--]) {
             int64_t start = rest % w->out[d] * w->stride[d] + tap[d] * w->dilation[d] - w->pad[d];
-            sdx_doubles_load(offset->dtype, offset->data, (row * w->rank + d) * c->out_plane + o, 1, &position[d]);
+            sdx_doubles_load(offset->dtype, offset->data, (row * w->rank + d) * c->out_plane + o, 1,
+                             &position[d]);
             position[d] += (double)start;
         }
-        if (sdx_run_has_in(t->run, 4)) sdx_doubles_load(mask->dtype, mask->data, row * c->out_plane + o, 1, &weight);
+        if (sdx_run_has_in(t->run, 4))
+            sdx_doubles_load(mask->dtype, mask->data, row * c->out_plane + o, 1, &weight);
         locate(&t->s, position, &p);
         for (int64_t i = 0; i < each; i++) {
             int64_t channel = k / c->taps * each + i;
@@ -346,7 +361,8 @@ static void deform_outputs(void *context, int64_t begin, int64_t end, int worker
 
 static sdx_status run_deform(sdx_run *run)
 {
-    deform_task t = {.run = run, .s = {.mode = LINEAR, .padding = ZEROS},
+    deform_task t = {.run = run,
+                     .s = {.mode = LINEAR, .padding = ZEROS},
                      .offset_groups = sdx_node_int(run->node, "offset_group", 1)};
     sdx_shape x = sdx_tensor_shape(&run->in[0]), w = sdx_tensor_shape(&run->in[1]);
     TRY(sdx_convolution_make(&t.c, run->node, &x, &w, run->err));

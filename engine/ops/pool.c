@@ -1,8 +1,8 @@
 /* pool.c: MaxPool, AveragePool, LpPool, their global forms, MaxUnpool and MaxRoiPool.
  *
- * A pooling takes its taps one after the other over a whole output plane, as runs (window.h), in lanes: so there is one
- * loop for all types and any number of dims. Maxima are compared in the input's own kind (double or 64-bit integer),
- * sums are doubles.
+ * A pooling takes its taps one after the other over a whole output plane, as runs (window.h), in lanes: so
+ * there is one loop for all types and any number of dims. Maxima are compared in the input's own kind (double
+ * or 64-bit integer), sums are doubles.
  */
 #include <math.h>
 #include <string.h>
@@ -21,9 +21,12 @@ static kind kind_of(const sdx_node *node)
     return name[0] == 'M' ? MAXIMUM : name[0] == 'A' ? AVERAGE : NORM;
 }
 
-static bool is_global(const sdx_node *node) { return !strncmp(node->op_type, "Global", 6); }
+static bool is_global(const sdx_node *node)
+{
+    return !strncmp(node->op_type, "Global", 6);
+}
 
-/* ---- infer -------------------------------------------------------------------------------------------------------- */
+/* ---- infer ----------------------------------------------------------------------------------- */
 
 /* A global pooling is one window as large as the input. */
 static sdx_status read_window(sdx_window *w, const sdx_node *node, const sdx_shape *x, sdx_error *err)
@@ -66,11 +69,12 @@ static sdx_status plan_pool(sdx_plan_step *step)
     sdx_window w;
     TRY(read_window(&w, step->node, &step->in[0].shape, step->err));
     size_t plane = (size_t)sdx_window_out_count(&w);
-    bool ok = sdx_workspace_add(&step->workspace, 2 * (size_t)step->threads, sdx_align_up(plane * sizeof(sdx_lane)));
+    bool ok =
+        sdx_workspace_add(&step->workspace, 2 * (size_t)step->threads, sdx_align_up(plane * sizeof(sdx_lane)));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
-/* ---- run ---------------------------------------------------------------------------------------------------------- */
+/* ---- run ------------------------------------------------------------------------------------- */
 
 typedef struct pooling {
     const sdx_run *run;
@@ -83,9 +87,9 @@ typedef struct pooling {
 
 typedef struct plane {
     const pooling *pool;
-    int64_t x;       /* first element of the input plane */
-    sdx_lane *lane;  /* [out_plane] */
-    int64_t *index;  /* [out_plane]: input element of the maximum so far, -1: none yet */
+    int64_t x;      /* first element of the input plane */
+    sdx_lane *lane; /* [out_plane] */
+    int64_t *index; /* [out_plane]: input element of the maximum so far, -1: none yet */
 } plane;
 
 static void take_maximum(const plane *p, int64_t out, int64_t in, int64_t step, int64_t n, const sdx_lane *x)
@@ -112,9 +116,12 @@ static void pool_run(void *context, int64_t out, int64_t in, int64_t n)
         sdx_lanes_load(pool->dtype, pool->run->in[0].data, p->x + in + i * step, step, some, lane);
         if (pool->kind == MAXIMUM) take_maximum(p, out + i, in + i * step, step, some, lane);
         for (int64_t j = 0; j < some && pool->kind != MAXIMUM; j++) {
-            if (pool->kind == AVERAGE) sum[j].f += lane[j].f;
-            else if (pool->p == 2) sum[j].f += lane[j].f * lane[j].f;
-            else sum[j].f += pow(fabs(lane[j].f), (double)pool->p);
+            if (pool->kind == AVERAGE)
+                sum[j].f += lane[j].f;
+            else if (pool->p == 2)
+                sum[j].f += lane[j].f * lane[j].f;
+            else
+                sum[j].f += pow(fabs(lane[j].f), (double)pool->p);
         }
     }
 }
@@ -173,7 +180,8 @@ static void pool_planes(void *context, int64_t begin, int64_t end, int worker)
         for (int64_t o = 0; o < n; o++) p.lane[o] = start, p.index[o] = -1;
         for (int64_t tap = 0; tap < taps; tap++) sdx_window_runs(&pool->w, tap, 0, n, pool_run, &p);
         if (pool->kind == AVERAGE) divide_by_counts(pool, p.lane);
-        for (int64_t o = 0; o < n && pool->kind == NORM; o++) p.lane[o].f = pow(p.lane[o].f, 1.0 / (double)pool->p);
+        for (int64_t o = 0; o < n && pool->kind == NORM; o++)
+            p.lane[o].f = pow(p.lane[o].f, 1.0 / (double)pool->p);
         sdx_lanes_store(pool->dtype, p.lane, n, run->out[0].data, i * n);
         if (sdx_run_has_out(run, 1)) store_indices(pool, &p, (int64_t *)run->out[1].data + i * n);
     }
@@ -183,9 +191,12 @@ static sdx_status run_pool(sdx_run *run)
 {
     const sdx_node *node = run->node;
     sdx_shape x = sdx_tensor_shape(&run->in[0]);
-    pooling p = {.run = run, .kind = kind_of(node), .dtype = run->in[0].dtype, .p = sdx_node_int(node, "p", 2),
-              .count_pad = sdx_node_int(node, "count_include_pad", 0) != 0,
-              .column_major = sdx_node_int(node, "storage_order", 0) != 0};
+    pooling p = {.run = run,
+                 .kind = kind_of(node),
+                 .dtype = run->in[0].dtype,
+                 .p = sdx_node_int(node, "p", 2),
+                 .count_pad = sdx_node_int(node, "count_include_pad", 0) != 0,
+                 .column_major = sdx_node_int(node, "storage_order", 0) != 0};
     TRY(read_window(&p.w, node, &x, run->err));
     if (sdx_tensor_count(&run->out[0]) == 0) return SDX_OK;
     p.in_plane = sdx_window_in_count(&p.w);
@@ -195,7 +206,7 @@ static sdx_status run_pool(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- MaxUnpool ------------------------------------------------------------------------------------------------------ */
+/* ---- MaxUnpool ------------------------------------------------------------------------------- */
 
 /* What the pooling came from: its spatial dims when they are known, else unknown ones. */
 static sdx_status unpooled_shape(const sdx_node *node, const sdx_shape *x, sdx_shape *y, sdx_error *err)
@@ -207,7 +218,8 @@ static sdx_status unpooled_shape(const sdx_node *node, const sdx_shape *x, sdx_s
         sdx_dim in = x->dim[i + 2], out = SDX_DIM_UNKNOWN;
         if (sdx_dim_is_known(in) && in < INT64_C(1) << 32) {
             out = (in - 1) * w.stride[i] - w.pad[i] - w.pad_end[i] + w.kernel[i];
-            if (out < 0) return sdx_fail(err, SDX_ERR_USAGE, "spatial dimension %d of the result would be negative", i);
+            if (out < 0)
+                return sdx_fail(err, SDX_ERR_USAGE, "spatial dimension %d of the result would be negative", i);
         }
         y->dim[i + 2] = out;
     }
@@ -229,12 +241,14 @@ static sdx_status infer_unpool(sdx_infer *infer)
     if (sdx_infer_has(infer, 2)) {
         TRY(sdx_infer_shape_input(infer, 2, &given));
         if (given.rank >= 0 && given.rank != x->rank)
-            return sdx_fail(infer->err, SDX_ERR_USAGE, "output_shape has %d numbers for an input of rank %d", given.rank,
-                            x->rank);
+            return sdx_fail(infer->err, SDX_ERR_USAGE, "output_shape has %d numbers for an input of rank %d",
+                            given.rank, x->rank);
         for (int i = 0; i < given.rank; i++)
             if (sdx_dim_is_known(given.dim[i]) && sdx_dim_is_known(y.dim[i]) && given.dim[i] < y.dim[i])
-                return sdx_fail(infer->err, SDX_ERR_USAGE, "output_shape is %lld along axis %d, but at least %lld are "
-                                "unpooled", (long long)given.dim[i], i, (long long)y.dim[i]);
+                return sdx_fail(infer->err, SDX_ERR_USAGE,
+                                "output_shape is %lld along axis %d, but at least %lld are "
+                                "unpooled",
+                                (long long)given.dim[i], i, (long long)y.dim[i]);
         y = given;
     }
     sdx_infer_set(infer, 0, infer->in[0].dtype, &y);
@@ -255,15 +269,15 @@ static sdx_status run_unpool(sdx_run *run)
     for (int64_t i = 0; i < n; i++) {
         int64_t rest = ((const int64_t *)index->data)[i], at = 0;
         if (rest < 0 || rest >= count)
-            return sdx_fail(run->err, SDX_ERR_USAGE, "index %lld is outside the unpooled %lld elements", (long long)rest,
-                            (long long)count);
+            return sdx_fail(run->err, SDX_ERR_USAGE, "index %lld is outside the unpooled %lld elements",
+                            (long long)rest, (long long)count);
         for (int d = inner.rank - 1; d >= 0; rest /= inner.dim[d--]) at += rest % inner.dim[d] * stride[d];
         memcpy((char *)y->data + (size_t)at * size, (const char *)x->data + (size_t)i * size, size);
     }
     return SDX_OK;
 }
 
-/* ---- MaxRoiPool ----------------------------------------------------------------------------------------------------- */
+/* ---- MaxRoiPool ------------------------------------------------------------------------------ */
 
 static sdx_status infer_roi(sdx_infer *infer)
 {
@@ -286,7 +300,8 @@ typedef struct roi_pool {
     int64_t channels, in[2], out[2];
 } roi_pool;
 
-/* Rows or columns of bin `i` of `n` over a region from `first` to `last`: at least one wide, cut to [0, size). */
+/* Rows or columns of bin `i` of `n` over a region from `first` to `last`: at least one wide, cut to [0, size).
+ */
 static void roi_bin(double first, double last, int64_t i, int64_t n, int64_t size, int64_t *from, int64_t *to)
 {
     double extent = fmax(last - first + 1, 1) / (double)n;
@@ -294,7 +309,8 @@ static void roi_bin(double first, double last, int64_t i, int64_t n, int64_t siz
     *to = (int64_t)fmin(fmax(ceil((double)(i + 1) * extent) + first, 0), (double)size);
 }
 
-/* Regions [begin, end): (image, x1, y1, x2, y2), rounded to pixels; an empty bin gives 0 (R. Girshick, Fast R-CNN). */
+/* Regions [begin, end): (image, x1, y1, x2, y2), rounded to pixels; an empty bin gives 0 (R. Girshick, Fast
+ * R-CNN). */
 static void roi_regions(void *context, int64_t begin, int64_t end, int worker)
 {
     (void)worker;
@@ -303,7 +319,8 @@ static void roi_regions(void *context, int64_t begin, int64_t end, int worker)
     double scale = (double)sdx_node_float(p->run->node, "spatial_scale", 1), region[5];
     int64_t pixels = p->in[0] * p->in[1], each = p->channels * p->out[0] * p->out[1];
     for (int64_t i = begin * each; i < end * each; i++) {
-        int64_t column = i % p->out[1], row = i / p->out[1] % p->out[0], channel = i / (p->out[0] * p->out[1]) % p->channels;
+        int64_t column = i % p->out[1], row = i / p->out[1] % p->out[0],
+                channel = i / (p->out[0] * p->out[1]) % p->channels;
         int64_t y0, y1, x0, x1;
         sdx_doubles_load(x->dtype, p->run->in[1].data, i / each * 5, 5, region);
         for (int k = 1; k < 5; k++) region[k] = round(region[k] * scale);
@@ -337,7 +354,10 @@ static sdx_status run_roi(sdx_run *run)
     return SDX_OK;
 }
 
-#define POOL(name, since, until, outputs) {"", name, since, until, 1, 1, 1, outputs, 0, infer_pool, NULL, plan_pool, run_pool}
+#define POOL(name, since, until, outputs)                                                                      \
+    {                                                                                                          \
+        "", name, since, until, 1, 1, 1, outputs, 0, infer_pool, NULL, plan_pool, run_pool                     \
+    }
 static const sdx_op_def rows[] = {
     POOL("MaxPool", 1, 7, 1),
     POOL("MaxPool", 8, 0, 2),

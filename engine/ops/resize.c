@@ -1,9 +1,10 @@
 /* resize.c: Resize and Upsample.
  *
- * Interpolation is separable: along each axis an output coordinate is a weighted sum of `taps` input coordinates, found
- * once per axis. An output row takes the rows it depends on, weighted by the product over the outer axes, into one row
- * of doubles, which is then interpolated along the last axis. Nearest neighbours are copied, whatever their type.
- * Coordinates are float32 as in ONNX Runtime: at ties the rounding decides which neighbour is nearest.
+ * Interpolation is separable: along each axis an output coordinate is a weighted sum of `taps` input
+ * coordinates, found once per axis. An output row takes the rows it depends on, weighted by the product over
+ * the outer axes, into one row of doubles, which is then interpolated along the last axis. Nearest neighbours
+ * are copied, whatever their type. Coordinates are float32 as in ONNX Runtime: at ties the rounding decides
+ * which neighbour is nearest.
  */
 #include <math.h>
 #include <string.h>
@@ -20,20 +21,25 @@ typedef struct form {
 
 static const form form_7 = {-1, -1, -1, true}, form_9 = {-1, 1, -1, true}, form_11 = {1, 2, 3, false};
 
-/* ---- attributes ------------------------------------------------------------------------------------------------------ */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 enum mode { NEAREST, LINEAR, CUBIC };
 enum coordinates {
-    HALF_PIXEL, HALF_PIXEL_SYMMETRIC, PYTORCH_HALF_PIXEL, ALIGN_CORNERS, ASYMMETRIC, TF_HALF_PIXEL_FOR_NN,
+    HALF_PIXEL,
+    HALF_PIXEL_SYMMETRIC,
+    PYTORCH_HALF_PIXEL,
+    ALIGN_CORNERS,
+    ASYMMETRIC,
+    TF_HALF_PIXEL_FOR_NN,
     TF_CROP_AND_RESIZE
 };
 enum nearest { ROUND_PREFER_FLOOR, ROUND_PREFER_CEIL, FLOOR, CEIL, SIMPLE };
 enum policy { STRETCH, NOT_LARGER, NOT_SMALLER };
 
 static const char *const mode_name[] = {"nearest", "linear", "cubic", NULL};
-static const char *const coordinates_name[] = {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel",
-                                               "align_corners", "asymmetric", "tf_half_pixel_for_nn",
-                                               "tf_crop_and_resize", NULL};
+static const char *const coordinates_name[] = {
+    "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
+    "asymmetric", "tf_half_pixel_for_nn", "tf_crop_and_resize", NULL};
 static const char *const nearest_name[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil", NULL};
 static const char *const policy_name[] = {"stretch", "not_larger", "not_smaller", NULL};
 
@@ -89,7 +95,7 @@ static sdx_status read_options(const sdx_node *node, const form *f, int rank, op
     return read_axes(node, rank, o, err);
 }
 
-/* ---- sizes ----------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 typedef struct sizes {
     int64_t out[SDX_MAX_RANK];
@@ -97,8 +103,14 @@ typedef struct sizes {
     bool resized[SDX_MAX_RANK];
 } sizes;
 
-static int axis_count(const options *o, int rank) { return o->n_axes < 0 ? rank : o->n_axes; }
-static int axis_at(const options *o, int i) { return o->n_axes < 0 ? i : o->axes[i]; }
+static int axis_count(const options *o, int rank)
+{
+    return o->n_axes < 0 ? rank : o->n_axes;
+}
+static int axis_at(const options *o, int i)
+{
+    return o->n_axes < 0 ? i : o->axes[i];
+}
 
 static sdx_status check_length(const char *what, int64_t have, int want, sdx_error *err)
 {
@@ -106,15 +118,16 @@ static sdx_status check_length(const char *what, int64_t have, int want, sdx_err
     return sdx_fail(err, SDX_ERR_USAGE, "%s has %lld numbers for %d axes", what, (long long)have, want);
 }
 
-static sdx_status from_scales(const options *o, const sdx_shape *x, const double *scale, int64_t count, sizes *s,
-                              sdx_error *err)
+static sdx_status from_scales(const options *o, const sdx_shape *x, const double *scale, int64_t count,
+                              sizes *s, sdx_error *err)
 {
     TRY(check_length("scales", count, axis_count(o, x->rank), err));
     for (int i = 0; i < count; i++) {
         int a = axis_at(o, i);
         float out = (float)scale[i] * (float)x->dim[a];
         if (!(scale[i] > 0) || !(out < 0x1p40f))
-            return sdx_fail(err, SDX_ERR_USAGE, "a scale of %g for an axis of %lld", scale[i], (long long)x->dim[a]);
+            return sdx_fail(err, SDX_ERR_USAGE, "a scale of %g for an axis of %lld", scale[i],
+                            (long long)x->dim[a]);
         s->scale[a] = (float)scale[i];
         s->out[a] = (int64_t)out;
         s->resized[a] = true;
@@ -130,7 +143,8 @@ static sdx_status from_sizes(const options *o, const sdx_shape *x, const int64_t
     for (int i = 0; i < count; i++) {
         int64_t in = x->dim[axis_at(o, i)];
         if (size[i] < 0 || size[i] > INT64_C(1) << 40 || (in == 0 && size[i] > 0))
-            return sdx_fail(err, SDX_ERR_USAGE, "a size of %lld for an axis of %lld", (long long)size[i], (long long)in);
+            return sdx_fail(err, SDX_ERR_USAGE, "a size of %lld for an axis of %lld", (long long)size[i],
+                            (long long)in);
         float scale = in ? (float)size[i] / (float)in : 1;
         bool better = o->policy == NOT_LARGER ? scale < common : scale > common;
         if (i == 0 || better) common = scale;
@@ -157,11 +171,14 @@ static sdx_status find_sizes(const sdx_node *node, const form *f, const options 
         s->scale[i] = 1;
         s->resized[i] = false;
     }
-    if (attr) count = (int64_t)attr->count;
-    else if (scales) count = sdx_tensor_count(scales);
+    if (attr)
+        count = (int64_t)attr->count;
+    else if (scales)
+        count = sdx_tensor_count(scales);
     if (count > SDX_MAX_RANK) return check_length("scales", count, axis_count(o, x->rank), err);
     if (count > 0 || f->sizes < 0 || !given) {
-        for (int64_t i = 0; i < count; i++) scale[i] = attr ? (double)attr->floats[i] : sdx_tensor_get_f64(scales, i);
+        for (int64_t i = 0; i < count; i++)
+            scale[i] = attr ? (double)attr->floats[i] : sdx_tensor_get_f64(scales, i);
         return from_scales(o, x, scale, count, s, err);
     }
     count = sdx_tensor_count(given);
@@ -170,7 +187,7 @@ static sdx_status find_sizes(const sdx_node *node, const form *f, const options 
     return from_sizes(o, x, size, count, s, err);
 }
 
-/* ---- infer ----------------------------------------------------------------------------------------------------------- */
+/* ---- infer ----------------------------------------------------------------------------------- */
 
 /* The output as far as it is known while the scales, the sizes or the input's dims are not. */
 static sdx_status partial_shape(sdx_infer *infer, const form *f, const options *o, sdx_shape *y)
@@ -210,7 +227,8 @@ static sdx_status infer_form(sdx_infer *infer, const form *f)
         return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "%s cannot be interpolated", sdx_dtype_name(x->dtype));
     const sdx_tensor *scales = constant_in(infer, f->scales), *given = constant_in(infer, f->sizes);
     sdx_shape y = x->shape;
-    bool known = (is_given(infer, f->scales) ? scales != NULL : f->scales < 0 || !is_given(infer, f->sizes) || given);
+    bool known =
+        (is_given(infer, f->scales) ? scales != NULL : f->scales < 0 || !is_given(infer, f->sizes) || given);
     if (!known || !sdx_shape_is_known(&x->shape)) {
         TRY(partial_shape(infer, f, &o, &y));
     } else {
@@ -222,7 +240,7 @@ static sdx_status infer_form(sdx_infer *infer, const form *f)
     return SDX_OK;
 }
 
-/* ---- weights ----------------------------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 typedef struct axis {
     int64_t in, out, taps;
@@ -301,9 +319,12 @@ static void fill_axis(const options *o, axis *a, float scale, bool resized, cons
         if (a->outside) a->outside[i] = resized && !(x >= 0 && x <= last);
         if (!(x > -0x1p40f && x < 0x1p40f)) x = 0; /* a region of interest that is not finite */
         weight[0] = 1;
-        if (!resized) first = i;
-        else if (o->mode == NEAREST) first = (int64_t)nearest_to(o->nearest, x, scale);
-        else weigh(o, a, x, stretch, &first, weight);
+        if (!resized)
+            first = i;
+        else if (o->mode == NEAREST)
+            first = (int64_t)nearest_to(o->nearest, x, scale);
+        else
+            weigh(o, a, x, stretch, &first, weight);
         for (int64_t t = 0; t < a->taps; t++) {
             int64_t at = first + t;
             index[t] = at < 0 ? 0 : at >= a->in ? a->in - 1 : at;
@@ -311,10 +332,13 @@ static void fill_axis(const options *o, axis *a, float scale, bool resized, cons
     }
 }
 
-/* ---- plan ----------------------------------------------------------------------------------------------------------------- */
+/* ---- plan ------------------------------------------------------------------------------------ */
 
 /* No scale that leads from `in` to `out` is smaller: sizes are rounded down, or to the nearest, in float32. */
-static float least_scale(int64_t in, int64_t out) { return (float)(0.999 * ((double)out - 0.75) / (double)in); }
+static float least_scale(int64_t in, int64_t out)
+{
+    return (float)(0.999 * ((double)out - 0.75) / (double)in);
+}
 
 /* Workspace: for each axis index, weight and outside, then per worker a row. */
 static sdx_status plan_form(sdx_plan_step *step, const form *f)
@@ -336,7 +360,7 @@ static sdx_status plan_form(sdx_plan_step *step, const form *f)
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
-/* ---- run ------------------------------------------------------------------------------------------------------------------ */
+/* ---- run ------------------------------------------------------------------------------------- */
 
 typedef struct task {
     const sdx_run *run;
@@ -388,7 +412,8 @@ static void nearest_rows(void *context, int64_t begin, int64_t end, int worker)
         for (int i = 0; i < t->rank - 1; i++) from += t->axis[i].index[at[i]] * t->stride[i];
         const char *src = (const char *)t->run->in[0].data + (size_t)from * size;
         char *dst = (char *)t->run->out[0].data + (size_t)(row * last->out) * size;
-        for (int64_t i = 0; i < last->out; i++, dst += size) memcpy(dst, src + (size_t)last->index[i] * size, size);
+        for (int64_t i = 0; i < last->out; i++, dst += size)
+            memcpy(dst, src + (size_t)last->index[i] * size, size);
         fill_outside(t, last, row * last->out);
     }
 }
@@ -480,7 +505,8 @@ static sdx_status run_form(sdx_run *run, const form *f)
     for (int i = 0; i < x.rank; i++) {
         axis *a = &t.axis[i];
         *a = (axis){.in = x.dim[i], .out = s.out[i], .taps = s.resized[i] ? taps_of(&t.o, s.scale[i]) : 1};
-        if (s.resized[i] && s.scale[i] == 1 && t.o.coordinates != TF_CROP_AND_RESIZE) a->taps = 1, s.resized[i] = false;
+        if (s.resized[i] && s.scale[i] == 1 && t.o.coordinates != TF_CROP_AND_RESIZE)
+            a->taps = 1, s.resized[i] = false;
         a->index = sdx_workspace_take(&workspace, (size_t)(a->out * a->taps) * sizeof *a->index);
         a->weight = sdx_workspace_take(&workspace, (size_t)(a->out * a->taps) * sizeof *a->weight);
         bool *outside = sdx_workspace_take(&workspace, (size_t)a->out * sizeof *outside);
@@ -494,10 +520,19 @@ static sdx_status run_form(sdx_run *run, const form *f)
     return SDX_OK;
 }
 
-#define FORM(name)                                                                                         \
-    static sdx_status infer_##name(sdx_infer *infer) { return infer_form(infer, &form_##name); }           \
-    static sdx_status plan_##name(sdx_plan_step *step) { return plan_form(step, &form_##name); }           \
-    static sdx_status run_##name(sdx_run *run) { return run_form(run, &form_##name); }
+#define FORM(name)                                                                                             \
+    static sdx_status infer_##name(sdx_infer *infer)                                                           \
+    {                                                                                                          \
+        return infer_form(infer, &form_##name);                                                                \
+    }                                                                                                          \
+    static sdx_status plan_##name(sdx_plan_step *step)                                                         \
+    {                                                                                                          \
+        return plan_form(step, &form_##name);                                                                  \
+    }                                                                                                          \
+    static sdx_status run_##name(sdx_run *run)                                                                 \
+    {                                                                                                          \
+        return run_form(run, &form_##name);                                                                    \
+    }
 FORM(7)
 FORM(9)
 FORM(11)

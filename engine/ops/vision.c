@@ -1,5 +1,5 @@
-/* vision.c: pixels moved and boxes handled: DepthToSpace, SpaceToDepth and CenterCropPad are strided copies; RoiAlign
- * (K. He et al., Mask R-CNN, 2017) and NonMaxSuppression serve object detection.
+/* vision.c: pixels moved and boxes handled: DepthToSpace, SpaceToDepth and CenterCropPad are strided copies;
+ * RoiAlign (K. He et al., Mask R-CNN, 2017) and NonMaxSuppression serve object detection.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include "contents.h"
 #include "copy.h"
 
-/* ---- DepthToSpace, SpaceToDepth ----------------------------------------------------------------------------------------- */
+/* ---- DepthToSpace, SpaceToDepth -------------------------------------------------------------- */
 
 /* Depth is [b, b, C] (DCR) or [C, b, b] (CRD); SpaceToDepth is the way back. */
 static sdx_status read_blocks(const sdx_node *node, int64_t *block, bool *crd, sdx_error *err)
@@ -24,10 +24,14 @@ static sdx_status read_blocks(const sdx_node *node, int64_t *block, bool *crd, s
 
 static sdx_dim multiply(sdx_infer *infer, sdx_dim d, char op, int64_t by)
 {
-    return sdx_element_to_dim(sdx_model_arith(infer->model, op, sdx_element_from_dim(d), sdx_element_number(by)));
+    return sdx_element_to_dim(
+        sdx_model_arith(infer->model, op, sdx_element_from_dim(d), sdx_element_number(by)));
 }
 
-static bool to_space(const sdx_node *node) { return node->op_type[0] == 'D'; }
+static bool to_space(const sdx_node *node)
+{
+    return node->op_type[0] == 'D';
+}
 
 static sdx_status infer_blocks(sdx_infer *infer)
 {
@@ -45,8 +49,10 @@ static sdx_status infer_blocks(sdx_infer *infer)
             return sdx_fail(infer->err, SDX_ERR_USAGE, "dimension %d is %lld, not a multiple of %lld", i,
                             (long long)x->dim[i], (long long)unit);
     }
-    sdx_shape y = {4, {x->dim[0], multiply(infer, x->dim[1], space ? '/' : '*', b * b),
-                       multiply(infer, x->dim[2], space ? '*' : '/', b), multiply(infer, x->dim[3], space ? '*' : '/', b)}};
+    sdx_shape y = {4,
+                   {x->dim[0], multiply(infer, x->dim[1], space ? '/' : '*', b * b),
+                    multiply(infer, x->dim[2], space ? '*' : '/', b),
+                    multiply(infer, x->dim[3], space ? '*' : '/', b)}};
     sdx_infer_set(infer, 0, infer->in[0].dtype, &y);
     return SDX_OK;
 }
@@ -63,7 +69,10 @@ static sdx_status run_blocks(sdx_run *run)
     int64_t depth_x = crd ? plane : c * plane;
     const int64_t deep_stride[6] = {c * b * b * plane, depth_c, w, depth_y, 1, depth_x};
     const int64_t wide_stride[6] = {c * b * b * plane, b * b * plane, b * w * b, w * b, b, 1};
-    sdx_copy copy = {.rank = 6, .dim = {deep->dim[0], c, h, b, w, b}, .src = run->in[0].data, .dst = run->out[0].data,
+    sdx_copy copy = {.rank = 6,
+                     .dim = {deep->dim[0], c, h, b, w, b},
+                     .src = run->in[0].data,
+                     .dst = run->out[0].data,
                      .size = sdx_element_size(run->in[0].dtype)};
     memcpy(copy.src_stride, space ? deep_stride : wide_stride, sizeof deep_stride);
     memcpy(copy.dst_stride, space ? wide_stride : deep_stride, sizeof wide_stride);
@@ -71,7 +80,7 @@ static sdx_status run_blocks(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- CenterCropPad ------------------------------------------------------------------------------------------------------- */
+/* ---- CenterCropPad --------------------------------------------------------------------------- */
 
 /* Which of the input's dims each number of the second input sets. */
 static sdx_status crop_axes(const sdx_node *node, int rank, int64_t given, sdx_ints *axes, sdx_error *err)
@@ -87,7 +96,8 @@ static sdx_status crop_axes(const sdx_node *node, int rank, int64_t given, sdx_i
         memcpy(axes->v, v, count * sizeof *v);
     }
     if (axes->count != given)
-        return sdx_fail(err, SDX_ERR_USAGE, "shape has %lld numbers for %d axes", (long long)given, axes->count);
+        return sdx_fail(err, SDX_ERR_USAGE, "shape has %lld numbers for %d axes", (long long)given,
+                        axes->count);
     TRY(sdx_axes_to_set(axes, rank, &set, err));
     for (int i = 0; i < axes->count; i++) axes->v[i] += axes->v[i] < 0 ? rank : 0;
     return SDX_OK;
@@ -108,7 +118,8 @@ static sdx_status infer_crop(sdx_infer *infer)
     return SDX_OK;
 }
 
-/* The middle of the larger is copied to the middle of the smaller; both begin at half the difference, rounded down. */
+/* The middle of the larger is copied to the middle of the smaller; both begin at half the difference, rounded
+ * down. */
 static sdx_status run_crop(sdx_run *run)
 {
     const sdx_tensor *in = &run->in[0], *out = &run->out[0];
@@ -121,26 +132,30 @@ static sdx_status run_crop(sdx_run *run)
     for (int i = 0; i < x.rank; i++) {
         int64_t more = y.dim[i] - x.dim[i];
         copy.dim[i] = more > 0 ? x.dim[i] : y.dim[i];
-        if (more > 0) copy.dst += (size_t)(more / 2 * copy.dst_stride[i]) * copy.size;
-        else copy.src += (size_t)(-more / 2 * copy.src_stride[i]) * copy.size;
+        if (more > 0)
+            copy.dst += (size_t)(more / 2 * copy.dst_stride[i]) * copy.size;
+        else
+            copy.src += (size_t)(-more / 2 * copy.src_stride[i]) * copy.size;
     }
     sdx_copy_strided(&copy, run->threads);
     return SDX_OK;
 }
 
-/* ---- RoiAlign --------------------------------------------------------------------------------------------------------------- */
+/* ---- RoiAlign -------------------------------------------------------------------------------- */
 
 typedef struct align {
     const sdx_run *run;
-    int64_t channels, height, width, out_height, out_width, samples; /* samples per bin and dim; 0: as many as pixels */
-    double scale, shift; /* of coordinates */
+    int64_t channels, height, width, out_height, out_width,
+        samples;            /* samples per bin and dim; 0: as many as pixels */
+    double scale, shift;    /* of coordinates */
     bool max, at_least_one; /* regions are at least one pixel */
 } align;
 
 static sdx_status read_align(const sdx_node *node, bool half_pixel, align *a, sdx_error *err)
 {
     const char *mode = sdx_node_string(node, "mode", "avg");
-    const char *how = sdx_node_string(node, "coordinate_transformation_mode", half_pixel ? "half_pixel" : "output_half_pixel");
+    const char *how = sdx_node_string(node, "coordinate_transformation_mode",
+                                      half_pixel ? "half_pixel" : "output_half_pixel");
     a->max = !strcmp(mode, "max");
     a->at_least_one = !strcmp(how, "output_half_pixel");
     a->shift = a->at_least_one ? 0 : 0.5;
@@ -149,7 +164,8 @@ static sdx_status read_align(const sdx_node *node, bool half_pixel, align *a, sd
     a->out_height = sdx_node_int(node, "output_height", 1);
     a->out_width = sdx_node_int(node, "output_width", 1);
     if ((!a->max && strcmp(mode, "avg")) || (!a->at_least_one && strcmp(how, "half_pixel")))
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "mode \"%s\" with coordinates \"%s\" is not known", mode, how);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "mode \"%s\" with coordinates \"%s\" is not known", mode,
+                        how);
     if (a->out_height < 1 || a->out_width < 1 || a->samples < 0 || a->samples > INT16_MAX)
         return sdx_fail(err, SDX_ERR_FILE, "the output size or the sampling ratio is not positive");
     return SDX_OK;
@@ -167,7 +183,8 @@ static sdx_status infer_align(sdx_infer *infer, bool half_pixel)
     TRY(sdx_want_dim(infer, 1, "the regions", 1, 4));
     TRY(sdx_want_rank(infer, 2, "the batch indices", 1, 1));
     TRY(sdx_want_dim(infer, 2, "the batch indices", 0, sdx_type_dim(&infer->in[1], 0)));
-    sdx_shape y = {4, {sdx_type_dim(&infer->in[1], 0), sdx_type_dim(&infer->in[0], 1), a.out_height, a.out_width}};
+    sdx_shape y = {4,
+                   {sdx_type_dim(&infer->in[1], 0), sdx_type_dim(&infer->in[0], 1), a.out_height, a.out_width}};
     sdx_infer_set(infer, 0, infer->in[0].dtype, &y);
     return SDX_OK;
 }
@@ -187,9 +204,12 @@ static void align_sample(const align *a, int64_t plane, double y, double x, doub
         for (int i = 0; i < 4; i++) sdx_doubles_load(in->dtype, in->data, plane + at[i], 1, &v[i]);
     }
     for (int i = 0; i < 4; i++) {
-        if (!a->max) *acc += w[i] * v[i];
-        else if (first && i == 0) *acc = w[i] * v[i];
-        else *acc = fmax(*acc, w[i] * v[i]);
+        if (!a->max)
+            *acc += w[i] * v[i];
+        else if (first && i == 0)
+            *acc = w[i] * v[i];
+        else
+            *acc = fmax(*acc, w[i] * v[i]);
     }
 }
 
@@ -230,8 +250,8 @@ static sdx_status run_align(sdx_run *run, bool half_pixel)
     for (int64_t i = 0; i < image->dim[0]; i++) {
         int64_t n = ((const int64_t *)image->data)[i];
         if (n < 0 || n >= x->dim[0])
-            return sdx_fail(run->err, SDX_ERR_USAGE, "region %lld is of image %lld of %lld", (long long)i, (long long)n,
-                            (long long)x->dim[0]);
+            return sdx_fail(run->err, SDX_ERR_USAGE, "region %lld is of image %lld of %lld", (long long)i,
+                            (long long)n, (long long)x->dim[0]);
     }
     if (sdx_tensor_count(&run->out[0]) == 0) return SDX_OK;
     if (a.height == 0 || a.width == 0) return sdx_fail(run->err, SDX_ERR_USAGE, "the images are empty");
@@ -239,12 +259,24 @@ static sdx_status run_align(sdx_run *run, bool half_pixel)
     return SDX_OK;
 }
 
-static sdx_status infer_align_10(sdx_infer *infer) { return infer_align(infer, false); }
-static sdx_status infer_align_16(sdx_infer *infer) { return infer_align(infer, true); }
-static sdx_status run_align_10(sdx_run *run) { return run_align(run, false); }
-static sdx_status run_align_16(sdx_run *run) { return run_align(run, true); }
+static sdx_status infer_align_10(sdx_infer *infer)
+{
+    return infer_align(infer, false);
+}
+static sdx_status infer_align_16(sdx_infer *infer)
+{
+    return infer_align(infer, true);
+}
+static sdx_status run_align_10(sdx_run *run)
+{
+    return run_align(run, false);
+}
+static sdx_status run_align_16(sdx_run *run)
+{
+    return run_align(run, true);
+}
 
-/* ---- NonMaxSuppression --------------------------------------------------------------------------------------------------------- */
+/* ---- NonMaxSuppression ----------------------------------------------------------------------- */
 
 static sdx_status infer_nms(sdx_infer *infer)
 {
@@ -255,7 +287,8 @@ static sdx_status infer_nms(sdx_infer *infer)
     TRY(sdx_want_dim(infer, 0, name[0], 2, 4));
     TRY(sdx_want_dim(infer, 1, name[1], 0, sdx_type_dim(&infer->in[0], 0)));
     TRY(sdx_want_dim(infer, 1, name[1], 2, sdx_type_dim(&infer->in[0], 1)));
-    for (int i = 0; i < infer->n_in; i++) TRY(sdx_want_dtype(infer, i, name[i], SDX_SET(i == 2 ? SDX_I64 : SDX_F32)));
+    for (int i = 0; i < infer->n_in; i++)
+        TRY(sdx_want_dtype(infer, i, name[i], SDX_SET(i == 2 ? SDX_I64 : SDX_F32)));
     for (int i = 2; i < infer->n_in; i++)
         if (sdx_infer_has(infer, i) && sdx_shape_count(&infer->in[i].shape) == 0)
             return sdx_fail(infer->err, SDX_ERR_USAGE, "%s must be one number", name[i]);
@@ -285,7 +318,8 @@ static void box_corners(const float *box, bool by_center, float corner[4])
         corner[1] = box[0] - box[2] / 2, corner[3] = box[0] + box[2] / 2;
         return;
     }
-    for (int i = 0; i < 2; i++) corner[i] = fminf(box[i], box[i + 2]), corner[i + 2] = fmaxf(box[i], box[i + 2]);
+    for (int i = 0; i < 2; i++)
+        corner[i] = fminf(box[i], box[i + 2]), corner[i + 2] = fmaxf(box[i], box[i + 2]);
 }
 
 static bool overlap(const float *a, const float *b, bool by_center, float threshold)
@@ -318,7 +352,8 @@ static int64_t suppress(const nms *s, int64_t *index)
     for (int64_t i = 0; i < n && kept < s->most; i++) {
         const float *box = s->boxes + s->candidate[i].index * 4;
         bool lost = false;
-        for (int64_t k = 0; k < kept && !lost; k++) lost = overlap(box, s->boxes + index[k] * 4, s->by_center, s->iou);
+        for (int64_t k = 0; k < kept && !lost; k++)
+            lost = overlap(box, s->boxes + index[k] * 4, s->by_center, s->iou);
         if (!lost) index[kept++] = s->candidate[i].index;
     }
     return kept;
@@ -339,7 +374,8 @@ static sdx_status run_nms(sdx_run *run)
     const sdx_tensor *scores = &run->in[1];
     int64_t classes = scores->dim[1], count = scores->dim[2], works = scores->dim[0] * classes, total = 0;
     char *workspace = run->workspace;
-    nms s = {.count = count, .score = -INFINITY, .by_center = sdx_node_int(run->node, "center_point_box", 0) != 0};
+    nms s = {
+        .count = count, .score = -INFINITY, .by_center = sdx_node_int(run->node, "center_point_box", 0) != 0};
     if (sdx_run_has_in(run, 2)) s.most = *(const int64_t *)run->in[2].data;
     if (sdx_run_has_in(run, 3)) s.iou = *(const float *)run->in[3].data;
     if (sdx_run_has_in(run, 4)) s.score = *(const float *)run->in[4].data;

@@ -11,7 +11,7 @@ enum same_pad { EXPLICIT, VALID, SAME_UPPER, SAME_LOWER };
 #define MOST_ATTRIBUTE (INT64_C(1) << 30)
 #define MOST_DIM       (INT64_C(1) << 48)
 
-/* ---- attributes ------------------------------------------------------------------------------------------------ */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static sdx_status read_auto_pad(const sdx_node *node, enum same_pad *out, sdx_error *err)
 {
@@ -57,15 +57,18 @@ static sdx_status read_kernel(sdx_window *w, const sdx_node *node, const sdx_dim
     for (int i = 0; kernel && i < w->rank; i++) {
         if (!sdx_dim_is_known(kernel[i])) continue;
         if (kernel[i] != w->kernel[i])
-            return sdx_fail(err, SDX_ERR_FILE, "kernel_shape says %lld along dimension %d, but the weights have %lld",
+            return sdx_fail(err, SDX_ERR_FILE,
+                            "kernel_shape says %lld along dimension %d, but the weights have %lld",
                             (long long)w->kernel[i], i, (long long)kernel[i]);
         if (kernel[i] == 0 || kernel[i] > MOST_ATTRIBUTE)
-            return sdx_fail(err, SDX_ERR_FILE, "the kernel has size %lld along dimension %d", (long long)kernel[i], i);
+            return sdx_fail(err, SDX_ERR_FILE, "the kernel has size %lld along dimension %d",
+                            (long long)kernel[i], i);
     }
     return SDX_OK;
 }
 
-sdx_status sdx_window_attributes(sdx_window *w, const sdx_node *node, int rank, const sdx_dim *kernel, sdx_error *err)
+sdx_status sdx_window_attributes(sdx_window *w, const sdx_node *node, int rank, const sdx_dim *kernel,
+                                 sdx_error *err)
 {
     int64_t pads[2 * SDX_MAX_SPATIAL];
     *w = (sdx_window){.rank = rank};
@@ -78,10 +81,13 @@ sdx_status sdx_window_attributes(sdx_window *w, const sdx_node *node, int rank, 
     return SDX_OK;
 }
 
-/* ---- output sizes ------------------------------------------------------------------------------------------------ */
+/* ---- output sizes ---------------------------------------------------------------------------- */
 
 /* Inputs that a window spans along a dim, padding and gaps included. */
-static int64_t window_span(const sdx_window *w, int i) { return (w->kernel[i] - 1) * w->dilation[i] + 1; }
+static int64_t window_span(const sdx_window *w, int i)
+{
+    return (w->kernel[i] - 1) * w->dilation[i] + 1;
+}
 
 /* Pads so that every stride has a window; the odd one goes to the end, or to the beginning. */
 static void pad_same(sdx_window *w, int i, enum same_pad mode)
@@ -97,10 +103,11 @@ static sdx_status slide(sdx_window *w, int i, bool ceil_mode, sdx_error *err)
 {
     int64_t room = w->in[i] + w->pad[i] + w->pad_end[i] - window_span(w, i), stride = w->stride[i];
     if (room < 0)
-        return sdx_fail(err, SDX_ERR_USAGE,
-                        "the window spans %lld along spatial dimension %d, but the input has only %lld there, padding "
-                        "included",
-                        (long long)window_span(w, i), i, (long long)(w->in[i] + w->pad[i] + w->pad_end[i]));
+        return sdx_fail(
+            err, SDX_ERR_USAGE,
+            "the window spans %lld along spatial dimension %d, but the input has only %lld there, padding "
+            "included",
+            (long long)window_span(w, i), i, (long long)(w->in[i] + w->pad[i] + w->pad_end[i]));
     w->out[i] = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
     /* A window may hang over the end, but must not begin in the padding there. */
     if (ceil_mode && (w->out[i] - 1) * stride >= w->in[i] + w->pad[i]) w->out[i]--;
@@ -114,15 +121,16 @@ static sdx_status check_counts(const sdx_window *w, sdx_error *err)
     for (int l = 0; l < 3; l++) {
         int64_t count = 1;
         for (int i = 0; i < w->rank; i++) {
-            if (sdx_dim_is_known(list[l][i]) && (__builtin_mul_overflow(count, list[l][i], &count) || count > MOST_DIM))
+            if (sdx_dim_is_known(list[l][i]) &&
+                (__builtin_mul_overflow(count, list[l][i], &count) || count > MOST_DIM))
                 return sdx_fail(err, SDX_ERR_USAGE, "the window's kernel, input or output would be too large");
         }
     }
     return SDX_OK;
 }
 
-sdx_status sdx_window_read(sdx_window *w, const sdx_node *node, int rank, const sdx_dim *in, const sdx_dim *kernel,
-                           sdx_error *err)
+sdx_status sdx_window_read(sdx_window *w, const sdx_node *node, int rank, const sdx_dim *in,
+                           const sdx_dim *kernel, sdx_error *err)
 {
     enum same_pad mode;
     bool ceil_mode = sdx_node_int(node, "ceil_mode", 0) != 0;
@@ -134,8 +142,10 @@ sdx_status sdx_window_read(sdx_window *w, const sdx_node *node, int rank, const 
         if (in[i] > MOST_DIM) return sdx_fail(err, SDX_ERR_USAGE, "a dimension of %lld", (long long)in[i]);
         if (mode != EXPLICIT) w->pad[i] = w->pad_end[i] = 0;
         if (!sdx_dim_is_known(in[i]) || !sdx_dim_is_known(w->kernel[i])) continue;
-        if (mode == SAME_UPPER || mode == SAME_LOWER) pad_same(w, i, mode);
-        else TRY(slide(w, i, ceil_mode, err));
+        if (mode == SAME_UPPER || mode == SAME_LOWER)
+            pad_same(w, i, mode);
+        else
+            TRY(slide(w, i, ceil_mode, err));
     }
     return check_counts(w, err);
 }
@@ -153,7 +163,7 @@ void sdx_window_name_out(sdx_window *w, const sdx_node *node, sdx_model *model)
     }
 }
 
-/* ---- sliding ------------------------------------------------------------------------------------------------------- */
+/* ---- sliding --------------------------------------------------------------------------------- */
 
 static int64_t product(int rank, const int64_t *dim)
 {
@@ -162,9 +172,18 @@ static int64_t product(int rank, const int64_t *dim)
     return n;
 }
 
-int64_t sdx_window_taps(const sdx_window *w) { return product(w->rank, w->kernel); }
-int64_t sdx_window_in_count(const sdx_window *w) { return product(w->rank, w->in); }
-int64_t sdx_window_out_count(const sdx_window *w) { return product(w->rank, w->out); }
+int64_t sdx_window_taps(const sdx_window *w)
+{
+    return product(w->rank, w->kernel);
+}
+int64_t sdx_window_in_count(const sdx_window *w)
+{
+    return product(w->rank, w->in);
+}
+int64_t sdx_window_out_count(const sdx_window *w)
+{
+    return product(w->rank, w->out);
+}
 
 void sdx_window_tap(const sdx_window *w, int64_t i, int64_t tap[SDX_MAX_SPATIAL])
 {
@@ -189,7 +208,8 @@ static int64_t input_row(const sdx_window *w, const int64_t *shift, int64_t row)
     return at;
 }
 
-void sdx_window_runs(const sdx_window *w, int64_t i, int64_t begin, int64_t end, sdx_window_fn fn, void *context)
+void sdx_window_runs(const sdx_window *w, int64_t i, int64_t begin, int64_t end, sdx_window_fn fn,
+                     void *context)
 {
     int last = w->rank - 1;
     int64_t shift[SDX_MAX_SPATIAL], width = w->out[last], stride = w->stride[last], size = w->in[last];

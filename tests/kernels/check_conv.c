@@ -1,4 +1,5 @@
-/* check_conv.c: a row of depthwise convolution within gamma_(taps+1), by the same roundings at any place in the row. */
+/* check_conv.c: a row of depthwise convolution within gamma_(taps+1), by the same roundings at any place in the
+ * row. */
 #include "kcheck.h"
 
 enum { MOST_TAPS = 40 };

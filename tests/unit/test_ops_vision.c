@@ -1,6 +1,6 @@
-/* test_ops_vision.c: convolutions against naive sums in every float type, the transposed convolution as the adjoint of
- * the convolution, forms of old opsets, and what must be refused: contradictory shapes, hostile sizes, indices from
- * data. The rest is covered by ONNX's node tests.
+/* test_ops_vision.c: convolutions against naive sums in every float type, the transposed convolution as the
+ * adjoint of the convolution, forms of old opsets, and what must be refused: contradictory shapes, hostile
+ * sizes, indices from data. The rest is covered by ONNX's node tests.
  */
 #include <check.h>
 #include <math.h>
@@ -11,7 +11,7 @@
 #include "../../engine/engine.h"
 #include "../../engine/ops/compute.h"
 
-/* ---- one node --------------------------------------------------------------------------------------------------------- */
+/* ---- one node -------------------------------------------------------------------------------- */
 
 enum { MAX_IN = 9, MAX_OUT = 2 };
 
@@ -37,10 +37,14 @@ static const char *const input_name[MAX_IN] = {"a", "b", "c", "d", "e", "f", "g"
 static void set_attributes(sdx_graph *graph, sdx_id node, const attribute *a)
 {
     for (; a->name; a++) {
-        if (a->string) sdx_node_set_string(graph, node, a->name, a->string, NULL);
-        else if (a->count > 0) sdx_node_set_ints(graph, node, a->name, (size_t)a->count, a->v, NULL);
-        else if (a->count < 0) sdx_node_set_float(graph, node, a->name, a->f, NULL);
-        else sdx_node_set_int(graph, node, a->name, a->v[0], NULL);
+        if (a->string)
+            sdx_node_set_string(graph, node, a->name, a->string, NULL);
+        else if (a->count > 0)
+            sdx_node_set_ints(graph, node, a->name, (size_t)a->count, a->v, NULL);
+        else if (a->count < 0)
+            sdx_node_set_float(graph, node, a->name, a->f, NULL);
+        else
+            sdx_node_set_int(graph, node, a->name, a->v[0], NULL);
     }
 }
 
@@ -55,11 +59,14 @@ static sdx_model *make_model(const trial *t)
         sdx_shape shape = sdx_tensor_shape(&t->in[i]);
         in[i] = SDX_NONE;
         if (t->in[i].dtype == SDX_UNDEFINED) continue;
-        if (t->constant & 1u << i) sdx_graph_add_constant(m->graph, input_name[i], &t->in[i], &in[i], NULL);
-        else sdx_graph_add_input(m->graph, input_name[i], t->in[i].dtype, &shape, &in[i], NULL);
+        if (t->constant & 1u << i)
+            sdx_graph_add_constant(m->graph, input_name[i], &t->in[i], &in[i], NULL);
+        else
+            sdx_graph_add_input(m->graph, input_name[i], t->in[i].dtype, &shape, &in[i], NULL);
     }
     for (int i = 0; i < t->n_out; i++) sdx_graph_add_value(m->graph, NULL, &out[i], NULL);
-    ck_assert_int_eq(sdx_graph_add_node(m->graph, "", t->op, "node", t->n_in, in, t->n_out, out, &node, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_graph_add_node(m->graph, "", t->op, "node", t->n_in, in, t->n_out, out, &node, NULL),
+                     SDX_OK);
     set_attributes(m->graph, node, t->attr);
     for (int i = 0; i < t->n_out; i++) sdx_graph_add_output(m->graph, out[i], NULL);
     return m;
@@ -103,7 +110,10 @@ static sdx_status try_run(trial *t)
     return status;
 }
 
-static void run(trial *t) { ck_assert_msg(try_run(t) == SDX_OK, "%s", t->err.message); }
+static void run(trial *t)
+{
+    ck_assert_msg(try_run(t) == SDX_OK, "%s", t->err.message);
+}
 
 static void refuse(trial t, const char *sentence)
 {
@@ -123,10 +133,19 @@ static sdx_tensor view(sdx_dtype dtype, int rank, const int64_t *dim, const void
     return sdx_tensor_make(dtype, &s, data);
 }
 #define VIEW(dtype, data, rank, ...) view(dtype, rank, (int64_t[]){__VA_ARGS__}, data)
-#define F32(data, rank, ...) VIEW(SDX_F32, data, rank, __VA_ARGS__)
-#define LIST(name, n, ...) {name, NULL, n, {__VA_ARGS__}, 0}
-#define WHOLE(name, i) {name, NULL, 0, {i}, 0}
-#define TEXT(name, s) {name, s, 0, {0}, 0}
+#define F32(data, rank, ...)         VIEW(SDX_F32, data, rank, __VA_ARGS__)
+#define LIST(name, n, ...)                                                                                     \
+    {                                                                                                          \
+        name, NULL, n, {__VA_ARGS__}, 0                                                                        \
+    }
+#define WHOLE(name, i)                                                                                         \
+    {                                                                                                          \
+        name, NULL, 0, {i}, 0                                                                                  \
+    }
+#define TEXT(name, s)                                                                                          \
+    {                                                                                                          \
+        name, s, 0, {0}, 0                                                                                     \
+    }
 
 /* Small multiples of 1/8: exact in every float type, as are their products. */
 static void fill(float *x, int64_t n, uint32_t seed)
@@ -144,7 +163,7 @@ static void *convert(sdx_dtype dtype, const float *x, int64_t n)
     return y;
 }
 
-/* ---- convolution ------------------------------------------------------------------------------------------------------ */
+/* ---- convolution ----------------------------------------------------------------------------- */
 
 typedef struct shape2d { /* 2-D, the general case in small */
     int64_t n, groups, c, m, h, w, kh, kw, stride, dilation, pad;
@@ -155,14 +174,15 @@ static int64_t out_size(int64_t in, int64_t k, const shape2d *s)
     return (in + 2 * s->pad - (k - 1) * s->dilation - 1) / s->stride + 1;
 }
 
-static double naive_conv(const shape2d *s, const float *x, const float *w, int64_t image, int64_t filter, int64_t oy,
-                         int64_t ox)
+static double naive_conv(const shape2d *s, const float *x, const float *w, int64_t image, int64_t filter,
+                         int64_t oy, int64_t ox)
 {
     double sum = 0;
     for (int64_t c = 0; c < s->c; c++)
         for (int64_t i = 0; i < s->kh; i++)
             for (int64_t j = 0; j < s->kw; j++) {
-                int64_t y = oy * s->stride + i * s->dilation - s->pad, z = ox * s->stride + j * s->dilation - s->pad;
+                int64_t y = oy * s->stride + i * s->dilation - s->pad,
+                        z = ox * s->stride + j * s->dilation - s->pad;
                 if (y < 0 || z < 0 || y >= s->h || z >= s->w) continue;
                 int64_t channel = filter / s->m * s->c + c;
                 sum += (double)x[((image * s->groups * s->c + channel) * s->h + y) * s->w + z] *
@@ -173,7 +193,9 @@ static double naive_conv(const shape2d *s, const float *x, const float *w, int64
 
 static trial conv_trial(const shape2d *s, sdx_dtype dtype, const void *x, const void *w)
 {
-    return (trial){.op = "Conv", .n_in = 2, .constant = 2,
+    return (trial){.op = "Conv",
+                   .n_in = 2,
+                   .constant = 2,
                    .in = {VIEW(dtype, x, 4, s->n, s->groups * s->c, s->h, s->w),
                           VIEW(dtype, w, 4, s->groups * s->m, s->c, s->kh, s->kw)},
                    .attr = {WHOLE("group", s->groups), LIST("strides", 2, s->stride, s->stride),
@@ -182,8 +204,9 @@ static trial conv_trial(const shape2d *s, sdx_dtype dtype, const void *x, const 
 }
 
 static const shape2d conv_shapes[] = {
-    {1, 1, 3, 5, 9, 8, 3, 3, 1, 1, 1},   {2, 1, 4, 40, 11, 70, 2, 5, 2, 1, 0}, {1, 6, 1, 1, 12, 40, 3, 3, 1, 2, 2},
-    {1, 3, 2, 20, 1, 300, 1, 16, 1, 1, 0}, {1, 1, 2, 3, 5, 5, 5, 5, 3, 1, 4},    {1, 1, 1, 2, 4, 33, 1, 1, 1, 1, 0},
+    {1, 1, 3, 5, 9, 8, 3, 3, 1, 1, 1},   {2, 1, 4, 40, 11, 70, 2, 5, 2, 1, 0},
+    {1, 6, 1, 1, 12, 40, 3, 3, 1, 2, 2}, {1, 3, 2, 20, 1, 300, 1, 16, 1, 1, 0},
+    {1, 1, 2, 3, 5, 5, 5, 5, 3, 1, 4},   {1, 1, 1, 2, 4, 33, 1, 1, 1, 1, 0},
     {2, 2, 70, 9, 6, 37, 3, 3, 1, 1, 1},
 };
 
@@ -264,9 +287,10 @@ START_TEST(integer_convolution_is_exact)
     memset(x, 255, sizeof x);
     memset(w, 254, sizeof w);
     uint8_t x_zero = 3, w_zero[3] = {0, 1, 255};
-    trial t = {.op = "ConvInteger", .n_in = 4,
-               .in = {VIEW(SDX_U8, x, 3, 1, 5000, 1), VIEW(SDX_U8, w, 3, 3, 5000, 1), VIEW(SDX_U8, &x_zero, 0, 0),
-                      VIEW(SDX_U8, w_zero, 1, 3)},
+    trial t = {.op = "ConvInteger",
+               .n_in = 4,
+               .in = {VIEW(SDX_U8, x, 3, 1, 5000, 1), VIEW(SDX_U8, w, 3, 3, 5000, 1),
+                      VIEW(SDX_U8, &x_zero, 0, 0), VIEW(SDX_U8, w_zero, 1, 3)},
                .attr = {LIST("pads", 2, 1, 1)}};
     run(&t);
     const int32_t *y = t.out[0].data;
@@ -280,8 +304,10 @@ START_TEST(empty_batches)
 {
     float w[12] = {0};
     trial conv = {.op = "Conv", .n_in = 2, .in = {F32(NULL, 4, 0, 1, 5, 5), F32(w, 4, 1, 1, 3, 3)}};
-    trial pool = {.op = "MaxPool", .n_in = 1, .in = {F32(NULL, 4, 0, 1, 5, 5)}, .attr = {LIST("kernel_shape", 2, 2, 2)}};
-    trial norm = {.op = "InstanceNormalization", .n_in = 3, .in = {F32(NULL, 3, 0, 1, 5), F32(w, 1, 1), F32(w, 1, 1)}};
+    trial pool = {
+        .op = "MaxPool", .n_in = 1, .in = {F32(NULL, 4, 0, 1, 5, 5)}, .attr = {LIST("kernel_shape", 2, 2, 2)}};
+    trial norm = {
+        .op = "InstanceNormalization", .n_in = 3, .in = {F32(NULL, 3, 0, 1, 5), F32(w, 1, 1), F32(w, 1, 1)}};
     trial *all[] = {&conv, &pool, &norm};
     for (int i = 0; i < 3; i++) {
         run(all[i]);
@@ -291,12 +317,14 @@ START_TEST(empty_batches)
 }
 END_TEST
 
-/* ---- old opsets ------------------------------------------------------------------------------------------------------- */
+/* ---- old opsets ------------------------------------------------------------------------------ */
 
 START_TEST(group_norm_18_scales_groups)
 {
     float x[4] = {-1, 1, -3, 3}, scale[2] = {2, 10}, bias[2] = {1, 0};
-    trial t = {.op = "GroupNormalization", .opset = 18, .n_in = 3,
+    trial t = {.op = "GroupNormalization",
+               .opset = 18,
+               .n_in = 3,
                .in = {F32(x, 3, 1, 4, 1), F32(scale, 1, 2), F32(bias, 1, 2)},
                .attr = {WHOLE("num_groups", 2), {"epsilon", NULL, -1, {0}, 0}}};
     const float want[4] = {-1, 3, -10, 10};
@@ -313,7 +341,8 @@ START_TEST(roi_align_10_has_no_half_pixel)
     float x[16], region[4] = {1, 1, 3, 3};
     int64_t image = 0;
     for (int i = 0; i < 16; i++) x[i] = (float)i;
-    trial t = {.op = "RoiAlign", .n_in = 3,
+    trial t = {.op = "RoiAlign",
+               .n_in = 3,
                .in = {F32(x, 4, 1, 1, 4, 4), F32(region, 2, 1, 4), VIEW(SDX_I64, &image, 1, 1)},
                .attr = {WHOLE("sampling_ratio", 2)}};
     const float want[2] = {10, 7.5f}; /* centred on pixel (2, 2), or (1.5, 1.5) */
@@ -344,7 +373,7 @@ START_TEST(resize_10_cuts_coordinates)
 }
 END_TEST
 
-/* ---- what is refused -------------------------------------------------------------------------------------------------- */
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 START_TEST(contradictions_are_refused)
 {
@@ -373,12 +402,16 @@ START_TEST(hostile_sizes_are_refused)
 {
     static float x[64], w[64];
     const int64_t most = 1 << 30;
-    trial t = {.op = "Conv", .n_in = 2, .in = {F32(x, 5, 1, 1, 2, 2, 2), F32(w, 5, 1, 1, 1, 1, 1)},
+    trial t = {.op = "Conv",
+               .n_in = 2,
+               .in = {F32(x, 5, 1, 1, 2, 2, 2), F32(w, 5, 1, 1, 1, 1, 1)},
                .attr = {LIST("pads", 6, most, most, most, most, most, most)}};
     refuse(t, "too large");
     t.attr[0] = (attribute)LIST("pads", 6, -1, 0, 0, 0, 0, 0);
     refuse(t, "pads contains -1");
-    t = (trial){.op = "MaxPool", .n_in = 1, .in = {F32(x, 4, 1, 1, 2, 2)},
+    t = (trial){.op = "MaxPool",
+                .n_in = 1,
+                .in = {F32(x, 4, 1, 1, 2, 2)},
                 .attr = {LIST("kernel_shape", 2, most, most), LIST("pads", 4, most, most, most, most)}};
     refuse(t, "too large");
     float scale[2] = {NAN, 1};
@@ -390,7 +423,8 @@ START_TEST(hostile_sizes_are_refused)
     t = (trial){.op = "Resize", .n_in = 4, .in = {F32(x, 2, 2, 2), {0}, {0}, VIEW(SDX_I64, size, 1, 2)}};
     refuse(t, "a size of");
     int64_t image[2] = {4, 4}, block[2] = {0, 2};
-    t = (trial){.op = "Col2Im", .n_in = 3,
+    t = (trial){.op = "Col2Im",
+                .n_in = 3,
                 .in = {F32(x, 3, 1, 4, 9), VIEW(SDX_I64, image, 1, 2), VIEW(SDX_I64, block, 1, 2)}};
     refuse(t, "not positive");
 }
@@ -400,13 +434,17 @@ START_TEST(indices_in_data_are_checked)
 {
     float x[4] = {1, 2, 3, 4};
     int64_t index[4] = {0, 2, 8, 16};
-    trial t = {.op = "MaxUnpool", .n_in = 2, .in = {F32(x, 4, 1, 1, 2, 2), VIEW(SDX_I64, index, 4, 1, 1, 2, 2)},
+    trial t = {.op = "MaxUnpool",
+               .n_in = 2,
+               .in = {F32(x, 4, 1, 1, 2, 2), VIEW(SDX_I64, index, 4, 1, 1, 2, 2)},
                .attr = {LIST("kernel_shape", 2, 2, 2), LIST("strides", 2, 2, 2)}};
     refuse(t, "index 16 is outside the unpooled 16 elements");
     index[3] = -1;
     refuse(t, "index -1");
     float region[5] = {-1, 0, 0, 1, 1};
-    t = (trial){.op = "MaxRoiPool", .n_in = 2, .in = {F32(x, 4, 1, 1, 2, 2), F32(region, 2, 1, 5)},
+    t = (trial){.op = "MaxRoiPool",
+                .n_in = 2,
+                .in = {F32(x, 4, 1, 1, 2, 2), F32(region, 2, 1, 5)},
                 .attr = {LIST("pooled_shape", 2, 1, 1)}};
     refuse(t, "region 0 is of image -1 of 1");
     float grid[4] = {NAN, INFINITY, -INFINITY, 1e30f};
