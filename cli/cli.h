@@ -86,8 +86,8 @@ int cli_make_directory(const char *path); /* with parents; EXIT_FINE or EXIT_USA
 
 typedef struct cli_record {
     char *id;   /* NULL when the line has none */
-    char *text;
-    size_t text_length;
+    char *text, *pair; /* pair NULL when the line has none */
+    size_t text_length, pair_length;
 } cli_record;
 
 typedef struct cli_records {

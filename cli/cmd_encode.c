@@ -132,7 +132,7 @@ static int encode(const cli_args *args, sdx_sparse_encoder *e)
     if (!w.anserini && strcmp(format, "jsonl"))
         return cli_usage_error("--format is jsonl or anserini, not \"%s\"", format);
     if (!text) return encode_file(args, e, &w);
-    cli_record doc = {(char[]){"0"}, (char *)text, strlen(text)};
+    cli_record doc = {.id = (char[]){"0"}, .text = (char *)text, .text_length = strlen(text)};
     return encode_window(e, &doc, 1, &w);
 }
 

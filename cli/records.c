@@ -27,6 +27,7 @@ void cli_record_free(cli_record *r)
 {
     free(r->id);
     free(r->text);
+    free(r->pair);
     *r = (cli_record){0};
 }
 
@@ -70,6 +71,9 @@ static int parse_json(cli_records *in, size_t n, cli_record *out, sdx_error *err
         out->text_length = json_string_length(text);
         out->text = copy_bytes(json_string_value(text), out->text_length);
         out->id = json_id(json_object_get(object, "id"));
+        const json_t *pair = json_object_get(object, "pair");
+        out->pair_length = json_string_length(pair);
+        if (json_is_string(pair)) out->pair = copy_bytes(json_string_value(pair), out->pair_length);
     }
     json_decref(object);
     return got;

@@ -315,6 +315,18 @@ SDX_API const sdx_tokenizer *sdx_sparse_encoder_tokenizer(const sdx_sparse_encod
 SDX_API sdx_status sdx_sparse_encoder_run(sdx_sparse_encoder *encoder, const sdx_text *texts, size_t count,
                                           sdx_sparse_vector *out, sdx_error *err);
 
+/* Labels and scores of texts or text pairs, as config.json beside the tokenizer has them: id2label names the labels;
+ * problem_type decides between softmax over labels, a sigmoid for each (multi_label_classification, or one label) and
+ * the bare number (regression). */
+typedef struct sdx_classifier sdx_classifier;
+SDX_API sdx_status sdx_classifier_open(const sdx_task_options *options, sdx_classifier **out, sdx_error *err);
+SDX_API void sdx_classifier_free(sdx_classifier *classifier);
+SDX_API size_t sdx_classifier_label_count(const sdx_classifier *classifier);
+SDX_API const char *sdx_classifier_label(const sdx_classifier *classifier, size_t i);
+/* pairs: NULL, or the second text of each, whose data may be NULL. scores: [count, labels] row-major. */
+SDX_API sdx_status sdx_classifier_run(sdx_classifier *classifier, const sdx_text *texts, const sdx_text *pairs,
+                                      size_t count, float *scores, sdx_error *err);
+
 /* ---- about -------------------------------------------------------------------------------------- */
 
 typedef struct sdx_op_info {

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../base/file.h"
 #include "../base/memory.h"
 #include "text_model.h"
 
@@ -34,26 +33,6 @@ struct sdx_embedder {
 
 /* ---- modules.json ------------------------------------------------------------------------------------------- */
 
-/* The JSON file, or NULL in *out when there is none. */
-static sdx_status read_json(const char *folder, const char *name, json_t **out, sdx_error *err)
-{
-    *out = NULL;
-    char *path = sdx_path_join(folder, name);
-    if (!path) return sdx_fail_memory(err, strlen(folder));
-    sdx_status status = SDX_OK;
-    char *text = NULL;
-    size_t size;
-    if (sdx_file_exists(path)) status = sdx_file_read(path, 1 << 20, &text, &size, err);
-    if (text) {
-        json_error_t at;
-        *out = json_loadb(text, size, 0, &at);
-        if (!*out) status = sdx_fail(err, SDX_ERR_FILE, "%s: line %d: %s", path, at.line, at.text);
-    }
-    free(text);
-    free(path);
-    return status;
-}
-
 static sdx_status read_pooling(sdx_embedder *e, const char *module, sdx_error *err)
 {
     if (strstr(module, "..") || module[0] == '/')
@@ -61,7 +40,7 @@ static sdx_status read_pooling(sdx_embedder *e, const char *module, sdx_error *e
     char name[256];
     snprintf(name, sizeof name, "%.200s%sconfig.json", module, *module ? "/" : "");
     json_t *config;
-    TRY(read_json(e->model.folder, name, &config, err));
+    TRY(sdx_text_model_json(e->model.folder, name, &config, err));
     int found = 0;
     for (size_t i = 0; i < sizeof pooling_modes / sizeof *pooling_modes; i++) {
         if (!json_is_true(json_object_get(config, pooling_modes[i].key))) continue;
@@ -93,13 +72,13 @@ static sdx_status read_modules(sdx_embedder *e, sdx_error *err)
 {
     e->pooling = POOL_MEAN;
     json_t *modules, *sentence;
-    TRY(read_json(e->model.folder, "modules.json", &modules, err));
+    TRY(sdx_text_model_json(e->model.folder, "modules.json", &modules, err));
     e->normalize = modules == NULL;
     sdx_status status = SDX_OK;
     for (size_t i = 0; i < json_array_size(modules) && status == SDX_OK; i++)
         status = read_module(e, json_array_get(modules, i), err);
     json_decref(modules);
-    if (status == SDX_OK) status = read_json(e->model.folder, "sentence_bert_config.json", &sentence, err);
+    if (status == SDX_OK) status = sdx_text_model_json(e->model.folder, "sentence_bert_config.json", &sentence, err);
     if (status != SDX_OK) return status;
     json_int_t limit = json_integer_value(json_object_get(sentence, "max_seq_length"));
     if (limit > 0) e->model.max_length = (size_t)limit;
@@ -140,7 +119,7 @@ sdx_status sdx_embedder_open(const sdx_task_options *options, sdx_embedder **out
     TRY_GOTO(read_modules(e, err));
     if (options->max_length) e->model.max_length = options->max_length;
     TRY_GOTO(find_output(e, options->model, err));
-    TRY_GOTO(sdx_text_model_run(&e->model, &probe, 1, 1, note_dim, e, err));
+    TRY_GOTO(sdx_text_model_run(&e->model, &probe, NULL, 1, 1, note_dim, e, err));
 done:
     if (status != SDX_OK) sdx_embedder_free(e);
     else *out = e;
@@ -217,5 +196,5 @@ static sdx_status pool_batch(void *context, const sdx_text_batch *batch, sdx_err
 sdx_status sdx_embedder_run(sdx_embedder *e, const sdx_text *texts, size_t count, float *out, sdx_error *err)
 {
     pool_job job = {e, out};
-    return sdx_text_model_run(&e->model, texts, count, 0, pool_batch, &job, err);
+    return sdx_text_model_run(&e->model, texts, NULL, count, 0, pool_batch, &job, err);
 }

@@ -137,7 +137,7 @@ sdx_status sdx_sparse_encoder_run(sdx_sparse_encoder *e, const sdx_text *texts, 
     e->begin = sdx_calloc(count, sizeof *e->begin);
     e->length = sdx_calloc(count, sizeof *e->length);
     if (!e->begin || !e->length) return sdx_fail_memory(err, count * sizeof *e->begin);
-    TRY(sdx_text_model_run(&e->model, texts, count, sparse ? 1 : 0, sparse ? take_sparse : take_logits, e, err));
+    TRY(sdx_text_model_run(&e->model, texts, NULL, count, sparse ? 1 : 0, sparse ? take_sparse : take_logits, e, err));
     for (size_t i = 0; i < count; i++)
         out[i] = (sdx_sparse_vector){e->length[i], e->index + e->begin[i], e->weight + e->begin[i]};
     return SDX_OK;

@@ -78,6 +78,25 @@ int sdx_text_model_output(const sdx_text_model *m, const char *name)
     return -1;
 }
 
+sdx_status sdx_text_model_json(const char *folder, const char *name, json_t **out, sdx_error *err)
+{
+    *out = NULL;
+    char *path = sdx_path_join(folder, name);
+    if (!path) return sdx_fail_memory(err, strlen(folder));
+    sdx_status status = SDX_OK;
+    char *text = NULL;
+    size_t size;
+    if (sdx_file_exists(path)) status = sdx_file_read(path, 1 << 20, &text, &size, err);
+    if (text) {
+        json_error_t at;
+        *out = json_loadb(text, size, 0, &at);
+        if (!*out) status = sdx_fail(err, SDX_ERR_FILE, "%s: line %d: %s", path, at.line, at.text);
+    }
+    free(text);
+    free(path);
+    return status;
+}
+
 /* ---- batches -------------------------------------------------------------------------------------------------- */
 
 typedef struct job { /* a text and its tokens */
@@ -152,24 +171,26 @@ done:
     return status;
 }
 
-static sdx_status tokenize_all(const sdx_text_model *m, const sdx_text *texts, size_t count, job *jobs, sdx_error *err)
+static sdx_status tokenize_all(const sdx_text_model *m, const sdx_text *texts, const sdx_text *pairs, size_t count,
+                               job *jobs, sdx_error *err)
 {
     for (size_t i = 0; i < count; i++) {
         jobs[i].index = i;
-        TRY(sdx_tokenizer_encode(m->tokenizer, texts[i].data, texts[i].length, NULL, 0, m->max_length,
+        sdx_text pair = pairs ? pairs[i] : (sdx_text){NULL, 0};
+        TRY(sdx_tokenizer_encode(m->tokenizer, texts[i].data, texts[i].length, pair.data, pair.length, m->max_length,
                                  &jobs[i].encoding, err));
         if (!jobs[i].encoding.count) return sdx_fail(err, SDX_ERR_USAGE, "text %zu has no tokens", i);
     }
     return SDX_OK;
 }
 
-sdx_status sdx_text_model_run(sdx_text_model *m, const sdx_text *texts, size_t count, size_t max_rows,
-                              sdx_text_batch_fn fn, void *context, sdx_error *err)
+sdx_status sdx_text_model_run(sdx_text_model *m, const sdx_text *texts, const sdx_text *pairs, size_t count,
+                              size_t max_rows, sdx_text_batch_fn fn, void *context, sdx_error *err)
 {
     job *jobs = sdx_calloc(count, sizeof *jobs);
     if (!jobs) return sdx_fail_memory(err, count * sizeof *jobs);
     sdx_status status;
-    TRY_GOTO(tokenize_all(m, texts, count, jobs, err));
+    TRY_GOTO(tokenize_all(m, texts, pairs, count, jobs, err));
     qsort(jobs, count, sizeof *jobs, by_length);
     for (size_t at = 0; at < count;) {
         size_t rows = m->batch_tokens / jobs[at].encoding.count;

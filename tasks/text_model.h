@@ -3,6 +3,8 @@
 #ifndef SDX_TASKS_TEXT_MODEL_H
 #define SDX_TASKS_TEXT_MODEL_H
 
+#include <jansson.h>
+
 #include "../base/status.h"
 #include "../convert/convert.h"
 
@@ -29,9 +31,12 @@ typedef sdx_status (*sdx_text_batch_fn)(void *context, const sdx_text_batch *bat
 /* The model may be an .onnx file, a folder with one, or a checkpoint folder, which is converted in memory. */
 sdx_status sdx_text_model_open(const sdx_task_options *options, sdx_text_model *out, sdx_error *err);
 void sdx_text_model_close(sdx_text_model *model);
-/* Runs all texts, in batches of at most max_rows rows (0: as batch_tokens allows), and hands each batch to fn. */
-sdx_status sdx_text_model_run(sdx_text_model *model, const sdx_text *texts, size_t count, size_t max_rows,
-                              sdx_text_batch_fn fn, void *context, sdx_error *err);
+/* Runs all texts, in batches of at most max_rows rows (0: as batch_tokens allows), and hands each batch to fn.
+ * pairs: NULL, or the second text of each, whose data may be NULL. */
+sdx_status sdx_text_model_run(sdx_text_model *model, const sdx_text *texts, const sdx_text *pairs, size_t count,
+                              size_t max_rows, sdx_text_batch_fn fn, void *context, sdx_error *err);
+/* The JSON file of that name in folder; *out NULL when there is none. json_decref it. */
+sdx_status sdx_text_model_json(const char *folder, const char *name, json_t **out, sdx_error *err);
 /* Index of the output of that name, or -1. */
 int sdx_text_model_output(const sdx_text_model *model, const char *name);
 
