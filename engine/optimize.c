@@ -151,6 +151,18 @@ static sdx_status open_rewritten(const sdx_optimize_options *o, sdx_model **out,
     return status;
 }
 
+/* IR 10 (ONNX 1.16) brought 4-bit integers and metadata of nodes, which are not written. A file without the former says
+ * IR 9, which runtimes from ONNX Runtime 1.17 on read. */
+static void lower_ir(sdx_model *model)
+{
+    enum { PLAIN_IR = 9, PLAIN_OPSET = 20, LAST_PLAIN_DTYPE = 20 };
+    if (model->ir_version <= PLAIN_IR || sdx_model_opset(model, "") > PLAIN_OPSET) return;
+    for (const sdx_graph *g = model->graphs; g; g = g->next)
+        for (sdx_id v = 0; v < g->n_value; v++)
+            if ((int)g->value[v].type.dtype > LAST_PLAIN_DTYPE) return;
+    model->ir_version = PLAIN_IR;
+}
+
 static sdx_status optimize(const sdx_optimize_options *o, sdx_graph_stats *before, sdx_graph_stats *after,
                            sdx_error *err)
 {
@@ -158,6 +170,7 @@ static sdx_status optimize(const sdx_optimize_options *o, sdx_graph_stats *befor
     TRY(open_rewritten(o, &model, before, after, err));
     TRY(sdx_validate(o->input, model, err));
     TRY(open_rewritten(o, &model, before, after, err));
+    lower_ir(model);
     sdx_onnx_write_options write = {.external_data = o->external_data};
     sdx_status status = sdx_onnx_write(model, o->output, &write, err);
     sdx_model_close(model);

@@ -136,8 +136,11 @@ typedef struct sdx_metadata {
 /* Sizes by name ("batch_size"), and sums, products, ... of sizes, each made once so that equal ids are equal sizes. */
 typedef struct sdx_symbol {
     const char *name; /* as the file spells it, or "batch*sequence" */
-    char op;          /* 0: a name; else + - * / between left and right */
+    char op;          /* 0: a name; else + - * / between left and right, or < for the smaller of them */
     sdx_element left, right;
+    bool is_size;        /* a dim of some value, therefore not negative */
+    bool replaced;       /* found to be another size: by sdx_model_equate */
+    sdx_element instead; /* that size, when replaced */
 } sdx_symbol;
 
 typedef struct sdx_function { /* a model-local operator */
@@ -182,7 +185,11 @@ sdx_status sdx_model_set_opset(sdx_model *model, const char *domain, int64_t ver
 sdx_status sdx_model_set_metadata(sdx_model *model, const char *key, const char *value, sdx_error *err);
 /* The id of a named size, made when new; SDX_NONE when out of memory. */
 int sdx_model_symbol(sdx_model *model, const char *name);
-/* a op b for elements, folded where both are numbers (division rounds to zero; by 0: unknown). */
+/* Two symbols are the same size in every run that works: the younger becomes the older from now on. */
+void sdx_model_equate(sdx_model *model, int a, int b);
+/* What an element has become by sdx_model_equate. */
+sdx_element sdx_model_resolve_element(const sdx_model *model, sdx_element e);
+/* a op b for elements, folded where both are numbers (division rounds to zero; by 0: unknown); < is the minimum. */
 sdx_element sdx_model_arith(sdx_model *model, char op, sdx_element a, sdx_element b);
 sdx_element sdx_element_number(int64_t n);
 sdx_element sdx_element_from_dim(sdx_dim d);

@@ -228,7 +228,121 @@ static sdx_status infer_body(sdx_infer *infer, sdx_graph *g, const sdx_type *in,
     return SDX_OK;
 }
 
+/* ---- the main graph: sizes get names ---------------------------------------------------------------------------- */
+
+/* A size that no rule tells is still one size in any run: it gets a name of its own, after the value, so that what is
+ * computed from it can be compared. */
+static sdx_status name_dims(sdx_model *model, const sdx_graph *g, sdx_id v, sdx_type *type, sdx_error *err)
+{
+    for (int i = 0; i < type->shape.rank; i++) {
+        char name[200];
+        if (sdx_dim_is_symbol(type->shape.dim[i])) model->symbol[SDX_DIM_SYMBOL_ID(type->shape.dim[i])].is_size = true;
+        if (type->shape.dim[i] != SDX_DIM_UNKNOWN) continue;
+        snprintf(name, sizeof name, "?%.160s.%d.%d", g->value[v].name, (int)v, i);
+        int symbol = sdx_model_symbol(model, name);
+        if (symbol == SDX_NONE) return sdx_fail_memory(err, sizeof name);
+        type->shape.dim[i] = SDX_DIM_SYMBOL(symbol);
+    }
+    return SDX_OK;
+}
+
+/* ---- sizes that turn out to be equal ------------------------------------------------------------------------- */
+
+static sdx_element size_of(sdx_model *model, const sdx_shape *s, int but)
+{
+    sdx_element size = sdx_element_number(1);
+    for (int i = 0; i < s->rank; i++)
+        if (i != but) size = sdx_model_arith(model, '*', size, sdx_element_from_dim(s->dim[i]));
+    return size;
+}
+
+/* Reshape keeps the number of elements: x[b*s,64] to [b, min(256, s), 64] works only where min(256, s) is s. */
+static bool learn_from_reshape(sdx_model *model, const sdx_node *n, const sdx_type *types)
+{
+    const sdx_shape *from = &types[n->in[0]].shape, *to = &types[n->out[0]].shape;
+    for (int i = 0; from->rank >= 0 && i < to->rank; i++) {
+        sdx_element e = sdx_element_from_dim(to->dim[i]);
+        if (e.symbol < 0 || model->symbol[e.symbol].op != '<') continue;
+        sdx_element left = sdx_model_arith(model, '/', size_of(model, from, -1), size_of(model, to, i));
+        if (left.symbol < 0 || left.symbol == e.symbol || model->symbol[left.symbol].op == '/') continue;
+        sdx_model_equate(model, e.symbol, left.symbol);
+        return true;
+    }
+    return false;
+}
+
+static bool is_input_size(const sdx_model *model, const sdx_graph *g, sdx_dim d)
+{
+    if (!sdx_dim_is_symbol(d) || model->symbol[SDX_DIM_SYMBOL_ID(d)].op) return false;
+    for (int i = 0; i < g->n_input; i++) {
+        const sdx_shape *s = &g->value[g->input[i]].type.shape;
+        for (int k = 0; k < s->rank; k++) {
+            sdx_element e = sdx_model_resolve_element(model, sdx_element_from_dim(s->dim[k]));
+            if (sdx_dim_same(sdx_element_to_dim(e), d)) return true;
+        }
+    }
+    return false;
+}
+
+/* Where the sizes of two graph inputs meet element by element ("batch" and "mask_batch", or two without names), one of
+ * them could be 1; but no exporter means that, and ONNX Runtime's fusions take them as equal too. */
+static bool learn_from_broadcast(sdx_model *model, const sdx_graph *g, const sdx_node *n, const sdx_type *types)
+{
+    static const char *const elementwise[] = {"Add", "Sub", "Mul", "Div", "And", "Or", "Where", "Equal", "Greater", "Less",
+                                              "MatMul"}; /* its leading dims */
+    bool meets = false;
+    for (size_t i = 0; i < sizeof elementwise / sizeof *elementwise; i++) meets |= sdx_node_is(n, elementwise[i]);
+    for (int k = 1; meets && k < n->n_in; k++) {
+        const sdx_shape *a = &types[n->in[k - 1]].shape, *b = &types[n->in[k]].shape;
+        for (int i = sdx_node_is(n, "MatMul") ? 3 : 1; i <= a->rank && i <= b->rank; i++) {
+            sdx_dim x = a->dim[a->rank - i], y = b->dim[b->rank - i];
+            if (sdx_dim_same(x, y) || !is_input_size(model, g, x) || !is_input_size(model, g, y)) continue;
+            sdx_model_equate(model, SDX_DIM_SYMBOL_ID(x), SDX_DIM_SYMBOL_ID(y));
+            return true;
+        }
+    }
+    return false;
+}
+
+static void resolve_dims(const sdx_model *model, sdx_shape *s)
+{
+    for (int i = 0; i < s->rank; i++)
+        if (sdx_dim_is_symbol(s->dim[i]))
+            s->dim[i] = sdx_element_to_dim(sdx_model_resolve_element(model, sdx_element_from_dim(s->dim[i])));
+}
+
+static sdx_status infer_naming(sdx_model *model, const sdx_graph *g, sdx_type *types, bool *learned, sdx_error *err)
+{
+    *learned = false;
+    for (int i = 0; i < g->n_input; i++) {
+        resolve_dims(model, &types[g->input[i]].shape);
+        TRY(name_dims(model, g, g->input[i], &types[g->input[i]], err));
+    }
+    for (sdx_id i = 0; i < g->n_node; i++) {
+        const sdx_node *n = &g->node[i];
+        if (n->dead || !n->def) continue;
+        TRY(infer_node(model, n, infer_body, types, &model->arena, err));
+        for (int k = 0; k < n->n_out; k++)
+            if (n->out[k] != SDX_NONE) TRY(name_dims(model, g, n->out[k], &types[n->out[k]], err));
+        *learned |= sdx_node_is(n, "Reshape") ? learn_from_reshape(model, n, types)
+                                              : learn_from_broadcast(model, g, n, types);
+    }
+    return SDX_OK;
+}
+
 sdx_status sdx_model_infer(sdx_model *model, sdx_error *err)
 {
-    return infer_own(model, model->graph, err);
+    enum { ROUNDS = 16 };
+    sdx_graph *g = model->graph;
+    size_t n = (size_t)g->n_value;
+    sdx_type *types = sdx_malloc(n * sizeof *types);
+    if (!types) return sdx_fail_memory(err, n * sizeof *types);
+    for (size_t v = 0; v < n; v++) types[v] = g->value[v].type;
+    bool learned = true;
+    sdx_status status = SDX_OK;
+    for (int i = 0; i < ROUNDS && learned && status == SDX_OK; i++)
+        status = infer_naming(model, g, types, &learned, err);
+    for (size_t v = 0; v < n && status == SDX_OK; v++) g->value[v].type = types[v];
+    free(types);
+    return status;
 }

@@ -58,7 +58,7 @@ static bool nonnegative(const sdx_model *model, sdx_element e, int depth)
     if (e.symbol == SDX_ELEMENT_NUMBER) return e.number >= 0;
     if (e.symbol < 0 || e.symbol >= model->n_symbol || depth == 0) return false;
     const sdx_symbol *s = &model->symbol[e.symbol];
-    if (s->op == 0) return true;
+    if (s->op == 0 || s->is_size) return true;
     return s->op != '-' && nonnegative(model, s->left, depth - 1) && nonnegative(model, s->right, depth - 1);
 }
 

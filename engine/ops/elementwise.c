@@ -17,7 +17,7 @@ typedef struct binary_op {
     unsigned takes; /* operand types */
     int kernel;     /* sdx_binary for float32 */
     lane_fn f, i, u;
-    char arith;     /* + - * / for sdx_model_arith, = for Equal, < for Min and Max; 0: numbers only */
+    char arith;     /* + - * / for sdx_model_arith, = for Equal, < for Min, > for Max; 0: numbers only */
     bool predicate; /* the result is bool, in field i */
     bool divides;   /* an integer divisor must not be 0 */
 } binary_op;
@@ -116,8 +116,8 @@ static sdx_status check_types(const sdx_infer *x, unsigned takes, bool same)
 static sdx_element symbolic(sdx_infer *x, const binary_op *op, sdx_element a, sdx_element b)
 {
     switch (op->arith) {
-    case '+': case '-': case '*': case '/': return sdx_model_arith(x->model, op->arith, a, b);
-    case '<': return sdx_element_same(a, b) ? a : SDX_ELEMENT_NONE;
+    case '+': case '-': case '*': case '/': case '<': return sdx_model_arith(x->model, op->arith, a, b);
+    case '>': return sdx_element_same(a, b) ? a : SDX_ELEMENT_NONE;
     case '=':
         if (sdx_element_same(a, b)) return sdx_element_number(1);
         /* A size is never -1: the usual test for "keep this dim". */
@@ -389,7 +389,7 @@ static sdx_status run_pow(sdx_run *r)
 
 /* ---- any number of operands: folded from the left -------------------------------------------------------- */
 
-static const binary_op Max_op = {NUMBERS, SDX_BINARY_MAX, max_f, max_i, max_u, .arith = '<'};
+static const binary_op Max_op = {NUMBERS, SDX_BINARY_MAX, max_f, max_i, max_u, .arith = '>'};
 static const binary_op Min_op = {NUMBERS, SDX_BINARY_MIN, min_f, min_i, min_u, .arith = '<'};
 
 static sdx_status infer_variadic(sdx_infer *x, const binary_op *op)

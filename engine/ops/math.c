@@ -31,6 +31,8 @@ static bool takes(const unary_op *op, sdx_dtype t)
     }
 }
 
+static int64_t negative_int(int64_t x);
+
 static void unary_contents(sdx_infer *x, const unary_op *op)
 {
     int n;
@@ -39,7 +41,9 @@ static void unary_contents(sdx_infer *x, const unary_op *op)
     if (!from || !op->i || (t != SDX_I64 && t != SDX_I32 && t != SDX_BOOL)) return;
     sdx_element *e = sdx_infer_new_contents(x, n);
     for (int k = 0; e && k < n; k++)
-        e[k] = sdx_element_is_number(from[k]) ? sdx_element_number(op->i(from[k].number)) : SDX_ELEMENT_NONE;
+        e[k] = sdx_element_is_number(from[k]) ? sdx_element_number(op->i(from[k].number))
+               : op->i == negative_int ? sdx_model_arith(x->model, '-', sdx_element_number(0), from[k])
+                                       : SDX_ELEMENT_NONE;
     sdx_infer_set_contents(x, 0, e, n);
 }
 

@@ -73,18 +73,30 @@ static sdx_element list_element(sdx_infer *x, int list, const sdx_ints *ints, in
     return ints->known && i < ints->count ? sdx_element_number(ints->v[i]) : SDX_ELEMENT_NONE;
 }
 
-/* The sliced size where start, end or the dim itself is not a number. */
-static sdx_dim symbolic_size(const sdx_model *model, sdx_element start, sdx_element end, int64_t step,
-                             sdx_dim dim)
+/* An index counted from the end is the dim plus it. Unknown when its sign is. */
+static sdx_element from_front(sdx_model *model, sdx_element at, sdx_element dim)
 {
-    if (!sdx_element_is_number(start) || start.number != 0 || step != 1) return SDX_DIM_UNKNOWN;
-    /* [0:INT_MAX] keeps everything; exporters write either limit. */
-    if (sdx_element_is_number(end)) return end.number >= INT32_MAX ? dim : SDX_DIM_UNKNOWN;
-    if (end.symbol < 0 || !sdx_element_nonnegative(model, end)) return SDX_DIM_UNKNOWN;
-    sdx_dim size = sdx_element_to_dim(end);
-    /* Of a table with as many rows as the model has positions, the first `sequence`: it fits, or the run fails.
-     */
-    return dim >= 0 || sdx_dim_same(dim, size) ? size : SDX_DIM_UNKNOWN;
+    if (sdx_element_nonnegative(model, at)) return at;
+    sdx_element distance = sdx_model_arith(model, '-', sdx_element_number(0), at);
+    if (!sdx_element_nonnegative(model, distance)) return SDX_ELEMENT_NONE;
+    sdx_element index = sdx_model_arith(model, '+', dim, at);
+    return sdx_element_nonnegative(model, index) ? index : SDX_ELEMENT_NONE;
+}
+
+/* The sliced size where start, end or the dim itself is not a number. Of a table with as many rows as the model has
+ * positions, the first `sequence`: it fits, or the run fails. Elsewhere an end may lie beyond the dim. */
+static sdx_dim symbolic_size(sdx_model *model, sdx_element start, sdx_element end, int64_t step, sdx_dim dim)
+{
+    sdx_element size = sdx_element_from_dim(dim);
+    start = from_front(model, start, size);
+    if (step != 1 || start.symbol == SDX_ELEMENT_UNKNOWN) return SDX_DIM_UNKNOWN;
+    if (sdx_element_is_number(end) && end.number >= INT32_MAX) end = size; /* exporters write either limit */
+    bool fits = dim >= 0 || !sdx_element_nonnegative(model, end);
+    end = from_front(model, end, size);
+    if (end.symbol == SDX_ELEMENT_UNKNOWN) return SDX_DIM_UNKNOWN;
+    fits |= sdx_element_nonnegative(model, sdx_model_arith(model, '-', size, end));
+    sdx_element left = sdx_model_arith(model, '-', end, start);
+    return fits && sdx_element_nonnegative(model, left) ? sdx_element_to_dim(left) : SDX_DIM_UNKNOWN;
 }
 
 static sdx_status slice_dim(sdx_infer *x, const slice_args *a, int i, sdx_dim *dim, span *s)

@@ -7,11 +7,12 @@
  *
  * Symbolic inference already knows that the result is [B,S,12,64]. In a Reshape's target 0 copies x's own dim
  * and one -1 takes what is left, so any shape whose dims are numbers or x's dims in place, but for one, is a
- * constant. A computed shape that equals a graph input's is that input's Shape. The arithmetic that led there
- * is then dead. */
+ * constant. A computed shape that equals a graph input's is that input's Shape, and a single size is read off an
+ * input. The arithmetic that led there is then dead. */
 #include <stdio.h>
 #include <string.h>
 
+#include "../../base/memory.h"
 #include "passes.h"
 
 /* The target for x reshaped to `to`; false when it takes more than one dim on trust. */
@@ -36,22 +37,6 @@ static bool is_constant_already(const sdx_graph *g, const sdx_node *n)
     return sdx_graph_constant(g, n->in[1]) != NULL;
 }
 
-/* Targets repeat from layer to layer: one initializer serves all. */
-static sdx_status target_value(sdx_pass_context *context, sdx_graph *g, int rank, const int64_t *target,
-                               sdx_id *out)
-{
-    char name[160] = "shape";
-    for (int i = 0, at = 5; i < rank; i++)
-        at += snprintf(name + at, sizeof name - (size_t)at, "_%lld", (long long)target[i]);
-    int64_t ints[SDX_MAX_RANK];
-    int count = 0;
-    *out = sdx_graph_find_value(g, name);
-    bool usable = *out != SDX_NONE && sdx_graph_constant(g, *out) &&
-                  sdx_type_ints(sdx_match_type(g, *out), SDX_MAX_RANK, ints, &count) && count == rank &&
-                  memcmp(ints, target, (size_t)rank * sizeof *ints) == 0;
-    return usable ? SDX_OK : sdx_graph_add_ints(g, name, rank, target, out, context->err);
-}
-
 static sdx_status fold_reshape(sdx_pass_context *context, sdx_graph *g, sdx_id id)
 {
     const sdx_node *n = &g->node[id];
@@ -59,7 +44,7 @@ static sdx_status fold_reshape(sdx_pass_context *context, sdx_graph *g, sdx_id i
     sdx_id value;
     const sdx_shape *from = &sdx_match_type(g, n->in[0])->shape, *to = &sdx_match_type(g, n->out[0])->shape;
     if (is_constant_already(g, n) || !constant_target(from, to, target)) return SDX_OK;
-    TRY(target_value(context, g, to->rank, target, &value));
+    TRY(sdx_pass_ints(context, g, to->rank, target, &value));
     n = &g->node[id];
     n->in[1] = value;
     context->changes++;
@@ -91,6 +76,77 @@ static sdx_status fold_to_shape(sdx_pass_context *context, sdx_graph *g, sdx_id 
     return SDX_OK;
 }
 
+/* ---- sizes from the inputs ------------------------------------------------------------------------------ */
+
+/* The graph input and axis that a plain symbol names. */
+static bool find_size(const sdx_graph *g, sdx_element e, sdx_id *input, int64_t *axis)
+{
+    for (int i = 0; i < g->n_input; i++) {
+        const sdx_type *type = sdx_match_type(g, g->input[i]);
+        if (type->constant) continue;
+        for (*axis = 0; *axis < type->shape.rank; ++*axis) {
+            *input = g->input[i];
+            if (sdx_dim_same(type->shape.dim[*axis], sdx_element_to_dim(e))) return true;
+        }
+    }
+    return false;
+}
+
+/* Sums of at most a few sizes: past + sequence. */
+static bool is_from_inputs(const sdx_graph *g, sdx_element e, int depth)
+{
+    sdx_id input;
+    int64_t axis;
+    if (e.symbol == SDX_ELEMENT_NUMBER) return true;
+    if (e.symbol < 0 || depth == 0) return false;
+    if (find_size(g, e, &input, &axis)) return true;
+    const sdx_symbol *s = &g->model->symbol[e.symbol];
+    return s->op == '+' && is_from_inputs(g, s->left, depth - 1) && is_from_inputs(g, s->right, depth - 1);
+}
+
+static sdx_status write_scalar(sdx_pass_context *context, sdx_graph *g, int64_t number, sdx_id *out)
+{
+    int64_t *own;
+    ARENA_NEW(&g->model->arena, own, 1, context->err);
+    *own = number;
+    sdx_tensor t = {.dtype = SDX_I64, .data = own};
+    return sdx_graph_add_constant(g, NULL, &t, out, context->err);
+}
+
+static sdx_status write_size(sdx_pass_context *context, sdx_graph *g, sdx_element e, sdx_id *out)
+{
+    sdx_id in[2], input;
+    int64_t axis;
+    if (e.symbol == SDX_ELEMENT_NUMBER) return write_scalar(context, g, e.number, out);
+    if (find_size(g, e, &input, &axis)) {
+        TRY(sdx_pass_emit(context, g, "Shape", NULL, 1, &input, &in[0]));
+        TRY(write_scalar(context, g, axis, &in[1]));
+        return sdx_pass_emit(context, g, "Gather", NULL, 2, in, out);
+    }
+    const sdx_symbol s = g->model->symbol[e.symbol];
+    TRY(write_size(context, g, s.left, &in[0]));
+    TRY(write_size(context, g, s.right, &in[1]));
+    return sdx_pass_emit(context, g, "Add", NULL, 2, in, out);
+}
+
+/* A size read off some tensor that the graph computes, or a sum of sizes: off the inputs instead, so that the tensor
+ * need not exist, nor exist yet (a position bias may ask how long the cached keys are). */
+static sdx_status fold_size(sdx_pass_context *context, sdx_graph *g, sdx_id id)
+{
+    const sdx_node *n = &g->node[id];
+    int count;
+    sdx_id fresh, out = n->out[0];
+    bool done;
+    const sdx_type *type = sdx_match_type(g, out);
+    const sdx_element *e = sdx_type_contents(type, &count);
+    const sdx_node *shape = sdx_match_op(g, n->in[0], "Shape");
+    if (!shape || g->value[shape->in[0]].is_input || g->value[out].is_output) return SDX_OK;
+    if (!e || count != 1 || type->shape.rank != 0 || type->dtype != SDX_I64 || e->symbol < 0) return SDX_OK;
+    if (!is_from_inputs(g, *e, 4)) return SDX_OK;
+    TRY(write_size(context, g, *e, &fresh));
+    return sdx_pass_alias(context, g, fresh, out, &done);
+}
+
 sdx_status sdx_pass_fold_shapes(sdx_pass_context *context, sdx_graph *graph)
 {
     sdx_id count = graph->n_node;
@@ -101,6 +157,8 @@ sdx_status sdx_pass_fold_shapes(sdx_pass_context *context, sdx_graph *graph)
             TRY(fold_reshape(context, graph, i));
         else if (sdx_match_is(n, "Concat") || sdx_match_is(n, "Where"))
             TRY(fold_to_shape(context, graph, i));
+        else if (sdx_match_is(n, "Gather"))
+            TRY(fold_size(context, graph, i));
     }
     return sdx_pass_finish(context, graph);
 }

@@ -1,391 +1,366 @@
-/* fuse_attention.c: self-attention (Vaswani et al.: "Attention Is All You Need", 2017) with its three
- * projections.
+/* fuse_attention.c: writing a matched attention (attention_match.c) as one of two operators of com.microsoft:
  *
- *          +-- x Wq + bq -- [b,n,t,h] ----+
- *     x ---+-- x Wk + bk -- [b,n,h,t] -- MatMul -- (+ mask) (+ bias) -- Softmax --+
- *          +-- x Wv + bv -- [b,n,t,h] ---------------------------------------- MatMul -- [b,t,nh]
+ *     Attention(x, [Wq|Wk|Wv], [bq|bk|bv], mask, -, bias)       all three are projections of one x, nothing is cached
+ *     MultiHeadAttention(q, k, v, -, mask, bias, past k, past v) everything else
  *
- * becomes com.microsoft Attention(x, [Wq|Wk|Wv], [bq|bk|bv], mask, -, bias). The match goes by meaning, not by
- * exporter: from the last Reshape upwards, layout changes are replayed (layout.h), every multiplication or
- * division by a number anywhere on the way counts into one scale, and a mask is what acts like one (mask.h).
- * The 2-D mask is handed over as it is, so that padding may be on either side, and its fill value with it. A
- * mask that was set rather than added differs only in rows that look at nothing at all. */
-#include <float.h>
+ * The 2-D mask is handed over as it is, so that padding may be on either side, and its fill value with it. A mask that
+ * was set rather than added differs only in rows that look at nothing at all. "No key after the query" is the attribute
+ * unidirectional. Any other term of the scores becomes the bias.
+ *
+ * Files are written for ONNX Runtime 1.17 and later. Measured against a plain implementation, 1.17.0 gets two cases wrong
+ * that 1.31.1 gets right: a bias that broadcasts over batch or heads, and a mask when there are more keys than queries
+ * without a past. So files spell the bias [b,n,t,T] out, and hide keys of cross attention by it. */
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "layout.h"
-#include "mask.h"
+#include "../../base/memory.h"
+#include "attention.h"
 #include "passes.h"
 
-enum { Q, K, V };
-#define LEAST_FILL (-1e3) /* a fill value above this does not hide a key */
-
-typedef struct projection {
-    sdx_id x, weight, bias; /* weight [in, out], or [out, in] when transposed; bias SDX_NONE: zero */
-    bool transposed;
-    const char *layout; /* of what comes out */
-    int64_t in, out;
-} projection;
-
-typedef struct term { /* something that happens to the scores between MatMul and Softmax */
-    sdx_id value;
-    bool where; /* value is a condition, under which a score becomes fill (or, inverted, keeps) */
-    bool inverted;
-    double fill;
-} term;
-
-typedef struct scores {
-    const sdx_node *product;
-    double scale;
-    term term[2];
-    int n_term;
-} scores;
-
-typedef struct attention {
-    projection p[3];
-    int64_t heads, head_size;
-    double scale;
-    sdx_id mask, bias; /* SDX_NONE: none */
-    double fill;
-} attention;
-
-/* ---- projections ---------------------------------------------------------------------------------------- */
-
-static bool match_weight(const sdx_graph *g, sdx_id v, bool transposed, projection *p)
-{
-    const sdx_tensor *w = sdx_graph_constant(g, v);
-    if (!w || w->dtype != SDX_F32 || w->rank != 2) return false;
-    p->weight = v;
-    p->transposed = transposed;
-    p->in = w->dim[transposed];
-    p->out = w->dim[!transposed];
-    return true;
-}
-
-/* Gemm works on [b*t, in], so a Reshape comes before it. */
-static const char *match_gemm(const sdx_graph *g, const sdx_node *gemm, projection *p)
-{
-    bool plain = sdx_node_float(gemm, "alpha", 1) == 1 && sdx_node_float(gemm, "beta", 1) == 1 &&
-                 sdx_node_int(gemm, "transA", 0) == 0;
-    const sdx_node *flat = sdx_match_op(g, gemm->in[0], "Reshape");
-    if (!plain || !flat) return "a Gemm that is not x W + b of a flattened x";
-    if (!match_weight(g, gemm->in[1], sdx_node_int(gemm, "transB", 0) != 0, p))
-        return "a weight is not constant";
-    p->x = sdx_match_through(g, flat->in[0]);
-    p->bias = sdx_node_in(gemm, 2);
-    p->layout = "bt|nh";
-    if (sdx_match_last_dim(g, gemm->in[0]) != p->in) return "the flattened x is not [tokens, in]";
-    return p->bias == SDX_NONE || sdx_match_vector(g, p->bias, p->out) ? NULL
-                                                                       : "a bias is not a constant vector";
-}
-
-static const char *match_projection(const sdx_graph *g, sdx_id top, projection *p)
-{
-    const sdx_node *gemm = sdx_match_op(g, top, "Gemm");
-    if (gemm) return match_gemm(g, gemm, p);
-    sdx_id product = top;
-    p->bias = SDX_NONE;
-    p->layout = "b|t|nh";
-    const sdx_node *add = sdx_match_op(g, top, "Add");
-    if (add && !sdx_match_bias(g, add, &product, &p->bias)) return "a bias is not a constant vector";
-    const sdx_node *matmul = sdx_match_op(g, product, "MatMul");
-    if (!matmul) return "a projection is not MatMul and Add";
-    if (!match_weight(g, matmul->in[1], false, p)) return "a projection's weight is not a constant matrix";
-    p->x = sdx_match_through(g, matmul->in[0]);
-    return NULL;
-}
-
-/* ---- heads ---------------------------------------------------------------------------------------------- */
-
-/* The first Reshape after a projection splits its last dim. */
-static bool read_heads(const sdx_graph *g, const sdx_path *path, int64_t *heads, int64_t *head_size)
-{
-    if (path->count == 0) return false;
-    const sdx_node *split = &g->node[path->node[path->count - 1]];
-    const sdx_shape *s = &sdx_match_type(g, split->out[0])->shape;
-    if (!sdx_match_is(split, "Reshape") || s->rank < 3) return false;
-    *heads = s->dim[s->rank - 2];
-    *head_size = s->dim[s->rank - 1];
-    return *heads > 0 && *head_size > 0;
-}
-
-static const char *match_operand(const sdx_graph *g, sdx_id v, int which, attention *m, sdx_layout *layout)
-{
-    projection *p = &m->p[which];
-    sdx_path path;
-    int64_t heads, head_size;
-    sdx_path_read(g, v, &path);
-    const char *reason = match_projection(g, path.top, p);
-    if (reason) return reason;
-    if (!read_heads(g, &path, &heads, &head_size)) return "no Reshape splits the heads";
-    if (which == Q) {
-        m->heads = heads;
-        m->head_size = head_size;
-    }
-    if (heads != m->heads || head_size != m->head_size || p->out != heads * head_size)
-        return "heads differ in size";
-    if (which == V && path.scale != 1) return "the values are scaled";
-    if (which != V) m->scale *= path.scale;
-    const sdx_shape *x = &sdx_match_type(g, p->x)->shape;
-    if (x->rank != 3 || x->dim[2] != p->in || sdx_match_type(g, p->x)->dtype != SDX_F32)
-        return "x is not float32[b,t,in]";
-    sdx_element size[SDX_LAYOUT_ATOMS] = {sdx_element_from_dim(x->dim[0]), sdx_element_from_dim(x->dim[1]),
-                                          sdx_element_number(heads), sdx_element_number(head_size)};
-    *layout = sdx_layout_make(p->layout, size);
-    return sdx_path_follow(&path, g, layout) ? NULL : "the way of a projection to its heads is unclear";
-}
-
-static const char *match_operands(const sdx_graph *g, const sdx_node *product, const sdx_node *context,
-                                  attention *m, sdx_layout *result)
-{
-    sdx_layout q, k;
-    const char *reason = match_operand(g, product->in[0], Q, m, &q);
-    if (!reason) reason = match_operand(g, product->in[1], K, m, &k);
-    if (!reason) reason = match_operand(g, context->in[1], V, m, result);
-    if (reason) return reason;
-    bool four =
-        sdx_layout_is(&q, "b|n|t|h") && sdx_layout_is(&k, "b|n|h|t") && sdx_layout_is(result, "b|n|t|h");
-    bool three = sdx_layout_is(&q, "bn|t|h") && sdx_layout_is(&k, "bn|h|t") && sdx_layout_is(result, "bn|t|h");
-    if (!four && !three) return "queries, keys and values do not meet head by head";
-    if (m->p[Q].x != m->p[K].x || m->p[Q].x != m->p[V].x)
-        return "queries, keys and values have different inputs";
-    return m->p[Q].in == m->p[K].in && m->p[Q].in == m->p[V].in ? NULL : "projections differ in size";
-}
-
-/* ---- scores --------------------------------------------------------------------------------------------- */
-
-static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s);
-
-static bool add_term(scores *s, term t)
-{
-    if (s->n_term == (int)(sizeof s->term / sizeof *s->term)) return false;
-    s->term[s->n_term++] = t;
-    return true;
-}
-
-static bool read_where(const sdx_graph *g, const sdx_node *n, int depth, scores *s)
-{
-    double fill;
-    for (int i = 1; i <= 2; i++) /* Where(c, fill, scores) or Where(c, scores, fill) */
-        if (sdx_graph_scalar(g, n->in[i], &fill))
-            return read_scores(g, n->in[3 - i], depth, s) && add_term(s, (term){n->in[0], true, i == 2, fill});
-    return false;
-}
-
-static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
-{
-    const sdx_node *n = sdx_graph_producer(g, sdx_match_through(g, v));
-    double factor;
-    if (!n || depth == 0) return false;
-    if (sdx_match_is(n, "MatMul")) {
-        *s = (scores){.product = n, .scale = 1};
-        return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
-    }
-    if (sdx_match_factor(g, n, &v, &factor)) {
-        if (!read_scores(g, v, depth - 1, s) || s->n_term > 0) return false; /* the terms would be scaled too */
-        s->scale *= factor;
-        return true;
-    }
-    if (sdx_match_is(n, "Where")) return read_where(g, n, depth - 1, s);
-    if (!sdx_match_is(n, "Add")) return false;
-    for (int i = 0; i < 2; i++)
-        if (read_scores(g, n->in[i], depth - 1, s)) return add_term(s, (term){.value = n->in[1 - i]});
-    return false;
-}
-
-/* The value of every hidden score, when the term is a mask [b,1,*,t] and nothing else. */
-static const char *match_mask_term(const sdx_graph *g, const term *t, attention *m)
-{
-    sdx_mask mask;
-    const char *reason = sdx_match_mask(g, t->value, &mask);
-    if (reason) return reason;
-    if (mask.key != 0 || mask.batch != 3) return "the mask's axes are not [batch, 1, *, keys]";
-    const sdx_shape *x = &sdx_match_type(g, m->p[Q].x)->shape;
-    if (!sdx_dim_same(mask.batch_size, x->dim[0]) || !sdx_dim_same(mask.key_size, x->dim[1]))
-        return "the mask may have other sizes than x";
-    if (t->where) {
-        bool hides[2] = {(mask.at[0] != 0) != t->inverted, (mask.at[1] != 0) != t->inverted};
-        if (!hides[0] || hides[1]) return "the mask does not hide where it is 0";
-        mask.at[0] = t->fill;
-    } else if (mask.at[1] != 0) {
-        return "the mask adds something where it is 1";
-    }
-    if (!(mask.at[0] <= LEAST_FILL)) return "the mask's fill value hides nothing";
-    m->mask = mask.source;
-    m->fill = mask.at[0] < -FLT_MAX ? -FLT_MAX : mask.at[0];
-    return NULL;
-}
-
-/* Attention wants [b|1, n|1, t, t] spelled out. */
-static bool is_full_bias(const sdx_graph *g, sdx_id v, const attention *m)
-{
-    const sdx_type *type = sdx_match_type(g, v);
-    const sdx_shape *s = &type->shape, *x = &sdx_match_type(g, m->p[Q].x)->shape;
-    return type->dtype == SDX_F32 && s->rank == 4 && (s->dim[0] == 1 || sdx_dim_same(s->dim[0], x->dim[0])) &&
-           (s->dim[1] == 1 || s->dim[1] == m->heads) && sdx_dim_same(s->dim[2], x->dim[1]) &&
-           sdx_dim_same(s->dim[3], x->dim[1]);
-}
-
-static const char *match_terms(const sdx_graph *g, const scores *s, attention *m)
-{
-    for (int i = 0; i < s->n_term; i++) {
-        const char *reason = m->mask == SDX_NONE ? match_mask_term(g, &s->term[i], m) : "two masks";
-        if (!reason) continue;
-        if (s->term[i].where || m->bias != SDX_NONE || !is_full_bias(g, s->term[i].value, m)) return reason;
-        m->bias = s->term[i].value;
-    }
-    return NULL;
-}
-
-/* ---- the whole ------------------------------------------------------------------------------------------ */
-
-/* Softmax over keys, behind the guard Where(IsNaN(p), 0, p) of newer exporters. */
-static const sdx_node *match_softmax(const sdx_graph *g, sdx_id v)
-{
-    const sdx_node *guard = sdx_match_op(g, v, "Where");
-    const sdx_node *is_nan = guard ? sdx_match_op(g, guard->in[0], "IsNaN") : NULL;
-    double zero;
-    if (is_nan && is_nan->in[0] == guard->in[2] && sdx_graph_scalar(g, guard->in[1], &zero) && zero == 0)
-        v = guard->in[2];
-    const sdx_node *softmax = sdx_match_op(g, v, "Softmax");
-    int64_t missing = sdx_model_opset(g->model, "") >= 13 ? -1 : 1;
-    return softmax && sdx_match_axis_is_last(g, softmax, missing, softmax->in[0]) ? softmax : NULL;
-}
-
-static const char *match_attention(const sdx_graph *g, const sdx_node *last, attention *m)
-{
-    sdx_path path;
-    sdx_layout layout;
-    scores s;
-    sdx_path_read(g, last->out[0], &path);
-    const sdx_node *context = path.scale == 1 ? sdx_match_op(g, path.top, "MatMul") : NULL;
-    const sdx_node *softmax = context ? match_softmax(g, context->in[0]) : NULL;
-    if (!softmax) return "no product with a Softmax";
-    if (g->value[softmax->out[0]].is_output) return "the attention weights are an output of the graph";
-    if (!read_scores(g, softmax->in[0], 6, &s)) return "no product of queries and keys before the Softmax";
-    *m = (attention){.scale = s.scale, .mask = SDX_NONE, .bias = SDX_NONE};
-    const char *reason = match_operands(g, s.product, context, m, &layout);
-    if (reason) return reason;
-    if (!sdx_path_follow(&path, g, &layout) || !sdx_layout_is(&layout, "b|t|nh"))
-        return "the heads are not joined again";
-    return match_terms(g, &s, m);
-}
+typedef struct writer {
+    sdx_pass_context *context;
+    sdx_graph *g;
+    struct packing *packed; /* made so far */
+} writer;
 
 /* ---- packing -------------------------------------------------------------------------------------------- */
 
+/* Layers may share their weights (ALBERT): each triple is packed once. */
+typedef struct packing {
+    sdx_projection p[3];
+    sdx_id weight, bias;
+    struct packing *next;
+} packing;
+
 /* Rows of [Wq|Wk|Wv], each [in, out]. The weights may lie unaligned in the file. */
-static void pack_weight(const sdx_graph *g, const attention *m, char *packed)
+static void pack_weight(const sdx_graph *g, const packing *k, char *packed)
 {
-    for (int which = Q; which <= V; which++) {
-        const projection *p = &m->p[which];
+    for (int which = SDX_Q; which <= SDX_V; which++) {
+        const sdx_projection *p = &k->p[which];
         const char *w = sdx_graph_constant(g, p->weight)->data;
         size_t row = (size_t)p->out * sizeof(float), offset = (size_t)which * row;
         for (int64_t i = 0; i < p->in; i++) {
             char *to = packed + (size_t)i * 3 * row + offset;
             if (!p->transposed)
-                memcpy(to, w + (size_t)i * row, row);
+                memcpy(to, w + (size_t)(i * p->all + p->first) * sizeof(float), row);
             else
-                for (int64_t k = 0; k < p->out; k++)
-                    memcpy(to + (size_t)k * sizeof(float), w + (size_t)(k * p->in + i) * sizeof(float),
+                for (int64_t c = 0; c < p->out; c++)
+                    memcpy(to + (size_t)c * sizeof(float), w + (size_t)((p->first + c) * p->in + i) * sizeof(float),
                            sizeof(float));
         }
     }
 }
 
-static void pack_bias(const sdx_graph *g, const attention *m, char *packed)
+static void pack_bias(const sdx_graph *g, const packing *k, char *packed)
 {
-    for (int which = Q; which <= V; which++) {
-        const projection *p = &m->p[which];
+    for (int which = SDX_Q; which <= SDX_V; which++) {
+        const sdx_projection *p = &k->p[which];
         size_t bytes = (size_t)p->out * sizeof(float);
-        if (p->bias != SDX_NONE)
-            memcpy(packed + (size_t)which * bytes, sdx_graph_constant(g, p->bias)->data, bytes);
+        if (p->bias == SDX_NONE) continue;
+        const char *from = sdx_graph_constant(g, p->bias)->data;
+        memcpy(packed + (size_t)which * bytes, from + (size_t)p->first * sizeof(float), bytes);
     }
 }
 
-static sdx_status add_packed(sdx_pass_context *context, sdx_graph *g, const attention *m, bool bias,
-                             sdx_id *out)
+static sdx_status add_packed(writer *w, const packing *k, bool bias, sdx_id *out)
 {
-    const projection *p = &m->p[Q];
+    const sdx_projection *p = &k->p[SDX_Q];
+    sdx_arena *arena = &w->g->model->arena;
     sdx_tensor t = {.dtype = SDX_F32, .rank = bias ? 1 : 2, .dim = {p->in, 3 * p->out}};
     if (bias) t.dim[0] = 3 * p->out;
     size_t bytes = sdx_tensor_bytes(&t);
-    t.data = sdx_arena_alloc(&g->model->arena, bytes);
-    if (!t.data) return sdx_fail_memory(context->err, bytes);
+    t.data = sdx_arena_alloc(arena, bytes);
+    if (!t.data) return sdx_fail_memory(w->context->err, bytes);
     if (bias)
-        pack_bias(g, m, t.data);
+        pack_bias(w->g, k, t.data);
     else
-        pack_weight(g, m, t.data);
+        pack_weight(w->g, k, t.data);
     sdx_id named = bias && p->bias != SDX_NONE ? p->bias : p->weight;
-    const char *name =
-        sdx_arena_printf(&g->model->arena, "%s_qkv%s", g->value[named].name, bias ? "_bias" : "");
-    if (!name) return sdx_fail_memory(context->err, 64);
-    return sdx_graph_add_constant(g, name, &t, out, context->err);
+    const char *name = sdx_arena_printf(arena, "%s_qkv%s", w->g->value[named].name, bias ? "_bias" : "");
+    if (!name) return sdx_fail_memory(w->context->err, 64);
+    return sdx_graph_add_constant(w->g, name, &t, out, w->context->err);
 }
 
-/* Layers may share their weights (ALBERT): each triple is packed once. */
-typedef struct packing {
-    projection p[3];
-    sdx_id weight, bias;
-    struct packing *next;
-} packing;
-
-static bool same_projections(const packing *a, const attention *m)
+/* The three lie in one weight already, side by side (GPT-2). */
+static bool is_packed(const sdx_projection p[3])
 {
-    for (int i = Q; i <= V; i++)
-        if (a->p[i].weight != m->p[i].weight || a->p[i].bias != m->p[i].bias) return false;
+    for (int i = SDX_Q; i <= SDX_V; i++)
+        if (p[i].weight != p[0].weight || p[i].bias != p[0].bias || p[i].bias == SDX_NONE || p[i].transposed ||
+            p[i].first != i * p[0].out)
+            return false;
+    return p[0].all == 3 * p[0].out;
+}
+
+static bool same_projections(const sdx_projection a[3], const sdx_projection b[3])
+{
+    for (int i = SDX_Q; i <= SDX_V; i++)
+        if (a[i].weight != b[i].weight || a[i].bias != b[i].bias || a[i].first != b[i].first) return false;
     return true;
 }
 
-static sdx_status pack(sdx_pass_context *context, sdx_graph *g, const attention *m, packing **done,
-                       packing **out)
+static sdx_status pack(writer *w, const sdx_projection p[3], packing **out)
 {
-    for (packing *p = *done; p; p = p->next)
-        if (same_projections(p, m)) return *out = p, SDX_OK;
+    for (packing *k = w->packed; k; k = k->next)
+        if (same_projections(k->p, p)) return *out = k, SDX_OK;
     packing *fresh;
-    ARENA_NEW(&g->model->arena, fresh, 1, context->err);
-    memcpy(fresh->p, m->p, sizeof fresh->p);
-    TRY(add_packed(context, g, m, false, &fresh->weight));
-    TRY(add_packed(context, g, m, true, &fresh->bias));
-    fresh->next = *done;
-    *out = *done = fresh;
+    ARENA_NEW(&w->g->model->arena, fresh, 1, w->context->err);
+    memcpy(fresh->p, p, sizeof fresh->p);
+    if (is_packed(p)) {
+        fresh->weight = p[0].weight;
+        fresh->bias = p[0].bias;
+    } else {
+        TRY(add_packed(w, fresh, false, &fresh->weight));
+        TRY(add_packed(w, fresh, true, &fresh->bias));
+    }
+    fresh->next = w->packed;
+    *out = w->packed = fresh;
     return SDX_OK;
+}
+
+/* ---- the bias ------------------------------------------------------------------------------------------- */
+
+/* One node op(in...), which another layer may have made already. */
+static sdx_status emit_once(writer *w, const char *op_type, int n_in, const sdx_id *in, sdx_id *out)
+{
+    sdx_graph *g = w->g;
+    for (sdx_id i = g->n_node; i-- > 0;) {
+        const sdx_node *n = &g->node[i];
+        if (!sdx_node_is(n, op_type) || n->n_in != n_in || n->n_attr) continue;
+        if (!memcmp(n->in, in, (size_t)n_in * sizeof *in)) return *out = n->out[0], SDX_OK;
+    }
+    char name[240];
+    snprintf(name, sizeof name, "%.200s_%s", g->value[in[0]].name, op_type);
+    return sdx_pass_emit(w->context, g, op_type, name, n_in, in, out);
+}
+
+/* Where(condition, fill, 0), the addend that a replaced score amounts to. */
+static sdx_status term_addend(writer *w, const sdx_term *t, sdx_id *out)
+{
+    if (!t->where) return *out = t->value, SDX_OK;
+    sdx_id fill, zero;
+    TRY(sdx_pass_scalar(w->context, w->g, (float)t->fill, &fill));
+    TRY(sdx_pass_scalar(w->context, w->g, 0, &zero));
+    sdx_id in[3] = {t->value, t->inverted ? zero : fill, t->inverted ? fill : zero};
+    return emit_once(w, "Where", 3, in, out);
+}
+
+static sdx_status add_to(writer *w, sdx_id *sum, const sdx_term *t)
+{
+    sdx_id in[2] = {*sum, SDX_NONE};
+    TRY(term_addend(w, t, &in[1]));
+    if (*sum == SDX_NONE) return *sum = in[1], SDX_OK;
+    return emit_once(w, "Add", 2, in, sum);
+}
+
+/* Zeros [1,n,1,1] added: the same bias for each head, spelled out. */
+static sdx_status repeat_heads(writer *w, int64_t heads, sdx_id *bias)
+{
+    sdx_tensor t = {.dtype = SDX_F32, .rank = 4, .dim = {1, heads, 1, 1}};
+    sdx_id in[2] = {*bias, SDX_NONE};
+    char name[40];
+    snprintf(name, sizeof name, "zeros_1_%lld_1_1", (long long)heads);
+    in[1] = sdx_graph_find_value(w->g, name);
+    if (in[1] == SDX_NONE) {
+        size_t bytes = sdx_tensor_bytes(&t);
+        t.data = sdx_arena_alloc(&w->g->model->arena, bytes);
+        if (!t.data) return sdx_fail_memory(w->context->err, bytes);
+        memset(t.data, 0, bytes);
+        TRY(sdx_graph_add_constant(w->g, name, &t, &in[1], w->context->err));
+    }
+    return emit_once(w, "Add", 2, in, bias);
+}
+
+/* Expand to [b, n, t, 1]: the sizes come from the queries [b,t,nh]. */
+static sdx_status repeat_all(writer *w, const sdx_attention *m, sdx_id *bias)
+{
+    sdx_id shape, index[2], size[4], x = m->q.flat == SDX_NONE ? m->q.p.x : m->q.flat;
+    const int64_t heads[2] = {m->q.heads.number, 1};
+    TRY(emit_once(w, "Shape", 1, &x, &shape));
+    for (int i = 0; i < 2; i++) {
+        int64_t at = i;
+        TRY(sdx_pass_ints(w->context, w->g, 1, &at, &index[i]));
+        sdx_id in[2] = {shape, index[i]};
+        TRY(emit_once(w, "Gather", 2, in, &size[2 * i]));
+        TRY(sdx_pass_ints(w->context, w->g, 1, &heads[i], &size[2 * i + 1]));
+    }
+    sdx_id expand[2] = {*bias, SDX_NONE};
+    TRY(sdx_graph_emit(w->g, "", "Concat", NULL, 4, size, &expand[1], w->context->err));
+    TRY(sdx_node_set_int(w->g, w->g->value[expand[1]].producer, "axis", 0, w->context->err));
+    return emit_once(w, "Expand", 2, expand, bias);
+}
+
+static bool is_size(sdx_dim d, sdx_element e) { return sdx_dim_same(d, sdx_element_to_dim(e)); }
+
+/* [b,n,t,T] as ONNX Runtime 1.17 wants it; here a 1 would do for b and n. */
+static sdx_status spell_out(writer *w, const sdx_attention *m, sdx_id *bias)
+{
+    const sdx_shape *s = &sdx_match_type(w->g, *bias)->shape;
+    bool four = s->rank == 4, run = w->context->for_run;
+    bool batch = four && (is_size(s->dim[0], m->q.batch) || (run && s->dim[0] == 1));
+    bool heads = four && (is_size(s->dim[1], m->q.heads) || (run && s->dim[1] == 1));
+    bool rows = four && is_size(s->dim[2], m->q.tokens);
+    if (batch && heads && rows) return SDX_OK;
+    return batch && rows ? repeat_heads(w, m->q.heads.number, bias) : repeat_all(w, m, bias);
+}
+
+static bool is_in(const sdx_term *t, const sdx_term *list, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (list[i].value == t->value && list[i].where == t->where) return true;
+    return false;
+}
+
+/* Everything that is added to the scores, masks included when they cannot be handed over as masks. */
+static sdx_status make_bias(writer *w, sdx_attention *m, bool takes_mask, sdx_id *bias)
+{
+    *bias = SDX_NONE;
+    bool with_masks = m->mask != SDX_NONE && !takes_mask;
+    if (m->n_bias > 0 && m->mask != SDX_NONE && !w->context->for_run) with_masks = true; /* brings the batch along */
+    if (with_masks) {
+        m->mask = SDX_NONE;
+        m->causal = false;
+    }
+    for (int i = 0; i < m->n_term; i++)
+        if (with_masks || is_in(&m->term[i], m->bias, m->n_bias)) TRY(add_to(w, bias, &m->term[i]));
+    return *bias == SDX_NONE ? SDX_OK : spell_out(w, m, bias);
 }
 
 /* ---- rewriting ------------------------------------------------------------------------------------------ */
 
-static sdx_status set_attributes(sdx_pass_context *context, sdx_graph *g, sdx_id node, const attention *m)
+/* One x, heads of one size, and nobody else who wants the keys and values. */
+static bool is_self_contained(const sdx_attention *m)
 {
-    double usual = 1 / sqrt((double)m->head_size);
-    TRY(sdx_node_set_int(g, node, "num_heads", m->heads, context->err));
-    if (m->mask != SDX_NONE)
-        TRY(sdx_node_set_float(g, node, "mask_filter_value", (float)m->fill, context->err));
-    if (fabs(m->scale - usual) > 1e-6 * usual)
-        TRY(sdx_node_set_float(g, node, "scale", (float)m->scale, context->err));
+    const sdx_heads *h[3] = {&m->q, &m->k, &m->v};
+    for (int i = SDX_Q; i <= SDX_V; i++)
+        if (h[i]->no_projection || h[i]->past != SDX_NONE || m->shared || h[i]->p.x != m->q.p.x ||
+            h[i]->p.in != m->q.p.in)
+            return false;
+    return true;
+}
+
+static sdx_status set_attributes(writer *w, sdx_id node, const sdx_attention *m)
+{
+    double usual = 1 / sqrt((double)m->q.head_size.number);
+    sdx_error *err = w->context->err;
+    TRY(sdx_node_set_int(w->g, node, "num_heads", m->q.heads.number, err));
+    if (m->mask != SDX_NONE) TRY(sdx_node_set_float(w->g, node, "mask_filter_value", (float)m->fill, err));
+    if (m->causal) TRY(sdx_node_set_int(w->g, node, "unidirectional", 1, err));
+    if (fabs(m->scale - usual) > 1e-6 * usual) TRY(sdx_node_set_float(w->g, node, "scale", (float)m->scale, err));
     return SDX_OK;
 }
 
-static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id last, const attention *m, packing **done)
+static int trim(const sdx_id *list, int count)
+{
+    while (count > 0 && list[count - 1] == SDX_NONE) count--;
+    return count;
+}
+
+/* The operator's output is [b,t,nh]; who wants it flattened gets a Reshape. */
+static sdx_status joined(writer *w, sdx_id last, const sdx_attention *m, sdx_id *out)
+{
+    *out = w->g->node[last].out[0];
+    if (!m->joins_flat) return SDX_OK;
+    sdx_id in[2], flat = *out, node;
+    int64_t target[2] = {-1, m->q.heads.number * m->v.head_size.number};
+    TRY(sdx_graph_add_value(w->g, NULL, out, w->context->err));
+    TRY(sdx_pass_ints(w->context, w->g, 2, target, &in[1]));
+    in[0] = *out;
+    return sdx_pass_replace(w->context, w->g, last, "", "Reshape", 2, in, 1, &flat, &node);
+}
+
+static sdx_status write_attention(writer *w, sdx_id last, sdx_attention *m)
 {
     packing *packed = NULL;
-    TRY(pack(context, g, m, done, &packed));
-    sdx_id in[6] = {m->p[Q].x, packed->weight, packed->bias, SDX_NONE, SDX_NONE, m->bias};
-    sdx_id out = g->node[last].out[0], node;
-    if (m->mask != SDX_NONE) TRY(sdx_pass_int32(context, g, m->mask, &in[3]));
-    int n_in = m->bias != SDX_NONE ? 6 : m->mask != SDX_NONE ? 4 : 3;
-    TRY(sdx_pass_replace(context, g, last, SDX_MS, "Attention", n_in, in, 1, &out, &node));
-    return set_attributes(context, g, node, m);
+    const sdx_projection p[3] = {m->q.p, m->k.p, m->v.p};
+    TRY(pack(w, p, &packed));
+    sdx_id in[6] = {p[0].x, packed->weight, packed->bias, SDX_NONE, SDX_NONE, SDX_NONE}, out, node;
+    TRY(make_bias(w, m, true, &in[5]));
+    if (m->mask != SDX_NONE) TRY(sdx_pass_int32(w->context, w->g, m->mask, &in[3]));
+    TRY(joined(w, last, m, &out));
+    TRY(sdx_pass_replace(w->context, w->g, last, SDX_MS, "Attention", trim(in, 6), in, 1, &out, &node));
+    return set_attributes(w, node, m);
+}
+
+/* As many keys as queries, or known to be the past's and the fresh ones. */
+static bool is_self(const sdx_attention *m)
+{
+    return m->k.tokens.symbol == m->q.tokens.symbol && m->k.tokens.number == m->q.tokens.number && m->k.flat != SDX_NONE;
+}
+
+/* Queries that come split (after rotary positions, say) are joined. */
+static sdx_status join_queries(writer *w, sdx_attention *m)
+{
+    static const int64_t perm[4] = {0, 2, 1, 3};
+    const int64_t target[3] = {0, 0, m->q.heads.number * m->q.head_size.number};
+    sdx_id in[2], transposed;
+    if (m->q.flat != SDX_NONE) return SDX_OK;
+    TRY(sdx_graph_emit(w->g, "", "Transpose", NULL, 1, &m->q.split, &transposed, w->context->err));
+    TRY(sdx_node_set_ints(w->g, w->g->value[transposed].producer, "perm", 4, perm, w->context->err));
+    in[0] = transposed;
+    TRY(sdx_pass_ints(w->context, w->g, 3, target, &in[1]));
+    return sdx_graph_emit(w->g, "", "Reshape", NULL, 2, in, &m->q.flat, w->context->err);
+}
+
+/* v is computed from what the nodes that write out[] write: such an attention would wait for itself. */
+static bool depends_on(const sdx_graph *g, sdx_id v, const sdx_id *out, int n_out, bool *visited)
+{
+    if (v == SDX_NONE || visited[v]) return false;
+    visited[v] = true;
+    for (int i = 0; i < n_out; i++)
+        if (v == out[i]) return true;
+    const sdx_node *n = sdx_graph_producer(g, v);
+    for (int i = 0; n && i < n->n_in; i++)
+        if (depends_on(g, n->in[i], out, n_out, visited)) return true;
+    return false;
+}
+
+static sdx_status check_order(writer *w, const sdx_attention *m, bool *possible)
+{
+    const sdx_id out[2] = {m->k.present, m->v.present};
+    *possible = true;
+    if (m->k.present == SDX_NONE) return SDX_OK;
+    bool *visited = sdx_calloc((size_t)w->g->n_value, sizeof *visited);
+    if (!visited) return sdx_fail_memory(w->context->err, (size_t)w->g->n_value);
+    for (int i = 0; i < m->n_term; i++) *possible &= !depends_on(w->g, m->term[i].value, out, 2, visited);
+    free(visited);
+    return SDX_OK;
+}
+
+static sdx_status write_multi_head(writer *w, sdx_id last, sdx_attention *m)
+{
+    bool split = m->k.flat == SDX_NONE, possible;
+    TRY(check_order(w, m, &possible));
+    if (!possible) return SDX_OK;
+    TRY(join_queries(w, m));
+    sdx_id in[8] = {m->q.flat, split ? m->k.split : m->k.flat, split ? m->v.split : m->v.flat, SDX_NONE, SDX_NONE,
+                    SDX_NONE,  m->k.past,                      m->v.past};
+    sdx_id out[3] = {SDX_NONE, m->k.present, m->v.present}, node;
+    TRY(make_bias(w, m, is_self(m) || w->context->for_run, &in[5]));
+    if (m->mask != SDX_NONE) TRY(sdx_pass_int32(w->context, w->g, m->mask, &in[4]));
+    TRY(joined(w, last, m, &out[0]));
+    TRY(sdx_pass_replace(w->context, w->g, last, SDX_MS, "MultiHeadAttention", trim(in, 8), in, trim(out, 3), out, &node));
+    return set_attributes(w, node, m);
+}
+
+/* Keys and values of one form: flat both, or split both. */
+static bool can_write(const sdx_attention *m)
+{
+    bool flat = m->k.flat != SDX_NONE && m->v.flat != SDX_NONE, split = m->k.flat == SDX_NONE && m->v.split != SDX_NONE;
+    if (m->k.head_size.number != m->v.head_size.number) return false;
+    return is_self_contained(m) || ((m->q.flat != SDX_NONE || m->q.split != SDX_NONE) && (flat || split));
 }
 
 sdx_status sdx_pass_fuse_attention(sdx_pass_context *context, sdx_graph *graph)
 {
-    attention m;
-    packing *done = NULL;
+    sdx_attention m;
+    writer w = {context, graph, NULL};
     sdx_id count = graph->n_node;
     for (sdx_id i = 0; i < count; i++) {
-        const sdx_node *n = &graph->node[i];
-        if (sdx_match_is(n, "Reshape") && !match_attention(graph, n, &m))
-            TRY(fuse(context, graph, i, &m, &done));
+        if (!sdx_match_is(&graph->node[i], "Reshape") || sdx_match_attention(graph, &graph->node[i], &m)) continue;
+        if (can_write(&m))
+            TRY(is_self_contained(&m) ? write_attention(&w, i, &m) : write_multi_head(&w, i, &m));
     }
     return sdx_pass_finish(context, graph);
 }

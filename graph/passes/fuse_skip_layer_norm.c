@@ -6,11 +6,13 @@
  *                           Add -- LayerNormalization   ->   SkipLayerNormalization(., skip, gamma, beta, bias)
  *     skip ------------------+
  *
+ * and the same of SimplifiedLayerNormalization, which has no beta, as SkipSimplifiedLayerNormalization.
  * Both operands must have the same shape; epsilon is always written, since the two operators' defaults differ.
  * Who else reads the sum (networks that normalize first) reads output 3. */
 #include "passes.h"
 
 typedef struct skip {
+    bool simplified;
     sdx_id input, skip, gamma, beta, bias, sum;
     float epsilon;
 } skip;
@@ -20,7 +22,8 @@ static bool is_plain_norm(const sdx_graph *g, const sdx_node *n)
     for (int i = 1; i < n->n_out; i++)
         if (n->out[i] != SDX_NONE && g->value[n->out[i]].uses > 0)
             return false; /* mean and deviation differ in shape */
-    return sdx_match_is(n, "LayerNormalization") && sdx_match_axis_is_last(g, n, -1, n->in[0]);
+    bool norm = sdx_match_is(n, "LayerNormalization") || sdx_match_is(n, "SimplifiedLayerNormalization");
+    return norm && sdx_match_axis_is_last(g, n, -1, n->in[0]);
 }
 
 /* A dense layer's bias on either operand; on both, the first is taken. */
@@ -46,7 +49,11 @@ static const char *match(const sdx_graph *g, const sdx_node *norm, skip *m)
     if (!is_plain_norm(g, norm)) return "not a LayerNormalization over the last axis alone";
     const sdx_node *add = sdx_match_op(g, norm->in[0], "Add");
     if (!add) return "no Add before it";
-    *m = (skip){.input = add->in[0], .skip = add->in[1], .gamma = norm->in[1], .beta = sdx_node_in(norm, 2)};
+    *m = (skip){.simplified = sdx_match_is(norm, "SimplifiedLayerNormalization"),
+                .input = add->in[0],
+                .skip = add->in[1],
+                .gamma = norm->in[1],
+                .beta = sdx_node_in(norm, 2)};
     const sdx_type *a = sdx_match_type(g, m->input), *b = sdx_match_type(g, m->skip);
     sdx_dim width = sdx_match_last_dim(g, m->input);
     if (a->constant || b->constant) return "one operand is a constant";
@@ -71,7 +78,9 @@ static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id norm, con
 {
     sdx_id in[5] = {m->input, m->skip, m->gamma, m->beta, m->bias}, node;
     sdx_id out[4] = {g->node[norm].out[0], SDX_NONE, SDX_NONE, m->sum};
-    TRY(sdx_pass_replace(context, g, norm, SDX_MS, "SkipLayerNormalization", trim(in, 5), in, trim(out, 4), out,
+    if (m->simplified) in[3] = m->bias; /* there is no beta */
+    const char *op_type = m->simplified ? "SkipSimplifiedLayerNormalization" : "SkipLayerNormalization";
+    TRY(sdx_pass_replace(context, g, norm, SDX_MS, op_type, trim(in, m->simplified ? 4 : 5), in, trim(out, 4), out,
                          &node));
     return sdx_node_set_float(g, node, "epsilon", m->epsilon, context->err);
 }

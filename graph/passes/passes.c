@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../../base/memory.h"
+
 const sdx_pass sdx_passes[] = {
     {"fold_constants", "compute what depends on constants and known sizes only", sdx_pass_fold_constants},
     {"eliminate", "drop nodes that change nothing", sdx_pass_eliminate},
@@ -15,8 +17,9 @@ const sdx_pass sdx_passes[] = {
     {"merge_duplicates", "compute equal things once", sdx_pass_merge_duplicates},
     {"fuse_index", "look-ups at the coordinates that NonZero found", sdx_pass_fuse_index},
     {"fuse_layer_norm", "LayerNormalization from its arithmetic", sdx_pass_fuse_layer_norm},
+    {"fuse_rms_norm", "SimplifiedLayerNormalization from its arithmetic", sdx_pass_fuse_rms_norm},
     {"fuse_gelu", "Gelu, FastGelu and QuickGelu from their arithmetic", sdx_pass_fuse_gelu},
-    {"fuse_attention", "self-attention with its projections, scale and mask", sdx_pass_fuse_attention},
+    {"fuse_attention", "attention, with its projections where they are of one input", sdx_pass_fuse_attention},
     {"fuse_embed_layer_norm", "embedding look-ups, their sum and its normalization",
      sdx_pass_fuse_embed_layer_norm},
     {"fuse_skip_layer_norm", "residual Add (and bias) into the normalization after it",
@@ -84,9 +87,8 @@ static sdx_status resolve_and_infer(sdx_pass_context *context)
     return sdx_model_infer(context->model, context->err);
 }
 
-sdx_status sdx_passes_run(sdx_pass_context *context, const char *only)
+static sdx_status run_all(sdx_pass_context *context, const char *only)
 {
-    TRY(check_names(only, context->err));
     TRY(resolve_and_infer(context));
     for (size_t i = 0; i < sdx_pass_count; i++) {
         if (only && *only && !list_has(only, sdx_passes[i].name)) continue;
@@ -94,6 +96,36 @@ sdx_status sdx_passes_run(sdx_pass_context *context, const char *only)
         TRY(run_everywhere(&sdx_passes[i], context, context->model->graph));
         if (context->changes > 0) TRY(resolve_and_infer(context));
     }
+    return SDX_OK;
+}
+
+/* What the file declares of its inputs and outputs is kept: sizes that inference named are not for the reader. */
+typedef struct declared {
+    sdx_shape *input, *output; /* [n_input], [n_output] */
+} declared;
+
+static sdx_status save_declared(sdx_graph *g, declared *d, sdx_error *err)
+{
+    ARENA_NEW(&g->model->arena, d->input, (size_t)g->n_input + 1, err);
+    ARENA_NEW(&g->model->arena, d->output, (size_t)g->n_output + 1, err);
+    for (int i = 0; i < g->n_input; i++) d->input[i] = g->value[g->input[i]].type.shape;
+    for (int i = 0; i < g->n_output; i++) d->output[i] = g->value[g->output[i]].type.shape;
+    return SDX_OK;
+}
+
+static void restore_declared(sdx_graph *g, const declared *d)
+{
+    for (int i = 0; i < g->n_input; i++) g->value[g->input[i]].type.shape = d->input[i];
+    for (int i = 0; i < g->n_output; i++) g->value[g->output[i]].type.shape = d->output[i];
+}
+
+sdx_status sdx_passes_run(sdx_pass_context *context, const char *only)
+{
+    declared d;
+    TRY(check_names(only, context->err));
+    TRY(save_declared(context->model->graph, &d, context->err));
+    TRY(run_all(context, only));
+    restore_declared(context->model->graph, &d);
     return SDX_OK;
 }
 
@@ -162,6 +194,48 @@ sdx_status sdx_pass_alias(sdx_pass_context *context, sdx_graph *graph, sdx_id or
         sdx_graph_replace_uses(graph, copy, original);
     context->changes++;
     return SDX_OK;
+}
+
+sdx_status sdx_pass_emit(sdx_pass_context *context, sdx_graph *graph, const char *op_type, const char *name, int n_in,
+                         const sdx_id *in, sdx_id *out)
+{
+    enum { MOST = 8 };
+    sdx_type from[MOST], to = {.shape = {.rank = -1}};
+    TRY(sdx_graph_emit(graph, "", op_type, name, n_in, in, out, context->err));
+    sdx_node *n = &graph->node[graph->value[*out].producer];
+    n->def = sdx_op_find(context->registry, "", op_type, sdx_model_opset(graph->model, ""));
+    if (!n->def || n_in > MOST) return SDX_OK;
+    for (int i = 0; i < n_in; i++) from[i] = graph->value[in[i]].type;
+    sdx_infer infer = {.model = graph->model, .node = n, .n_in = n_in, .n_out = 1, .in = from, .out = &to,
+                       .arena = &graph->model->arena, .err = context->err};
+    TRY(n->def->infer(&infer));
+    graph->value[*out].type = to;
+    return SDX_OK;
+}
+
+sdx_status sdx_pass_ints(sdx_pass_context *context, sdx_graph *g, int rank, const int64_t *ints, sdx_id *out)
+{
+    char name[200] = "shape";
+    for (int i = 0, at = 5; i < rank; i++)
+        at += snprintf(name + at, sizeof name - (size_t)at, "_%lld", (long long)ints[i]);
+    int64_t found[SDX_MAX_RANK];
+    int count = 0;
+    *out = sdx_graph_find_value(g, name);
+    bool usable = *out != SDX_NONE && sdx_graph_constant(g, *out) &&
+                  sdx_type_ints(sdx_match_type(g, *out), SDX_MAX_RANK, found, &count) && count == rank &&
+                  memcmp(found, ints, (size_t)rank * sizeof *ints) == 0;
+    return usable ? SDX_OK : sdx_graph_add_ints(g, name, rank, ints, out, context->err);
+}
+
+sdx_status sdx_pass_scalar(sdx_pass_context *context, sdx_graph *g, float number, sdx_id *out)
+{
+    char name[64];
+    double found;
+    snprintf(name, sizeof name, "number_%.9g", (double)number);
+    *out = sdx_graph_find_value(g, name);
+    bool usable = *out != SDX_NONE && sdx_match_type(g, *out)->shape.rank == 0 && sdx_graph_scalar(g, *out, &found) &&
+                  (float)found == number && sdx_match_type(g, *out)->dtype == SDX_F32;
+    return usable ? SDX_OK : sdx_graph_add_scalar_f32(g, name, number, out, context->err);
 }
 
 static sdx_id find_int32(const sdx_graph *graph, sdx_id value)

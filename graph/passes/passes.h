@@ -12,6 +12,7 @@ sdx_status sdx_pass_eliminate(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_merge_duplicates(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_index(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_layer_norm(sdx_pass_context *context, sdx_graph *graph);
+sdx_status sdx_pass_fuse_rms_norm(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_gelu(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_attention(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_embed_layer_norm(sdx_pass_context *context, sdx_graph *graph);
@@ -28,6 +29,12 @@ sdx_status sdx_pass_replace(sdx_pass_context *context, sdx_graph *graph, sdx_id 
  */
 sdx_status sdx_pass_alias(sdx_pass_context *context, sdx_graph *graph, sdx_id original, sdx_id copy,
                           bool *done);
+/* One node with one new output of inferred type; no attributes yet. */
+sdx_status sdx_pass_emit(sdx_pass_context *context, sdx_graph *graph, const char *op_type, const char *name, int n_in,
+                         const sdx_id *in, sdx_id *out);
+/* A constant list of integers, or a scalar; each made once. */
+sdx_status sdx_pass_ints(sdx_pass_context *context, sdx_graph *graph, int count, const int64_t *ints, sdx_id *out);
+sdx_status sdx_pass_scalar(sdx_pass_context *context, sdx_graph *graph, float number, sdx_id *out);
 /* The value as int32: itself, a Cast made before (also by another node), or a new Cast called <name>_int32. */
 sdx_status sdx_pass_int32(sdx_pass_context *context, sdx_graph *graph, sdx_id value, sdx_id *result);
 /* Drops what nobody reads any more and restores the order and the index. */

@@ -137,14 +137,20 @@ static void output(sdx_id v)
 
 /* ---- looking -------------------------------------------------------------------------------------------- */
 
-static void run(const char *only)
+static void run_for(bool for_run, const char *only)
 {
     const sdx_kernels *kernels;
     ok(sdx_kernels_choose(NULL, &kernels, &err));
     sdx_eval_context eval = {kernels, 1};
     sdx_pass_context context = {
-        .model = model, .registry = &sdx_operators, .eval = sdx_eval_node, .eval_context = &eval, .err = &err};
+        .model = model, .registry = &sdx_operators, .eval = sdx_eval_node, .eval_context = &eval, .for_run = for_run,
+        .err = &err};
     ok(sdx_passes_run(&context, only));
+}
+
+static void run(const char *only)
+{
+    run_for(false, only);
 }
 
 /* The graph's operators in order, and its outputs' names still there. */
@@ -531,12 +537,10 @@ END_TEST
 START_TEST(skips_that_broadcast_stay)
 {
     sdx_id x = hidden("x", 8), row = input("row", SDX_F32, 3, 1, symbol("tokens"), 8);
-    sdx_id other = input("other", SDX_F32, 3, symbol("batch"), symbol("t2"), 8);
     output(layer_norm(op2("Add", x, row), 8));
-    output(layer_norm(op2("Add", x, other), 8));
     output(layer_norm(op2("Add", x, vector(8)), 8));
     run("fuse_skip_layer_norm");
-    expect("Add LayerNormalization Add LayerNormalization Add LayerNormalization");
+    expect("Add LayerNormalization Add LayerNormalization");
 }
 END_TEST
 
@@ -738,50 +742,85 @@ static void expect_no_attention(void)
     for (sdx_id i = 0; i < g->n_node; i++) ck_assert_str_ne(g->node[i].op_type, "Attention");
 }
 
-START_TEST(cross_attention_stays)
+START_TEST(cross_attention_fuses)
 {
-    sdx_id x = hidden("x", WIDTH), memory = hidden("memory", WIDTH);
+    sdx_id x = hidden("x", WIDTH), memory = input("memory", SDX_F32, 3, symbol("batch"), symbol("far"), WIDTH);
     output(attend(x, memory, memory, 0, NO_MASK, SDX_NONE));
-    expect_no_attention();
+    run(NULL);
+    expect("MatMul Add MatMul Add MultiHeadAttention"); /* keys and values share a weight here, so they are one product */
+    const sdx_node *n = find("MultiHeadAttention");
+    ck_assert(n->n_in == 3 && n->in[1] == n->in[2] && n->in[0] != n->in[1]);
 }
 END_TEST
 
-START_TEST(terms_that_are_no_mask_stay)
+/* ONNX Runtime 1.17 misreads a mask over more keys than there are queries: files say it as a bias [b,n,t,T]. */
+START_TEST(mask_of_cross_attention_is_a_bias_in_files)
+{
+    sdx_id x = hidden("x", WIDTH), memory = input("memory", SDX_F32, 3, symbol("batch"), symbol("far"), WIDTH);
+    sdx_id mask = input("attention_mask", SDX_I64, 2, symbol("batch"), symbol("far"), 0);
+    output(attend(x, memory, memory, 0, MUL_MIN, mask));
+    run_for(_i, NULL);
+    const sdx_node *n = find("MultiHeadAttention");
+    ck_assert_int_eq(sdx_node_in(n, 4) != SDX_NONE, _i);
+    ck_assert_int_eq(sdx_node_in(n, 5) != SDX_NONE, !_i);
+}
+END_TEST
+
+START_TEST(terms_that_are_no_mask_become_a_bias)
 {
     sdx_id x = hidden("x", WIDTH), mask = ids("attention_mask");
     output(attend(x, x, x, 0, _i, mask));
-    expect_no_attention();
+    run(NULL);
+    const sdx_node *n = find("Attention");
+    ck_assert(n->n_in == 6 && n->in[3] == SDX_NONE && n->in[5] != SDX_NONE);
+    ck_assert_ptr_null(sdx_node_attr(n, "mask_filter_value"));
 }
 END_TEST
 
-/* A mask of one row for all texts broadcasts in the graph, which Attention's mask does not. */
-START_TEST(mask_of_other_size_stays)
+/* A mask of one row for all texts broadcasts in the graph, which Attention's mask does not: a bias. Sizes that only
+ * differ in name are taken as equal, as nothing else is meant. */
+START_TEST(mask_of_other_size)
 {
     sdx_id x = hidden("x", WIDTH);
     sdx_id mask = input("attention_mask", SDX_I64, 2, _i ? 1 : symbol("other"), symbol("tokens"), 0);
     output(attend(x, x, x, 0, MUL_MIN, mask));
-    expect_no_attention();
+    run(NULL);
+    const sdx_node *n = find("Attention");
+    ck_assert_int_eq(sdx_node_in(n, 3) != SDX_NONE, !_i);
+    ck_assert_int_eq(sdx_node_in(n, 5) != SDX_NONE, _i);
+    sdx_dim declared = g->value[mask].type.shape.dim[0];
+    ck_assert(_i || strcmp(model->symbol[SDX_DIM_SYMBOL_ID(declared)].name, "other") == 0);
+}
+END_TEST
+
+START_TEST(unnamed_sizes_are_told_apart)
+{
+    sdx_dim u = SDX_DIM_UNKNOWN;
+    sdx_id x = input("x", SDX_F32, 3, u, u, WIDTH), mask = input("attention_mask", SDX_I64, 2, u, u, 0);
+    output(attend(x, x, x, 0, MUL_MIN, mask));
+    run(NULL);
+    expect("Cast Attention");
+    ck_assert_int_eq(g->value[x].type.shape.dim[0], SDX_DIM_UNKNOWN);
 }
 END_TEST
 
 START_TEST(full_bias_is_kept)
 {
     sdx_id x = hidden("x", WIDTH);
-    sdx_dim dim[4] = {1, HEADS, symbol("tokens"), _i ? symbol("more") : symbol("tokens")};
+    sdx_dim dim[4] = {1, HEADS, symbol("tokens"), symbol("tokens")};
     sdx_shape shape = sdx_shape_make(4, dim);
     sdx_id bias, q = swap(project(x), 2, 1, 3), k = swap(project(x), 2, 3, 1), v = swap(project(x), 2, 1, 3);
     ok(sdx_graph_add_input(g, "bias", SDX_F32, &shape, &bias, &err));
     sdx_id weights = with_int(op1("Softmax", op2("Add", op2("MatMul", q, k), bias)), "axis", -1);
     output(op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH)));
-    if (_i) {
-        expect_no_attention();
-        return;
-    }
-    run(NULL);
-    expect("Attention");
-    ck_assert_int_eq(g->node[0].n_in, 6);
-    ck_assert_int_eq(g->node[0].in[5], bias);
-    ck_assert_float_eq(sdx_node_float(&g->node[0], "scale", 0), 1);
+    run_for(_i, NULL);
+    const sdx_node *n = find("Attention");
+    ck_assert_int_eq(n->n_in, 6);
+    if (_i) /* here one bias serves all texts; ONNX Runtime 1.17 wants it spelled out */
+        ck_assert_int_eq(n->in[5], bias);
+    else
+        ck_assert_int_eq(find("Expand")->in[0], bias);
+    ck_assert_float_eq(sdx_node_float(n, "scale", 0), 1);
 }
 END_TEST
 
@@ -806,6 +845,213 @@ START_TEST(heads_joined_the_wrong_way_stay)
 }
 END_TEST
 
+/* ---- causal, cached and packed attention ---------------------------------------------------------------------- */
+
+static sdx_id scalar_i64(int64_t x)
+{
+    return tensor(SDX_I64, 0, 0, 0, (double)x, 0);
+}
+
+static sdx_id size_of(sdx_id v, int64_t axis)
+{
+    return op2("Gather", op1("Shape", v), scalar_i64(axis));
+}
+
+static sdx_id range(sdx_id from, sdx_id to)
+{
+    return op("Range", 3, from, to, scalar_i64(1));
+}
+
+/* Conditions [.., t, t] that are true where the key stands after the query, as exporters spell them. */
+enum { TRILU, RANGES, LESS_OR_EQUAL, TABLE, SCATTERED, N_CAUSAL, STRICTER, REVERSED };
+
+static sdx_id grid(sdx_id n)
+{
+    sdx_id column = op2("Unsqueeze", range(scalar_i64(0), n), ints(1, 1)), row = range(scalar_i64(0), n);
+    sdx_id shape = op1("Shape", op2("Add", column, row));
+    sdx_id parts[2] = {op2("Unsqueeze", op2("Expand", column, shape), ints(1, -1)),
+                       op2("Unsqueeze", op2("Expand", row, shape), ints(1, -1))};
+    return with_int(op2("Concat", parts[0], parts[1]), "axis", -1);
+}
+
+static sdx_id triangle_table(int64_t n)
+{
+    sdx_id table = tensor(SDX_F32, 2, n, n, 0, 0);
+    float *x = g->value[table].type.constant->data;
+    for (int64_t i = 0; i < n * n; i++) x[i] = i % n > i / n;
+    return table;
+}
+
+static sdx_id after(int kind, sdx_id x)
+{
+    sdx_id n = size_of(x, 1), list = op2("Unsqueeze", n, ints(1, 0));
+    sdx_id square = with_int(op2("Concat", list, list), "axis", 0);
+    sdx_id key = range(scalar_i64(0), n), query = op2("Unsqueeze", range(scalar_i64(0), n), ints(1, 1));
+    sdx_id ones = op2("Expand", scalar(1), square);
+    switch (kind) {
+    case TRILU: return cast(with_int(op2("Trilu", ones, scalar_i64(1)), "upper", 1), SDX_BOOL);
+    case RANGES: return op2("Greater", key, query);
+    case LESS_OR_EQUAL: return op1("Not", op2("LessOrEqual", key, query));
+    case SCATTERED: return cast(op("ScatterND", 3, ones, grid(n), cast(op2("Greater", key, query), SDX_F32)), SDX_BOOL);
+    case STRICTER: return cast(with_int(op2("Trilu", ones, scalar_i64(0)), "upper", 1), SDX_BOOL);
+    case REVERSED: return op2("Less", key, query);
+    default: { /* a table of 16 positions, cut to size along both axes */
+        sdx_id rows[5] = {triangle_table(16), ints(1, 0), list, ints(1, 0), SDX_NONE}, cut, columns;
+        ok(sdx_graph_emit(g, "", "Slice", NULL, 4, rows, &cut, &err));
+        sdx_id in[4] = {cut, ints(1, 0), list, ints(1, 1)};
+        ok(sdx_graph_emit(g, "", "Slice", NULL, 4, in, &columns, &err));
+        return cast(columns, SDX_BOOL);
+    }
+    }
+}
+
+static sdx_id attend_causally(sdx_id x, int kind, bool where)
+{
+    sdx_id q = swap(project(x), 2, 1, 3), k = swap(project(x), 2, 3, 1), v = swap(project(x), 2, 1, 3);
+    sdx_id scores = op2("MatMul", q, k), hidden_keys = after(kind, x), min = scalar(-3.4028234663852886e38);
+    scores = where ? op("Where", 3, hidden_keys, min, scores)
+                   : op2("Add", scores, op2("Unsqueeze", op("Where", 3, hidden_keys, min, scalar(0)), ints(2, 0, 1)));
+    sdx_id weights = with_int(op1("Softmax", scores), "axis", -1);
+    return op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH));
+}
+
+START_TEST(causal_attention_fuses)
+{
+    output(attend_causally(hidden("x", WIDTH), _i % N_CAUSAL, _i >= N_CAUSAL));
+    run(NULL);
+    expect("Attention");
+    ck_assert_int_eq(sdx_node_int(&g->node[0], "unidirectional", 0), 1);
+    ck_assert_int_eq(g->node[0].n_in, 3);
+}
+END_TEST
+
+/* Hiding the query's own key too, or all before it, is another thing: a bias. */
+START_TEST(other_orders_are_a_bias)
+{
+    output(attend_causally(hidden("x", WIDTH), _i, false));
+    run(NULL);
+    const sdx_node *n = find("Attention");
+    ck_assert_int_eq(sdx_node_int(n, "unidirectional", 0), 0);
+    ck_assert_int_eq(n->n_in, 6);
+}
+END_TEST
+
+static sdx_id cache(const char *name)
+{
+    sdx_dim dim[4] = {symbol("batch"), HEADS, symbol("past"), SIZE};
+    sdx_shape shape = sdx_shape_make(4, dim);
+    sdx_id id;
+    ok(sdx_graph_add_input(g, name, SDX_F32, &shape, &id, &err));
+    return id;
+}
+
+START_TEST(cached_attention_fuses)
+{
+    sdx_id x = hidden("x", WIDTH), past = cache("past_key"), min = scalar(-10000);
+    sdx_id q = swap(project(x), 2, 1, 3);
+    sdx_id k = with_int(op2("Concat", past, swap(project(x), 2, 1, 3)), "axis", -2);
+    sdx_id v = with_int(op2("Concat", cache("past_value"), swap(project(x), 2, 1, 3)), "axis", 2);
+    sdx_id length = size_of(past, 2), all = op2("Add", length, size_of(x, 1));
+    sdx_id key = range(scalar_i64(0), all), query = op2("Unsqueeze", range(length, all), ints(1, 1));
+    sdx_id term = op("Where", 3, op2("Greater", key, query), min, scalar(0));
+    sdx_id scores = op2("Add", op2("MatMul", q, swap(k, 1, 3, 2)), term);
+    sdx_id weights = with_int(op1("Softmax", scores), "axis", -1);
+    output(op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH)));
+    output(k);
+    output(v);
+    run(NULL);
+    expect("MatMul Add MultiHeadAttention");
+    const sdx_node *n = &g->node[2];
+    ck_assert(n->n_in == 8 && n->in[6] == past && n->n_out == 3 && n->out[1] == k && n->out[2] == v);
+    ck_assert_int_eq(sdx_node_int(n, "unidirectional", 0), 1);
+}
+END_TEST
+
+/* GPT-2: one product for all three, cut apart; its weight is Attention's. */
+START_TEST(packed_projection_fuses)
+{
+    sdx_id x = hidden("x", WIDTH), weight = matrix(WIDTH, 3 * WIDTH), part[3];
+    sdx_id whole = op2("Add", op2("MatMul", x, weight), vector(3 * WIDTH));
+    for (int i = 0; i < 3; i++) ok(sdx_graph_add_value(g, NULL, &part[i], &err));
+    sdx_id in[2] = {whole, ints(3, WIDTH, WIDTH, WIDTH)}, node;
+    ok(sdx_graph_add_node(g, "", "Split", "", 2, in, 3, part, &node, &err));
+    ok(sdx_node_set_int(g, node, "axis", -1, &err));
+    sdx_id split = ints(4, 0, 0, HEADS, SIZE);
+    sdx_id q = swap(op2("Reshape", part[_i], split), 2, 1, 3), k = swap(op2("Reshape", part[1], split), 2, 3, 1);
+    sdx_id v = swap(op2("Reshape", part[2 - _i], split), 2, 1, 3);
+    sdx_id weights = with_int(op1("Softmax", op2("MatMul", q, k)), "axis", -1);
+    output(op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH)));
+    run(NULL);
+    expect("Attention");
+    ck_assert_int_eq(g->node[0].in[1] == weight, _i == 0); /* in this order: as it lies in the file */
+}
+END_TEST
+
+/* ---- SimplifiedLayerNormalization ------------------------------------------------------------------------------ */
+
+static sdx_id rms_norm(sdx_id x, int kind)
+{
+    sdx_id square = kind % 2 ? op2("Mul", x, x) : op2("Pow", x, scalar(2));
+    int64_t last[1] = {-1};
+    sdx_id root = op1("Sqrt", op2("Add", with_ints(op1("ReduceMean", square), "axes", 1, last), scalar(1e-6)));
+    if (kind / 2 == 0) return op2("Mul", vector(8), op2("Div", x, root));
+    sdx_id inverse = kind / 2 == 1 ? op1("Reciprocal", root) : op2("Div", scalar(1), root);
+    return op2("Mul", op2("Mul", x, inverse), vector(8));
+}
+
+START_TEST(rms_norm_fuses)
+{
+    output(rms_norm(hidden("x", 8), _i));
+    run(NULL);
+    expect("SimplifiedLayerNormalization");
+    ck_assert_float_eq(sdx_node_float(&g->node[0], "epsilon", 0), 1e-6f);
+}
+END_TEST
+
+START_TEST(rms_norm_takes_the_skip)
+{
+    sdx_id sum = op2("Add", hidden("x", 8), hidden("y", 8));
+    output(op2("Add", rms_norm(sum, _i), sum));
+    run(NULL);
+    expect("SkipSimplifiedLayerNormalization Add");
+    ck_assert(g->node[0].n_in == 3 && g->node[0].n_out == 4);
+}
+END_TEST
+
+/* ---- sizes ---------------------------------------------------------------------------------------------------- */
+
+static sdx_element named(const char *name)
+{
+    return sdx_element_from_dim(symbol(name));
+}
+
+static sdx_element arith(char op_, sdx_element a, sdx_element b)
+{
+    return sdx_model_arith(model, op_, a, b);
+}
+
+static bool same(sdx_element a, sdx_element b)
+{
+    return a.symbol == b.symbol && (a.symbol != SDX_ELEMENT_NUMBER || a.number == b.number);
+}
+
+START_TEST(sizes_have_one_form)
+{
+    sdx_element a = named("a"), b = named("b"), two = sdx_element_number(2), six = sdx_element_number(6);
+    ck_assert(same(arith('-', arith('+', a, b), a), b));
+    ck_assert(same(arith('+', arith('*', a, two), arith('*', two, a)), arith('*', a, sdx_element_number(4))));
+    ck_assert(same(arith('-', a, a), sdx_element_number(0)));
+    ck_assert(same(arith('/', arith('*', arith('*', b, six), a), arith('*', a, two)), arith('*', b, sdx_element_number(3))));
+    ck_assert(same(arith('/', arith('/', a, two), six), arith('/', a, sdx_element_number(12))));
+    /* (a / 2 - 1) / 6 + 1 is (a + 10) / 12 */
+    sdx_element chain = arith('+', arith('/', arith('-', arith('/', a, two), sdx_element_number(1)), six), sdx_element_number(1));
+    ck_assert(same(chain, arith('/', arith('+', a, sdx_element_number(10)), sdx_element_number(12))));
+    ck_assert(same(arith('<', b, a), arith('<', a, b)));
+    sdx_model_equate(model, SDX_DIM_SYMBOL_ID(symbol("a")), SDX_DIM_SYMBOL_ID(symbol("b")));
+    ck_assert(same(arith('-', b, a), sdx_element_number(0)));
+}
+END_TEST
+
 /* ---- masks
  * ------------------------------------------------------------------------------------------------------ */
 
@@ -817,7 +1063,7 @@ START_TEST(mask_follows_its_axes)
     run("merge_duplicates");
     sdx_mask m;
     ck_assert_ptr_null(sdx_match_mask(g, wide, &m));
-    ck_assert(m.batch == 2 && m.key == 1 && m.at[0] == 0 && m.at[1] == 1 && m.source == mask);
+    ck_assert(m.batch == 2 && m.key == 1 && m.at[0][0] == 0 && m.at[1][0] == 1 && !m.causal && m.source == mask);
     ck_assert_ptr_nonnull(sdx_match_mask(g, x, &m));
 }
 END_TEST
@@ -860,12 +1106,21 @@ Suite *passes_suite(void)
     tcase_add_loop_test(t, attention_fuses, 0, 3 * N_MASK);
     tcase_add_test(t, layers_share_one_mask);
     tcase_add_test(t, unusual_scale_is_written);
-    tcase_add_test(t, cross_attention_stays);
-    tcase_add_loop_test(t, terms_that_are_no_mask_stay, INVERTED, SHORT_FILL + 1);
-    tcase_add_loop_test(t, mask_of_other_size_stays, 0, 2);
+    tcase_add_test(t, cross_attention_fuses);
+    tcase_add_loop_test(t, mask_of_cross_attention_is_a_bias_in_files, 0, 2);
+    tcase_add_loop_test(t, terms_that_are_no_mask_become_a_bias, INVERTED, SHORT_FILL + 1);
+    tcase_add_loop_test(t, mask_of_other_size, 0, 2);
+    tcase_add_test(t, unnamed_sizes_are_told_apart);
     tcase_add_loop_test(t, full_bias_is_kept, 0, 2);
     tcase_add_test(t, attention_weights_as_output_stay);
     tcase_add_test(t, heads_joined_the_wrong_way_stay);
+    tcase_add_loop_test(t, causal_attention_fuses, 0, 2 * N_CAUSAL);
+    tcase_add_loop_test(t, other_orders_are_a_bias, STRICTER, REVERSED + 1);
+    tcase_add_test(t, cached_attention_fuses);
+    tcase_add_loop_test(t, packed_projection_fuses, 0, 2);
+    tcase_add_loop_test(t, rms_norm_fuses, 0, 6);
+    tcase_add_loop_test(t, rms_norm_takes_the_skip, 0, 6);
+    tcase_add_test(t, sizes_have_one_form);
     tcase_add_test(t, mask_follows_its_axes);
     suite_add_tcase(s, t);
     return s;

@@ -1,0 +1,470 @@
+/* attention_match.c: finding an attention (Vaswani et al.: "Attention Is All You Need", 2017) by its meaning.
+ *
+ *     q -- [b,n,t,h] --+
+ *                     MatMul -- (* scale) (+ mask) (+ bias) -- Softmax --+
+ *     k -- [b,n,h,T] --+                                                MatMul -- [b,t,n,h] -- Reshape
+ *     v -- [b,n,T,h] ----------------------------------------------------+
+ *
+ * No exporter's pattern is listed. From the last Reshape upwards, layout changes are replayed (layout.h), every
+ * multiplication or division by a number anywhere on the way counts into one scale, and each thing done to the scores is
+ * a term: a mask if it acts like one (mask.h), else a bias. Queries, keys and values are taken where they have the shape
+ * [b,t,nh], or as [b,n,T,h] when they come so from a cache; whether they are projections of one x, which packs best, is
+ * noted, too. */
+#include "attention.h"
+
+#include <math.h>
+
+const char *const sdx_attention_step[SDX_ATTENTION_STEPS] = {
+    "a product with a Softmax over keys", "queries times keys before the Softmax", "queries, head by head",
+    "keys, head by head",                 "values, head by head",                  "the heads joined again",
+};
+
+static const char *stop(sdx_attention *m, sdx_id node, const char *reason)
+{
+    m->stopped = node;
+    return reason;
+}
+
+static sdx_id producer_id(const sdx_graph *g, sdx_id v) { return v == SDX_NONE ? SDX_NONE : g->value[v].producer; }
+
+/* ---- projections ---------------------------------------------------------------------------------------- */
+
+static bool match_weight(const sdx_graph *g, sdx_id v, bool transposed, sdx_projection *p)
+{
+    const sdx_tensor *w = sdx_graph_constant(g, v);
+    if (!w || w->dtype != SDX_F32 || w->rank != 2) return false;
+    p->weight = v;
+    p->transposed = transposed;
+    p->in = w->dim[transposed];
+    p->all = w->dim[!transposed];
+    return true;
+}
+
+/* Gemm works on [b*t, in], so a Reshape comes before it. */
+static const char *match_gemm(const sdx_graph *g, const sdx_node *gemm, sdx_projection *p)
+{
+    bool plain = sdx_node_float(gemm, "alpha", 1) == 1 && sdx_node_float(gemm, "beta", 1) == 1 &&
+                 sdx_node_int(gemm, "transA", 0) == 0;
+    const sdx_node *flat = sdx_match_op(g, gemm->in[0], "Reshape");
+    if (!plain || !flat) return "a Gemm that is not x W + b of a flattened x";
+    if (!match_weight(g, gemm->in[1], sdx_node_int(gemm, "transB", 0) != 0, p)) return "a weight is not constant";
+    p->x = sdx_match_through(g, flat->in[0]);
+    p->bias = sdx_node_in(gemm, 2);
+    if (sdx_match_last_dim(g, gemm->in[0]) != p->in) return "the flattened x is not [tokens, in]";
+    return p->bias == SDX_NONE || sdx_match_vector(g, p->bias, p->all) ? NULL : "a bias is not a constant vector";
+}
+
+static const char *match_product(const sdx_graph *g, sdx_id v, sdx_projection *p)
+{
+    const sdx_node *reshape = sdx_match_op(g, v, "Reshape");
+    const sdx_node *gemm = sdx_match_op(g, reshape ? reshape->in[0] : v, "Gemm");
+    if (gemm) return match_gemm(g, gemm, p);
+    sdx_id product = v;
+    p->bias = SDX_NONE;
+    const sdx_node *add = sdx_match_op(g, v, "Add");
+    if (add && !sdx_match_bias(g, add, &product, &p->bias)) return "a bias is not a constant vector";
+    const sdx_node *matmul = sdx_match_op(g, product, "MatMul");
+    if (!matmul) return "a projection is not MatMul and Add";
+    if (!match_weight(g, matmul->in[1], false, p)) return "a projection's weight is not a constant matrix";
+    p->x = sdx_match_through(g, matmul->in[0]);
+    return NULL;
+}
+
+/* The output of a Split along the last axis: its columns and what was split. */
+static bool match_split(const sdx_graph *g, sdx_id v, sdx_id *whole, int64_t *first)
+{
+    v = sdx_match_through(g, v);
+    const sdx_node *n = sdx_graph_producer(g, v);
+    if (!n || !sdx_match_is(n, "Split") || !sdx_match_axis_is_last(g, n, 0, n->in[0])) return false;
+    *first = 0;
+    for (int i = 0; i < n->n_out; i++) {
+        if (n->out[i] == v) return *whole = n->in[0], true;
+        sdx_dim width = n->out[i] == SDX_NONE ? SDX_DIM_UNKNOWN : sdx_match_last_dim(g, n->out[i]);
+        if (!sdx_dim_is_known(width)) return false;
+        *first += width;
+    }
+    return false;
+}
+
+static const char *match_projection(const sdx_graph *g, sdx_id v, sdx_heads *h)
+{
+    sdx_projection *p = &h->p;
+    sdx_id whole = v;
+    p->first = 0;
+    bool part = match_split(g, v, &whole, &p->first);
+    const char *reason = match_product(g, whole, p);
+    if (reason) return reason;
+    int64_t out = h->heads.number * h->head_size.number;
+    p->out = out;
+    if (part ? p->first + out > p->all : out != p->all) return "the weight's columns are not the heads";
+    const sdx_type *x = sdx_match_type(g, p->x);
+    if (x->dtype != SDX_F32 || x->shape.rank != 3 || x->shape.dim[2] != p->in) return "x is not float32[b,t,in]";
+    bool same = sdx_dim_same(x->shape.dim[0], sdx_element_to_dim(h->batch)) &&
+                sdx_dim_same(x->shape.dim[1], sdx_element_to_dim(h->tokens));
+    return same ? NULL : "x has other sizes than its projection";
+}
+
+/* ---- heads ---------------------------------------------------------------------------------------------- */
+
+static sdx_layout layout_of(const sdx_heads *h, const char *text)
+{
+    sdx_element size[SDX_LAYOUT_ATOMS] = {h->batch, h->tokens, h->heads, h->head_size};
+    return sdx_layout_make(text, size);
+}
+
+/* Number of heads and their size: where the last dim is split, or from [b,n,t,h] itself. */
+static bool read_heads(const sdx_graph *g, const sdx_path *path, sdx_heads *h)
+{
+    const sdx_shape *s = &sdx_match_type(g, path->top)->shape;
+    int heads = 1;
+    if (s->rank != 4) {
+        if (path->count == 0) return false;
+        const sdx_node *split = &g->node[path->node[path->count - 1]];
+        if (!sdx_match_is(split, "Reshape")) return false;
+        s = &sdx_match_type(g, split->out[0])->shape;
+        if (s->rank < 3) return false;
+        heads = s->rank - 2;
+    }
+    h->heads = sdx_element_from_dim(s->dim[heads]);
+    h->head_size = sdx_element_from_dim(s->dim[s->rank - 1]);
+    return h->heads.symbol == SDX_ELEMENT_NUMBER && h->head_size.symbol == SDX_ELEMENT_NUMBER && h->heads.number > 0 &&
+           h->head_size.number > 0;
+}
+
+/* The path begins at x[b,t,nh], at Gemm's [b*t,nh] (followed by the sizes of the other tensors), or at [b,n,t,h]. */
+static const char *start_layout(const sdx_graph *g, const sdx_path *path, sdx_heads *h, sdx_layout *layout)
+{
+    const sdx_type *type = sdx_match_type(g, path->top);
+    const sdx_shape *s = &type->shape;
+    if (type->dtype != SDX_F32) return "not float32";
+    if (s->rank == 2) { /* sizes from where the product's x is flattened */
+        const sdx_node *gemm = sdx_match_op(g, path->top, "Gemm");
+        const sdx_node *flat = gemm ? sdx_match_op(g, gemm->in[0], "Reshape") : NULL;
+        s = flat ? &sdx_match_type(g, sdx_match_through(g, flat->in[0]))->shape : s;
+        if (s->rank != 3) return "a matrix that is no flattened [b,t,nh]";
+        h->batch = sdx_element_from_dim(s->dim[0]);
+        h->tokens = sdx_element_from_dim(s->dim[1]);
+        *layout = layout_of(h, "bt|nh");
+        return NULL;
+    }
+    if (s->rank != 3 && s->rank != 4) return "neither [b,t,nh] nor [b,n,t,h]";
+    h->batch = sdx_element_from_dim(s->dim[0]);
+    h->tokens = sdx_element_from_dim(s->dim[s->rank == 3 ? 1 : 2]);
+    *(s->rank == 3 ? &h->flat : &h->split) = path->top;
+    *layout = layout_of(h, s->rank == 3 ? "b|t|nh" : "b|n|t|h");
+    return NULL;
+}
+
+/* Follows the path from where the heads are not split yet. */
+static const char *match_fresh(const sdx_graph *g, const sdx_path *path, sdx_heads *h, sdx_layout *layout)
+{
+    if (!read_heads(g, path, h)) return "no Reshape splits the heads";
+    const char *reason = start_layout(g, path, h, layout);
+    if (reason) return reason;
+    h->path = *path;
+    h->no_projection = h->split != SDX_NONE ? "the heads come split" : match_projection(g, path->top, h);
+    if (!sdx_path_follow(path, g, layout)) return "the way to the heads is unclear";
+    return NULL;
+}
+
+/* Concat([b,n,p,h], [b,n,t,h]) along tokens: the cache of a decoder. */
+static const sdx_node *match_cache(const sdx_graph *g, sdx_id v)
+{
+    const sdx_node *n = sdx_match_op(g, v, "Concat");
+    const sdx_shape *s = n ? &sdx_match_type(g, v)->shape : NULL;
+    int64_t axis = n ? sdx_node_int(n, "axis", 0) : 0;
+    return n && n->n_in == 2 && s->rank == 4 && (axis == 2 || axis == -2) ? n : NULL;
+}
+
+static const char *match_cached(const sdx_graph *g, const sdx_node *concat, const sdx_path *outer, sdx_heads *h,
+                                double *scale, sdx_layout *layout)
+{
+    sdx_path path;
+    sdx_path_read(g, concat->in[1], &path);
+    *scale *= path.scale;
+    h->past = concat->in[0];
+    h->present = concat->out[0];
+    const char *reason = match_fresh(g, &path, h, layout);
+    if (reason) return reason;
+    if (path.scale != 1) return "the fresh tokens are scaled before they are cached";
+    if (!sdx_layout_is(layout, "b|n|t|h")) return "the fresh tokens are not [b,n,t,h]";
+    if (h->flat == SDX_NONE) return "the fresh tokens are never [b,t,nh]";
+    const sdx_shape *past = &sdx_match_type(g, h->past)->shape, *present = &sdx_match_type(g, h->present)->shape;
+    if (past->rank != 4 || past->dim[1] != h->heads.number || past->dim[3] != h->head_size.number)
+        return "the past is not [b,n,p,h]";
+    sdx_heads all = *h;
+    all.tokens = sdx_element_from_dim(present->dim[2]);
+    *layout = layout_of(&all, "b|n|t|h");
+    return sdx_path_follow(outer, g, layout) ? NULL : "the way from the cache to the product is unclear";
+}
+
+static const char *match_heads(const sdx_graph *g, sdx_id v, sdx_heads *h, double *scale, sdx_layout *layout,
+                               sdx_attention *m)
+{
+    sdx_path path;
+    *h = (sdx_heads){.flat = SDX_NONE, .split = SDX_NONE, .past = SDX_NONE, .present = SDX_NONE};
+    sdx_path_read(g, v, &path);
+    *scale *= path.scale;
+    const sdx_node *concat = match_cache(g, path.top);
+    const char *reason = concat ? match_cached(g, concat, &path, h, scale, layout) : match_fresh(g, &path, h, layout);
+    return reason ? stop(m, producer_id(g, path.top), reason) : NULL;
+}
+
+static bool same_element(sdx_element a, sdx_element b)
+{
+    return a.symbol == b.symbol && a.symbol != SDX_ELEMENT_UNKNOWN &&
+           (a.symbol != SDX_ELEMENT_NUMBER || a.number == b.number);
+}
+
+static bool same_heads(const sdx_heads *a, const sdx_heads *b)
+{
+    return same_element(a->heads, b->heads) && same_element(a->head_size, b->head_size) && same_element(a->batch, b->batch);
+}
+
+static bool is_on(const sdx_path *path, sdx_id node)
+{
+    for (int i = 0; i < path->count; i++)
+        if (path->node[i] == node) return true;
+    return false;
+}
+
+/* A reader that goes when the attention is fused, or that only asks for a shape. */
+static bool is_inside(const sdx_graph *g, const sdx_attention *m, const sdx_node *n)
+{
+    sdx_id id = sdx_match_id(g, n), x;
+    double factor;
+    return sdx_match_is(n, "MatMul") || sdx_match_is(n, "Shape") || sdx_match_factor(g, n, &x, &factor) ||
+           is_on(&m->q.path, id) || is_on(&m->k.path, id) || is_on(&m->v.path, id);
+}
+
+/* Somebody else reads the heads on their way: a graph output, as a rule, that is to be cached. */
+static bool is_shared(const sdx_graph *g, const sdx_attention *m, const sdx_path *path)
+{
+    for (int i = 0; i < path->count; i++) {
+        sdx_id v = g->node[path->node[i]].out[0];
+        if (g->value[v].is_output) return true;
+        for (sdx_id r = 0; r < g->n_node; r++) {
+            const sdx_node *n = &g->node[r];
+            for (int k = 0; k < n->n_in && !n->dead; k++)
+                if (n->in[k] == v && !is_inside(g, m, n)) return true;
+        }
+    }
+    return false;
+}
+
+static const char *match_operands(const sdx_graph *g, const sdx_node *product, const sdx_node *context,
+                                  sdx_attention *m, sdx_layout *result)
+{
+    sdx_layout q, k;
+    double one = 1;
+    const char *reason = match_heads(g, product->in[0], &m->q, &m->scale, &q, m);
+    if (reason) return reason;
+    m->steps++;
+    if ((reason = match_heads(g, product->in[1], &m->k, &m->scale, &k, m))) return reason;
+    m->steps++;
+    if ((reason = match_heads(g, context->in[1], &m->v, &one, result, m))) return reason;
+    if (one != 1) return stop(m, sdx_match_id(g, context), "the values are scaled");
+    if (!same_heads(&m->q, &m->k) || !same_heads(&m->q, &m->v))
+        return stop(m, sdx_match_id(g, product), "heads differ in number or size, or batches do");
+    if (!same_element(m->k.tokens, m->v.tokens)) return stop(m, sdx_match_id(g, context), "keys and values differ in number");
+    bool four = sdx_layout_is(&q, "b|n|t|h") && sdx_layout_is(&k, "b|n|h|t") && sdx_layout_is(result, "b|n|t|h");
+    bool three = sdx_layout_is(&q, "bn|t|h") && sdx_layout_is(&k, "bn|h|t") && sdx_layout_is(result, "bn|t|h");
+    if (!four && !three) return stop(m, sdx_match_id(g, product), "queries, keys and values do not meet head by head");
+    m->steps++;
+    m->shared = is_shared(g, m, &m->k.path) || is_shared(g, m, &m->v.path);
+    if (four && m->v.past == SDX_NONE) m->v.split = sdx_match_through(g, context->in[1]);
+    *result = layout_of(&m->q, four ? "b|n|t|h" : "bn|t|h"); /* what comes out has the queries' tokens */
+    return NULL;
+}
+
+/* Keys and values in one form, and queries [b,t,nh] unless everything is a projection of one x. */
+static const char *check_forms(const sdx_graph *g, const sdx_node *product, sdx_attention *m)
+{
+    bool cached = m->k.past != SDX_NONE;
+    if (cached != (m->v.past != SDX_NONE)) return stop(m, sdx_match_id(g, product), "only one of keys and values is cached");
+    if (m->q.past != SDX_NONE) return stop(m, sdx_match_id(g, product), "the queries are cached");
+    return NULL;
+}
+
+/* ---- scores --------------------------------------------------------------------------------------------- */
+
+typedef struct scores {
+    const sdx_node *product;
+    double scale;
+    sdx_term term[SDX_MOST_TERMS];
+    int n_term;
+} scores;
+
+static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s);
+
+static bool add_term(scores *s, sdx_term t)
+{
+    if (s->n_term == SDX_MOST_TERMS) return false;
+    s->term[s->n_term++] = t;
+    return true;
+}
+
+static bool read_where(const sdx_graph *g, const sdx_node *n, int depth, scores *s)
+{
+    double fill;
+    for (int i = 1; i <= 2; i++) /* Where(c, fill, scores) or Where(c, scores, fill) */
+        if (sdx_graph_scalar(g, n->in[i], &fill))
+            return read_scores(g, n->in[3 - i], depth, s) && add_term(s, (sdx_term){n->in[0], true, i == 2, fill});
+    return false;
+}
+
+/* [b,n,t,T] as [bn,t,T], or back: the scores are the same. */
+static bool is_heads_merge(const sdx_graph *g, const sdx_node *n)
+{
+    if (!sdx_match_is(n, "Reshape")) return false;
+    const sdx_shape *a = &sdx_match_type(g, n->in[0])->shape, *b = &sdx_match_type(g, n->out[0])->shape;
+    if (a->rank < 3 || b->rank < 3 || a->rank + b->rank != 7) return false;
+    return sdx_dim_same(a->dim[a->rank - 1], b->dim[b->rank - 1]) && sdx_dim_same(a->dim[a->rank - 2], b->dim[b->rank - 2]);
+}
+
+static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
+{
+    const sdx_node *n = sdx_graph_producer(g, sdx_match_through(g, v));
+    double factor;
+    if (!n || depth == 0) return false;
+    if (sdx_match_is(n, "MatMul")) {
+        *s = (scores){.product = n, .scale = 1};
+        return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
+    }
+    if (sdx_match_factor(g, n, &v, &factor)) {
+        if (!read_scores(g, v, depth - 1, s) || s->n_term > 0) return false; /* the terms would be scaled too */
+        s->scale *= factor;
+        return true;
+    }
+    if (is_heads_merge(g, n)) return read_scores(g, n->in[0], depth - 1, s);
+    if (sdx_match_is(n, "Where")) return read_where(g, n, depth - 1, s);
+    if (!sdx_match_is(n, "Add")) return false;
+    for (int i = 0; i < 2; i++)
+        if (read_scores(g, n->in[i], depth - 1, s)) return add_term(s, (sdx_term){.value = n->in[1 - i]});
+    return false;
+}
+
+/* ---- terms ---------------------------------------------------------------------------------------------- */
+
+#define LEAST_FILL (-1e3) /* a fill value above this does not hide a key */
+
+/* The mask as what it adds to a score. */
+static bool as_addend(const sdx_term *t, sdx_mask *mask)
+{
+    for (int i = 0; t->where && i < 2; i++)
+        for (int k = 0; k < 2; k++) mask->at[i][k] = (mask->at[i][k] != 0) != t->inverted ? t->fill : 0;
+    return mask->at[1][0] == 0;
+}
+
+/* All keys: those of the past too. */
+static sdx_element keys(const sdx_graph *g, const sdx_attention *m)
+{
+    if (m->k.present == SDX_NONE) return m->k.tokens;
+    return sdx_element_from_dim(sdx_match_type(g, m->k.present)->shape.dim[2]);
+}
+
+/* Query r stands at r + shift among the keys: after all that are not fresh. */
+static bool is_causal(const sdx_graph *g, const sdx_mask *mask, const sdx_attention *m)
+{
+    sdx_element shift = sdx_model_arith(g->model, '-', keys(g, m), m->q.tokens);
+    return mask->row == 1 && mask->column == 0 && same_element(mask->shift, shift);
+}
+
+static bool hides(double x) { return x <= LEAST_FILL; }
+
+/* True when the term is a mask [b,1,*,keys], the rule not to look ahead, both, or nothing at all. */
+static bool take_mask(const sdx_graph *g, const sdx_term *t, sdx_attention *m)
+{
+    sdx_mask mask;
+    if (sdx_match_mask(g, t->value, &mask) || !as_addend(t, &mask)) return false;
+    bool padding = mask.source != SDX_NONE;
+    if (!padding && !mask.causal) return true; /* 0 everywhere */
+    if (mask.causal && (!is_causal(g, &mask, m) || !hides(mask.at[1][1]))) return false;
+    if (padding) {
+        if (mask.key != 0 || mask.batch != 3 || (m->mask != SDX_NONE && m->mask != mask.source)) return false;
+        if (!sdx_dim_same(mask.batch_size, sdx_element_to_dim(m->q.batch)) ||
+            !sdx_dim_same(mask.key_size, sdx_element_to_dim(keys(g, m))))
+            return false;
+        if (!hides(mask.at[0][0]) || (mask.causal && !hides(mask.at[0][1]))) return false;
+        m->mask = mask.source;
+        m->fill = mask.at[0][0] < -3.4028234663852886e38 ? -3.4028234663852886e38 : mask.at[0][0];
+    }
+    m->causal |= mask.causal;
+    return true;
+}
+
+/* Something to add to the scores: [b|1, n|1, t|1, keys], with leading 1s left out or not. */
+static bool is_addend(const sdx_graph *g, sdx_id v, const sdx_attention *m)
+{
+    const sdx_shape *s = &sdx_match_type(g, v)->shape;
+    sdx_element want[4] = {keys(g, m), m->q.tokens, m->q.heads, m->q.batch};
+    if (s->rank < 1 || s->rank > 4) return false;
+    for (int i = 0; i < s->rank; i++)
+        if (s->dim[s->rank - 1 - i] != 1 && !sdx_dim_same(s->dim[s->rank - 1 - i], sdx_element_to_dim(want[i]))) return false;
+    return true;
+}
+
+static const char *keep_bias(const sdx_graph *g, const sdx_term *t, sdx_attention *m)
+{
+    if (t->where && !hides(t->fill)) return "scores are replaced by a number that does not hide them";
+    if (!is_addend(g, t->value, m)) return "what is added to the scores is not [b|1, n|1, queries|1, keys]";
+    if (!t->where && sdx_match_type(g, t->value)->dtype != SDX_F32) return "what is added to the scores is not float32";
+    if (m->n_bias == SDX_MOST_TERMS) return "too many things are added to the scores";
+    m->bias[m->n_bias++] = *t;
+    return NULL;
+}
+
+static const char *match_terms(const sdx_graph *g, sdx_attention *m)
+{
+    for (int i = 0; i < m->n_term; i++) {
+        if (take_mask(g, &m->term[i], m)) continue;
+        const char *reason = keep_bias(g, &m->term[i], m);
+        if (reason) return stop(m, producer_id(g, m->term[i].value), reason);
+    }
+    return NULL;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------ */
+
+/* Softmax over keys, behind the guard Where(IsNaN(p), 0, p) of newer exporters. */
+static const sdx_node *match_softmax(const sdx_graph *g, sdx_id v)
+{
+    const sdx_node *guard = sdx_match_op(g, v, "Where");
+    const sdx_node *is_nan = guard ? sdx_match_op(g, guard->in[0], "IsNaN") : NULL;
+    double zero;
+    if (is_nan && is_nan->in[0] == guard->in[2] && sdx_graph_scalar(g, guard->in[1], &zero) && zero == 0)
+        v = guard->in[2];
+    const sdx_node *softmax = sdx_match_op(g, v, "Softmax");
+    int64_t missing = sdx_model_opset(g->model, "") >= 13 ? -1 : 1;
+    return softmax && sdx_match_axis_is_last(g, softmax, missing, softmax->in[0]) ? softmax : NULL;
+}
+
+const char *sdx_match_attention(const sdx_graph *g, const sdx_node *last, sdx_attention *m)
+{
+    sdx_path path;
+    sdx_layout layout;
+    scores s;
+    *m = (sdx_attention){.mask = SDX_NONE, .stopped = sdx_match_id(g, last)};
+    sdx_path_read(g, last->out[0], &path);
+    const sdx_node *context = path.scale == 1 ? sdx_match_op(g, path.top, "MatMul") : NULL;
+    const sdx_node *softmax = context ? match_softmax(g, context->in[0]) : NULL;
+    if (!softmax) return "no product with a Softmax";
+    m->steps++;
+    if (g->value[softmax->out[0]].is_output)
+        return stop(m, sdx_match_id(g, softmax), "the attention weights are an output of the graph");
+    if (!read_scores(g, softmax->in[0], 8, &s))
+        return stop(m, producer_id(g, softmax->in[0]), "no product of queries and keys before the Softmax");
+    m->steps++;
+    m->scale = s.scale;
+    m->n_term = s.n_term;
+    for (int i = 0; i < s.n_term; i++) m->term[i] = s.term[i];
+    const char *reason = match_operands(g, s.product, context, m, &layout);
+    if (!reason) reason = check_forms(g, s.product, m);
+    if (reason) return reason;
+    if (!sdx_path_follow(&path, g, &layout)) return stop(m, sdx_match_id(g, last), "the heads are not joined again");
+    m->joins_flat = sdx_layout_is(&layout, "bt|nh");
+    if (!m->joins_flat && !sdx_layout_is(&layout, "b|t|nh"))
+        return stop(m, sdx_match_id(g, last), "the heads are not joined again");
+    m->steps++;
+    return match_terms(g, m);
+}
