@@ -148,7 +148,7 @@ says 0 '^0$' sh -c "ls '$work' | grep -c never || true"
 
 # ---- what the program is linked to
 if [ "${sdx%asan/sardonyx}" = "$sdx" ]; then
-allowed='^(linux-vdso|lib(c|m|gomp|protobuf-c|openblas|jansson|utf8proc|gfortran|quadmath|gcc_s|pthread)\.so|/lib)'
+allowed='^(linux-vdso|lib(c|m|gomp|protobuf-c|openblas|jansson|utf8proc|pcre2-8|gfortran|quadmath|gcc_s|pthread)\.so|/lib)'
     says 0 '^0$' sh -c "ldd '$sdx' | awk '{print \$1}' | grep -vcE '$allowed'; true"
 fi
 echo "$passed passed, $failed failed"
