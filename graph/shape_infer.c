@@ -166,16 +166,6 @@ static sdx_status infer_node(sdx_model *model, const sdx_node *n, body_fn body, 
     return SDX_OK;
 }
 
-static sdx_status infer_nodes(sdx_model *model, const sdx_graph *g, body_fn body, sdx_type *types, sdx_arena *arena,
-                              sdx_error *err)
-{
-    for (sdx_id i = 0; i < g->n_node; i++) {
-        const sdx_node *n = &g->node[i];
-        if (!n->dead && n->def) TRY(infer_node(model, n, body, types, arena, err));
-    }
-    return SDX_OK;
-}
-
 sdx_status sdx_infer_node(sdx_model *model, const sdx_node *n, sdx_type *types, sdx_arena *arena, sdx_error *err)
 {
     return infer_node(model, n, NULL, types, arena, err);
@@ -183,52 +173,14 @@ sdx_status sdx_infer_node(sdx_model *model, const sdx_node *n, sdx_type *types, 
 
 sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *g, sdx_type *types, sdx_arena *arena, sdx_error *err)
 {
-    return infer_nodes(model, g, NULL, types, arena, err);
-}
-
-/* ---- a model and its subgraphs ------------------------------------------------------------------------------- */
-
-static sdx_status infer_body(sdx_infer *infer, sdx_graph *g, const sdx_type *in, sdx_type *out);
-
-/* Types of a whole graph into its own values, which hold what is fixed: inputs and constants. */
-static sdx_status infer_own(sdx_model *model, sdx_graph *g, sdx_error *err)
-{
-    size_t n = (size_t)g->n_value;
-    sdx_type *types = sdx_malloc(n * sizeof *types);
-    if (!types) return sdx_fail_memory(err, n * sizeof *types);
-    for (size_t v = 0; v < n; v++) types[v] = g->value[v].type;
-    sdx_status status = infer_nodes(model, g, infer_body, types, &model->arena, err);
-    for (size_t v = 0; v < n && status == SDX_OK; v++) g->value[v].type = types[v];
-    free(types);
-    return status;
-}
-
-static void forget_types(sdx_graph *g)
-{
     for (sdx_id i = 0; i < g->n_node; i++) {
         const sdx_node *n = &g->node[i];
-        sdx_graph *sub;
-        for (int o = 0; o < n->n_out; o++)
-            if (n->out[o] != SDX_NONE) g->value[n->out[o]].type = (sdx_type){.shape = SDX_SHAPE_UNKNOWN};
-        for (int k = 0; (sub = sdx_node_graph(n, k)); k++) forget_types(sub);
+        if (!n->dead && n->def) TRY(infer_node(model, n, NULL, types, arena, err));
     }
-}
-
-static sdx_status infer_body(sdx_infer *infer, sdx_graph *g, const sdx_type *in, sdx_type *out)
-{
-    for (sdx_id v = 0; v < g->n_value; v++)
-        if (g->value[v].outer != SDX_NONE) g->value[v].type = infer->outer[g->value[v].outer];
-    for (int i = 0; i < g->n_input; i++) g->value[g->input[i]].type = in[i];
-    sdx_error failure = {0};
-    sdx_status status = infer_own(infer->model, g, &failure);
-    if (status == SDX_ERR_MEMORY) return sdx_fail(infer->err, status, "%s", failure.message);
-    if (status != SDX_OK) forget_types(g);
-    for (int i = 0; i < g->n_output; i++)
-        out[i] = status == SDX_OK ? g->value[g->output[i]].type : (sdx_type){.shape = SDX_SHAPE_UNKNOWN};
     return SDX_OK;
 }
 
-/* ---- the main graph: sizes get names ---------------------------------------------------------------------------- */
+/* ---- sizes get names ----------------------------------------------------------------------------------------- */
 
 /* A size that no rule tells is still one size in any run: it gets a name of its own, after the value, so that what is
  * computed from it can be compared. */
@@ -311,7 +263,11 @@ static void resolve_dims(const sdx_model *model, sdx_shape *s)
             s->dim[i] = sdx_element_to_dim(sdx_model_resolve_element(model, sdx_element_from_dim(s->dim[i])));
 }
 
-static sdx_status infer_naming(sdx_model *model, const sdx_graph *g, sdx_type *types, bool *learned, sdx_error *err)
+/* ---- a model and its subgraphs ------------------------------------------------------------------------------- */
+
+static sdx_status infer_body(sdx_infer *infer, sdx_graph *g, const sdx_type *in, sdx_type *out);
+
+static sdx_status infer_round(sdx_model *model, const sdx_graph *g, sdx_type *types, bool *learned, sdx_error *err)
 {
     *learned = false;
     for (int i = 0; i < g->n_input; i++) {
@@ -330,10 +286,10 @@ static sdx_status infer_naming(sdx_model *model, const sdx_graph *g, sdx_type *t
     return SDX_OK;
 }
 
-sdx_status sdx_model_infer(sdx_model *model, sdx_error *err)
+/* Types of a whole graph into its own values, which hold what is fixed: inputs and constants. */
+static sdx_status infer_own(sdx_model *model, sdx_graph *g, sdx_error *err)
 {
     enum { ROUNDS = 16 };
-    sdx_graph *g = model->graph;
     size_t n = (size_t)g->n_value;
     sdx_type *types = sdx_malloc(n * sizeof *types);
     if (!types) return sdx_fail_memory(err, n * sizeof *types);
@@ -341,8 +297,35 @@ sdx_status sdx_model_infer(sdx_model *model, sdx_error *err)
     bool learned = true;
     sdx_status status = SDX_OK;
     for (int i = 0; i < ROUNDS && learned && status == SDX_OK; i++)
-        status = infer_naming(model, g, types, &learned, err);
+        status = infer_round(model, g, types, &learned, err);
     for (size_t v = 0; v < n && status == SDX_OK; v++) g->value[v].type = types[v];
     free(types);
     return status;
 }
+
+static void forget_types(sdx_graph *g)
+{
+    for (sdx_id i = 0; i < g->n_node; i++) {
+        const sdx_node *n = &g->node[i];
+        sdx_graph *sub;
+        for (int o = 0; o < n->n_out; o++)
+            if (n->out[o] != SDX_NONE) g->value[n->out[o]].type = (sdx_type){.shape = SDX_SHAPE_UNKNOWN};
+        for (int k = 0; (sub = sdx_node_graph(n, k)); k++) forget_types(sub);
+    }
+}
+
+static sdx_status infer_body(sdx_infer *infer, sdx_graph *g, const sdx_type *in, sdx_type *out)
+{
+    for (sdx_id v = 0; v < g->n_value; v++)
+        if (g->value[v].outer != SDX_NONE) g->value[v].type = infer->outer[g->value[v].outer];
+    for (int i = 0; i < g->n_input; i++) g->value[g->input[i]].type = in[i];
+    sdx_error failure = {0};
+    sdx_status status = infer_own(infer->model, g, &failure);
+    if (status == SDX_ERR_MEMORY) return sdx_fail(infer->err, status, "%s", failure.message);
+    if (status != SDX_OK) forget_types(g);
+    for (int i = 0; i < g->n_output; i++)
+        out[i] = status == SDX_OK ? g->value[g->output[i]].type : (sdx_type){.shape = SDX_SHAPE_UNKNOWN};
+    return SDX_OK;
+}
+
+sdx_status sdx_model_infer(sdx_model *model, sdx_error *err) { return infer_own(model, model->graph, err); }

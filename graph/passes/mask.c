@@ -460,12 +460,19 @@ static const char *look_table(const sdx_tensor *t, seen *s)
     return NULL;
 }
 
+/* A graph input, also when a subgraph captures it. */
+static bool is_graph_input(const sdx_graph *g, sdx_id v)
+{
+    for (; g->value[v].outer != SDX_NONE; g = g->parent) v = g->value[v].outer;
+    return g->value[v].is_input && !g->parent;
+}
+
 static const char *look_input(walk *w, sdx_id v, seen *s)
 {
     const sdx_type *type = sdx_match_type(w->g, v);
     bool number =
         sdx_dtype_is_integer(type->dtype) || sdx_dtype_is_float(type->dtype) || type->dtype == SDX_BOOL;
-    if (!w->g->value[v].is_input || type->shape.rank != 2 || !number)
+    if (!is_graph_input(w->g, v) || type->shape.rank != 2 || !number)
         return "the mask is not a graph input [batch, keys]";
     *s = (seen){.m = {.at = {{0, 0}, {1, 1}},
                       .source = v,
