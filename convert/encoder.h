@@ -78,6 +78,9 @@ sdx_id sdx_build_self_attention(sdx_builder *b, const sdx_settings *s, const sdx
  */
 sdx_id sdx_build_after_attention(sdx_builder *b, const sdx_settings *s, const sdx_layer_names *n, sdx_id x,
                                  sdx_id attended);
+/* A whole layer that normalizes in front of attention and feed-forward instead (Xiong et al. 2020). */
+sdx_id sdx_build_pre_norm_layer(sdx_builder *b, const sdx_settings *s, const sdx_layer_names *n, sdx_id x,
+                                sdx_id bias);
 /* Layers "encoder.layer.0." on, with attention of its own kind per family. */
 typedef sdx_id (*sdx_build_layer_fn)(sdx_builder *b, const sdx_settings *s, sdx_id x, sdx_id bias);
 sdx_id sdx_build_layers(sdx_builder *b, const sdx_settings *s, const char *scope, sdx_build_layer_fn layer,
@@ -92,6 +95,10 @@ double *sdx_forward_self_attention(sdx_forward *f, const sdx_settings *s, const 
                                    const double *x, const double *bias);
 void sdx_forward_after_attention(sdx_forward *f, const sdx_settings *s, const sdx_layer_names *n, double *x,
                                  const double *attended);
+void sdx_forward_pre_norm_layer(sdx_forward *f, const sdx_settings *s, const sdx_layer_names *n, double *x,
+                                const double *bias);
+/* A copy of x [S, H], normalized. */
+double *sdx_forward_normalized(sdx_forward *f, const sdx_settings *s, const char *name, const double *x);
 typedef void (*sdx_forward_layer_fn)(sdx_forward *f, const sdx_settings *s, double *x, const double *bias);
 void sdx_forward_layers(sdx_forward *f, const sdx_settings *s, const char *scope, sdx_forward_layer_fn layer,
                         double *x, const double *bias);
@@ -150,9 +157,10 @@ void sdx_build_steps(sdx_builder *b, const sdx_settings *s);
 const double *sdx_forward_steps(sdx_forward *f, const sdx_settings *s);
 
 /* A row of a family's heads. */
-#define SDX_HEAD(architecture, task, required, optional, untied, steps)                                        \
+#define SDX_HEAD(class, of, needs, may, separate, steps)                                                       \
     {                                                                                                          \
-        architecture, task, required, optional, untied, steps, sdx_build_steps, sdx_forward_steps              \
+        .architecture = class, .task = of, .required = needs, .optional = may, .untied = separate,             \
+        .step = steps, .build = sdx_build_steps, .forward = sdx_forward_steps                                  \
     }
 
 #endif

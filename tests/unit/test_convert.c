@@ -1,5 +1,5 @@
-/* test_convert.c: conversions of random checkpoints of a tiny BERT, run and compared with the reference; the
- * reference itself against what PyTorch computed (tests/data/zoo); and the sentences of what is refused. */
+/* test_convert.c: conversions of random checkpoints of a tiny BERT, run and compared with the reference; and the
+ * sentences of what is refused. Other families, and PyTorch's numbers: test_convert_families.c. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -206,96 +206,6 @@ START_TEST(vocabulary_and_external_data)
 }
 END_TEST
 
-/* ---- the reference computes what PyTorch did ------------------------------------------------------------- */
-
-static const struct {
-    const char *model, *task, *output;
-} goldens[] = {
-    {"bert-model", "auto", "last_hidden_state"},
-    {"bert-mlm", "auto", "logits"},
-    {"bert-classify-bin", "auto", "logits"},
-    {"bert-splade", "sparse", "output_weights"},
-};
-
-static bool read_case(const char *root, const char *model, int k, const char *name, sdx_tensor *out)
-{
-    char path[1024];
-    snprintf(path, sizeof path, "%s/zoo/%s/case_%d/%s.npy", root, model, k, name);
-    return sdx_tensor_read_npy(path, out, NULL) == SDX_OK;
-}
-
-/* golden: this row of the stored output, [S, ...] or a classifier's [L]; the reference has fewer rows: no
- * padding. */
-static void compare_row(const sdx_reference_result *r, const float *golden, int64_t count)
-{
-    double largest = 1;
-    for (int64_t i = 0; i < count; i++) largest = fmax(largest, fabs((double)golden[i]));
-    for (int64_t i = 0; i < count; i++)
-        ck_assert_msg(fabs(r->value[i] - (double)golden[i]) <= 1e-5 * largest, "%lld: %g %g", (long long)i,
-                      r->value[i], (double)golden[i]);
-}
-
-static void compare_sparse(const sdx_reference_result *r, const sdx_tensor *index, const sdx_tensor *weight)
-{
-    float *dense = calloc((size_t)r->dim[0], sizeof *dense);
-    ck_assert(dense != NULL);
-    for (int64_t i = 0; i < sdx_tensor_count(index); i++)
-        dense[((const int64_t *)index->data)[i]] = ((const float *)weight->data)[i];
-    compare_row(r, dense, r->dim[0]);
-    free(dense);
-}
-
-static void check_row(const sdx_reference *reference, const sdx_tensor *in_case, int64_t row,
-                      const sdx_tensor *output, const sdx_tensor *index)
-{
-    int64_t S = in_case[0].dim[1], rows = in_case[0].dim[0], count = 0;
-    const int64_t *mask = (const int64_t *)in_case[1].data + row * S;
-    while (count < S && mask[count]) count++;
-    sdx_reference_result r;
-    ck_assert_int_eq(sdx_reference_run(reference, (size_t)count, (const int64_t *)in_case[0].data + row * S,
-                                       (const int64_t *)in_case[2].data + row * S, &r, NULL),
-                     SDX_OK);
-    if (index) {
-        compare_sparse(&r, index, output);
-    } else {
-        int64_t n = 1;
-        for (int i = 0; i < r.rank; i++) n *= r.dim[i];
-        compare_row(&r, (const float *)output->data + row * (sdx_tensor_count(output) / rows), n);
-    }
-    free(r.value);
-}
-
-START_TEST(reference_is_pytorch)
-{
-    static const char *const inputs[] = {"input_input_ids", "input_attention_mask", "input_token_type_ids"};
-    const char *data = getenv("SDX_TEST_DATA"), *name = goldens[_i].model;
-    char path[512];
-    if (!data) data = "tests/data";
-    snprintf(path, sizeof path, "%s/zoo/%s/checkpoint", data, name);
-    const sdx_convert_options o = {.checkpoint = path, .output = "unused", .task = goldens[_i].task};
-    sdx_model *model;
-    sdx_reference *reference;
-    sdx_convert_report report;
-    sdx_error err = {0};
-    ck_assert_msg(sdx_convert_build(&o, &model, &reference, &report, &err) == SDX_OK, "%s", err.message);
-    sdx_model_close(model);
-    for (int k = 0; k < 2; k++) {
-        sdx_tensor t[3], output, index = {0};
-        for (int i = 0; i < 3; i++) ck_assert(read_case(data, name, k, inputs[i], &t[i]));
-        snprintf(path, sizeof path, "output_%s", goldens[_i].output);
-        ck_assert(read_case(data, name, k, path, &output));
-        bool sparse = sdx_reference_is_sparse(reference);
-        if (sparse) ck_assert(read_case(data, name, k, "output_output_idx", &index));
-        for (int64_t row = 0; row < t[0].dim[0]; row++)
-            check_row(reference, t, row, &output, sparse ? &index : NULL);
-        for (int i = 0; i < 3; i++) sdx_tensor_free(&t[i]);
-        sdx_tensor_free(&output);
-        sdx_tensor_free(&index);
-    }
-    sdx_reference_free(reference);
-}
-END_TEST
-
 /* ---- refusals -------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -426,7 +336,6 @@ Suite *convert_suite(void)
     tcase_add_test(t, untied_output_matrix);
     tcase_add_test(t, old_names_and_missing_prefix);
     tcase_add_test(t, vocabulary_and_external_data);
-    tcase_add_loop_test(t, reference_is_pytorch, 0, sizeof goldens / sizeof *goldens);
     tcase_add_loop_test(t, faults_are_named, 0, sizeof faults / sizeof *faults);
     tcase_add_test(t, splade_needs_a_masked_lm);
     tcase_add_test(t, nothing_is_written_on_failure);
