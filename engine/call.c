@@ -81,8 +81,10 @@ static sdx_status feed_and_run(sdx_call *call, const sdx_body *body, int slot, c
     const sdx_graph *g = body->graph;
     sdx_tensor *feed;
     ARENA_NEW(call->scratch, feed, (size_t)body->n_feed, call->err);
-    for (int i = 0; i < body->n_feed; i++)
+    for (int i = 0; i < body->n_feed; i++) {
         feed[i] = i < g->n_input ? in[i] : call->plan->tensor[g->value[body->feed[i]].outer];
+        if (body->model_input[i] >= 0) TRY(sdx_context_bind(call->context, body->model_input[i], &feed[i], call->err));
+    }
     return sdx_frame_run(call->context, body, slot, feed, NULL, call->err);
 }
 

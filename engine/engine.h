@@ -26,6 +26,8 @@ typedef struct sdx_body {
     void **state; /* [n_node]: what prepare made */
     sdx_id *feed; /* [n_feed], the first graph->n_input of them inputs */
     int n_feed;
+    int *model_input; /* [n_feed]: the input of the model that it is, or -1 */
+    bool *late;       /* [n_input]: read by graphs that nodes carry only, which may not run */
 } sdx_body;
 
 struct sdx_program {
@@ -121,6 +123,12 @@ typedef struct sdx_frame {
     int oversized; /* runs in a row that needed less than a quarter */
 } sdx_frame;
 
+/* A size by name, and where it was seen first. */
+typedef struct sdx_bound {
+    sdx_dim symbol, size;
+    int input;
+} sdx_bound;
+
 /* What the bodies of a program share while they run in one session. A body has two frames, so that a loop can
  * read the state that one turn left while the next turn writes its own. */
 typedef struct sdx_context {
@@ -128,10 +136,15 @@ typedef struct sdx_context {
     sdx_frame (*frame)[SDX_SLOTS]; /* [program->n_body], owned */
     sdx_arena scratch;             /* of the steps under way */
     uint64_t steps_left;           /* of this run */
+    sdx_bound *bound;              /* owned */
+    int n_bound;
 } sdx_context;
 
 sdx_status sdx_context_init(sdx_context *context, const sdx_program *program, sdx_error *err);
 void sdx_context_fini(sdx_context *context);
+/* The model's input i is this: where its declaration has names for sizes, each is one size in a run. Inputs that
+ * only graphs inside nodes read count when one of those runs: a decoder without cache is fed an empty one. */
+sdx_status sdx_context_bind(sdx_context *context, int input, const sdx_tensor *given, sdx_error *err);
 /* feed: [body->n_feed]. profile: [n_node] or NULL. */
 sdx_status sdx_frame_run(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed,
                          sdx_profile *profile, sdx_error *err);

@@ -94,8 +94,11 @@ sdx_status sdx_context_init(sdx_context *c, const sdx_program *program, sdx_erro
 {
     *c = (sdx_context){.program = program};
     sdx_arena_init(&c->scratch);
+    size_t dims = (size_t)program->model->graph->n_input * SDX_MAX_RANK;
     c->frame = sdx_calloc((size_t)program->n_body, sizeof *c->frame);
-    return c->frame ? SDX_OK : sdx_fail_memory(err, (size_t)program->n_body * sizeof *c->frame);
+    c->bound = sdx_calloc(dims, sizeof *c->bound);
+    if (c->frame && c->bound) return SDX_OK;
+    return sdx_fail_memory(err, (size_t)program->n_body * sizeof *c->frame + dims * sizeof *c->bound);
 }
 
 void sdx_context_fini(sdx_context *c)
@@ -103,5 +106,35 @@ void sdx_context_fini(sdx_context *c)
     for (int i = 0; c->frame && i < c->program->n_body; i++)
         for (int slot = 0; slot < SDX_SLOTS; slot++) fini_frame(&c->frame[i][slot]);
     free(c->frame);
+    free(c->bound);
     sdx_arena_fini(&c->scratch);
+}
+
+/* ---- one symbol, one size -------------------------------------------------------------------------------- */
+
+static sdx_status bind_dim(sdx_context *c, int input, int d, const sdx_tensor *given, sdx_error *err)
+{
+    const sdx_model *model = c->program->model;
+    const sdx_graph *g = model->graph;
+    const sdx_value *value = &g->value[g->input[input]];
+    sdx_dim symbol = value->type.shape.dim[d];
+    int at = 0;
+    while (at < c->n_bound && c->bound[at].symbol != symbol) at++;
+    if (at == c->n_bound) c->bound[c->n_bound++] = (sdx_bound){symbol, given->dim[d], input};
+    if (c->bound[at].size == given->dim[d]) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_USAGE,
+                    "%s: input \"%.120s\": dimension %d (\"%.60s\") is %lld, but it is %lld in input \"%.120s\"",
+                    model->path, value->name, d, model->symbol[SDX_DIM_SYMBOL_ID(symbol)].name,
+                    (long long)given->dim[d], (long long)c->bound[at].size,
+                    g->value[g->input[c->bound[at].input]].name);
+}
+
+sdx_status sdx_context_bind(sdx_context *c, int input, const sdx_tensor *given, sdx_error *err)
+{
+    const sdx_graph *g = c->program->model->graph;
+    const sdx_shape *declared = &g->value[g->input[input]].type.shape;
+    if (given->dtype == SDX_UNDEFINED || !sdx_dtype_is_tensor(given->dtype)) return SDX_OK;
+    for (int d = 0; d < declared->rank; d++)
+        if (sdx_dim_is_symbol(declared->dim[d])) TRY(bind_dim(c, input, d, given, err));
+    return SDX_OK;
 }

@@ -156,6 +156,36 @@ static bool is_captured(const sdx_value *v)
     return v->outer != SDX_NONE && v->uses && !v->type.constant;
 }
 
+/* The input of the model that a captured value is, however many graphs it passes through; or -1. */
+static int model_input(const sdx_graph *g, sdx_id v)
+{
+    const sdx_graph *top = g->model->graph;
+    while (g->value[v].outer != SDX_NONE) {
+        v = g->value[v].outer;
+        g = g->parent;
+    }
+    for (int i = 0; g == top && i < top->n_input; i++)
+        if (top->input[i] == v) return i;
+    return -1;
+}
+
+/* Inputs that nodes read themselves, or that are outputs, are not late. */
+static sdx_status find_late(sdx_program *p, sdx_body *body, sdx_error *err)
+{
+    const sdx_graph *g = body->graph;
+    bool *read;
+    ARENA_NEW(&p->arena, read, (size_t)g->n_value, err);
+    ARENA_NEW(&p->arena, body->late, (size_t)g->n_input, err);
+    for (sdx_id i = 0; i < g->n_node; i++)
+        for (int k = 0; k < g->node[i].n_in && !g->node[i].dead; k++)
+            if (g->node[i].in[k] != SDX_NONE) read[g->node[i].in[k]] = true;
+    for (int i = 0; i < g->n_input; i++) {
+        const sdx_value *v = &g->value[g->input[i]];
+        body->late[i] = !read[g->input[i]] && v->uses && !v->is_output;
+    }
+    return SDX_OK;
+}
+
 static sdx_status list_feed(sdx_program *p, sdx_body *body, sdx_error *err)
 {
     const sdx_graph *g = body->graph;
@@ -167,7 +197,9 @@ static sdx_status list_feed(sdx_program *p, sdx_body *body, sdx_error *err)
     }
     for (sdx_id v = 0; v < g->n_value; v++)
         if (is_captured(&g->value[v])) body->feed[body->n_feed++] = v;
-    return SDX_OK;
+    ARENA_NEW(&p->arena, body->model_input, (size_t)body->n_feed, err);
+    for (int i = 0; i < body->n_feed; i++) body->model_input[i] = i < g->n_input ? -1 : model_input(g, body->feed[i]);
+    return find_late(p, body, err);
 }
 
 /* The graph, then those that its nodes carry. */

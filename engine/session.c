@@ -84,7 +84,7 @@ static sdx_status fail_kind(const sdx_model *model, const sdx_value *value, cons
     return sdx_fail(err, SDX_ERR_USAGE, "%s: input \"%.200s\": expected %s", model->path, value->name, expected);
 }
 
-/* Every item of a sequence is what the file declares. */
+/* Every item of a sequence is of the type that the file declares; their shapes differ, whatever it says. */
 static sdx_status check_sequence(const sdx_model *model, const sdx_value *value, const sdx_type *type,
                                  const sdx_tensor_list *given, sdx_error *err)
 {
@@ -101,7 +101,7 @@ static sdx_status check_value(const sdx_model *model, const sdx_value *value, co
         if (!sdx_dtype_is_tensor(given->dtype)) return fail_kind(model, value, "a tensor", err);
         return check_tensor(model, value, &value->type, given, err);
     }
-    sdx_type type = {.dtype = d->dtype, .shape = d->shape};
+    sdx_type type = {.dtype = d->dtype, .shape = d->sequence ? SDX_SHAPE_UNKNOWN : d->shape};
     if (given->dtype == SDX_NOTHING) return d->optional ? SDX_OK : fail_kind(model, value, "a sequence", err);
     if (d->sequence != (given->dtype == SDX_TENSOR_LIST))
         return fail_kind(model, value, d->sequence ? "a sequence" : "a tensor", err);
@@ -161,49 +161,6 @@ static sdx_status take_input(sdx_session *s, const char *name, const sdx_tensor 
     return SDX_OK;
 }
 
-/* ---- one symbol, one size -------------------------------------------------------------------------------- */
-
-typedef struct axis {
-    int input, dim;
-} axis;
-
-static bool is_given(const sdx_session *s, int i)
-{
-    return s->input[i].dtype != SDX_UNDEFINED && sdx_dtype_is_tensor(s->input[i].dtype);
-}
-
-/* The first place where this symbol got its size. */
-static axis first_axis(const sdx_session *s, sdx_dim symbol)
-{
-    const sdx_graph *g = graph_of(s);
-    for (int i = 0; i < g->n_input; i++) {
-        const sdx_shape *declared = &g->value[g->input[i]].type.shape;
-        for (int d = 0; d < declared->rank; d++)
-            if (is_given(s, i) && declared->dim[d] == symbol) return (axis){i, d};
-    }
-    return (axis){-1, -1};
-}
-
-static sdx_status check_symbols(const sdx_session *s, int i, sdx_error *err)
-{
-    const sdx_model *model = s->program->model;
-    const sdx_graph *g = model->graph;
-    const sdx_value *value = &g->value[g->input[i]];
-    for (int d = 0; d < value->type.shape.rank; d++) {
-        sdx_dim symbol = value->type.shape.dim[d];
-        if (!sdx_dim_is_symbol(symbol)) continue;
-        axis first = first_axis(s, symbol);
-        if (s->input[first.input].dim[first.dim] == s->input[i].dim[d]) continue;
-        return sdx_fail(
-            err, SDX_ERR_USAGE,
-            "%s: input \"%.120s\": dimension %d (\"%.60s\") is %lld, but it is %lld in input \"%.120s\"",
-            model->path, value->name, d, model->symbol[SDX_DIM_SYMBOL_ID(symbol)].name,
-            (long long)s->input[i].dim[d], (long long)s->input[first.input].dim[first.dim],
-            g->value[g->input[first.input]].name);
-    }
-    return SDX_OK;
-}
-
 static sdx_status take_inputs(sdx_session *s, size_t count, const char *const *names, const sdx_tensor *inputs,
                               sdx_error *err)
 {
@@ -213,8 +170,9 @@ static sdx_status take_inputs(sdx_session *s, size_t count, const char *const *n
     for (int i = 0; i < g->n_input; i++)
         if (must_be_given(g, i) && s->input[i].dtype == SDX_UNDEFINED)
             return fail_listing(s, true, "inputs are missing:", err);
+    s->context.n_bound = 0;
     for (int i = 0; i < g->n_input; i++)
-        if (is_given(s, i)) TRY(check_symbols(s, i, err));
+        if (!sdx_program_main(s->program)->late[i]) TRY(sdx_context_bind(&s->context, i, &s->input[i], err));
     return SDX_OK;
 }
 
