@@ -7,6 +7,7 @@ static const cli_option options[] = {
     {"model_path", CLI_STRING, "IN", "the .onnx file"},
     {"output", CLI_STRING, "OUT", "default: IN with -optimized before .onnx"},
     {"stats", CLI_FLAG, NULL, "print node counts before and after, and what was fused"},
+    {"explain", CLI_FLAG, NULL, "say what became of every attention, norm, GELU, embedding; exit 1 when one was missed"},
     {"model_type", CLI_STRING, "TYPE", "accepted for the tutorials' sake; the graph itself is read"},
     {"num_heads", CLI_INT, "N", "checked against what the graph says"},
     {"hidden_size", CLI_INT, "N", "checked against what the graph says"},
@@ -46,21 +47,30 @@ static int optimize_to(const cli_args *args, const char *input, const char *outp
     };
     sdx_graph_stats before, after;
     sdx_error err = {0};
+    char *explanation = NULL;
+    size_t missed = 0;
+    if (cli_flag(args, "explain")) o.explanation = &explanation;
+    o.explain_json = cli_flag(args, "json");
+    o.missed = &missed;
     if (sdx_optimize(&o, &before, &after, &err) != SDX_OK) return cli_fail(&err);
     if (cli_flag(args, "json")) {
         printf("{\"output\": \"%s\", ", output);
         print_stats_json("original", &before);
         printf(", ");
         print_stats_json("optimized", &after);
+        if (explanation) printf(", \"missed\": %zu, \"explain\": %s", missed, explanation);
         printf("}\n");
-        return EXIT_FINE;
+        free(explanation);
+        return missed ? EXIT_FINDING : EXIT_FINE;
     }
     if (cli_flag(args, "stats")) {
         print_stats("Original", &before);
         print_stats("Optimized", &after);
     }
+    if (explanation) printf("%s", explanation);
+    free(explanation);
     printf("Wrote %s: %zu nodes, before %zu\n", output, after.nodes, before.nodes);
-    return EXIT_FINE;
+    return missed ? EXIT_FINDING : EXIT_FINE;
 }
 
 static int run(const cli_args *args)

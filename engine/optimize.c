@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "../base/memory.h"
+#include "../graph/explain.h"
 #include "engine.h"
 #include "ops/ops.h"
 
@@ -163,6 +164,17 @@ static void lower_ir(sdx_model *model)
     model->ir_version = PLAIN_IR;
 }
 
+static sdx_status explain(const sdx_optimize_options *o, const sdx_model *model, sdx_error *err)
+{
+    char *text;
+    size_t missed;
+    if (!o->explanation) return SDX_OK;
+    TRY(sdx_model_explain(model, o->explain_json, &text, &missed, err));
+    *o->explanation = text;
+    if (o->missed) *o->missed = missed;
+    return SDX_OK;
+}
+
 static sdx_status optimize(const sdx_optimize_options *o, sdx_graph_stats *before, sdx_graph_stats *after,
                            sdx_error *err)
 {
@@ -170,9 +182,10 @@ static sdx_status optimize(const sdx_optimize_options *o, sdx_graph_stats *befor
     TRY(open_rewritten(o, &model, before, after, err));
     TRY(sdx_validate(o->input, model, err));
     TRY(open_rewritten(o, &model, before, after, err));
+    sdx_status status = explain(o, model, err);
     lower_ir(model);
     sdx_onnx_write_options write = {.external_data = o->external_data};
-    sdx_status status = sdx_onnx_write(model, o->output, &write, err);
+    if (status == SDX_OK) status = sdx_onnx_write(model, o->output, &write, err);
     sdx_model_close(model);
     return status;
 }

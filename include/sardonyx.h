@@ -184,7 +184,8 @@ SDX_API sdx_status sdx_session_profile(const sdx_session *session, char **text, 
 
 typedef struct sdx_convert_options {
     const char *checkpoint; /* a Hugging Face folder */
-    const char *output;     /* the .onnx file to write */
+    const char *output;     /* the .onnx file to write; sequence-to-sequence models are several files, which go
+                               to a folder of this name without .onnx, with config.json and the tokenizer */
     const char *vocabulary; /* file to write the tokenizer's vocabulary to, or NULL */
     const char *task;       /* NULL or "auto": from config.json's architectures */
     const char *text;       /* validation text; NULL: "what is AI?" */
@@ -193,6 +194,7 @@ typedef struct sdx_convert_options {
     bool external_data;     /* weights in <output>.data */
     bool skip_validation;
     sdx_dtype dtype;        /* of stored matrices: SDX_F32 (and 0), SDX_F16 or SDX_BF16; computing is in float32 */
+    bool no_past;           /* sequence to sequence: no decoder_with_past_model.onnx */
 } sdx_convert_options;
 
 typedef struct sdx_convert_report {
@@ -203,6 +205,7 @@ typedef struct sdx_convert_report {
     double l1_difference;  /* mean |graph - reference| after ReLU; NaN if validation was skipped */
     double max_difference; /* max |graph - reference| */
     bool wrote_vocabulary; /* asked for, and the checkpoint has a tokenizer */
+    size_t graphs;         /* files written; nodes and initializers are of all of them */
 } sdx_convert_report;
 
 SDX_API sdx_status sdx_convert(const sdx_convert_options *options, sdx_convert_report *report, sdx_error *err);
@@ -224,6 +227,11 @@ typedef struct sdx_optimize_options {
     const char *model_type; /* accepted and, if given, checked; NULL or "auto" */
     int num_heads, hidden_size; /* 0: read from the graph; else checked against it */
     bool external_data;
+    /* Not NULL: what became of every place that looks like attention, a norm, a GELU or an embedding, as text or as a
+     * JSON list; free() it. *missed: how many of them should have fused and did not. */
+    char **explanation;
+    bool explain_json;
+    size_t *missed;
 } sdx_optimize_options;
 
 SDX_API sdx_status sdx_optimize(const sdx_optimize_options *options, sdx_graph_stats *before,

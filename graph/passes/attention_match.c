@@ -252,6 +252,23 @@ static bool is_shared(const sdx_graph *g, const sdx_attention *m, const sdx_path
     return false;
 }
 
+/* Which of the three does not arrive as it should: the last layout change on its way. */
+static const char *blame_layout(const sdx_graph *g, const sdx_node *product, sdx_attention *m, const sdx_layout *q,
+                                const sdx_layout *k, const sdx_layout *v)
+{
+    const struct {
+        const sdx_layout *layout;
+        const sdx_heads *heads;
+        const char *four, *three, *reason;
+    } part[3] = {{q, &m->q, "b|n|t|h", "bn|t|h", "the queries do not arrive as [b,n,t,h]"},
+                 {k, &m->k, "b|n|h|t", "bn|h|t", "the keys do not arrive as [b,n,h,T]"},
+                 {v, &m->v, "b|n|t|h", "bn|t|h", "the values do not arrive as [b,n,T,h]"}};
+    for (int i = 0; i < 3; i++)
+        if (!sdx_layout_is(part[i].layout, part[i].four) && !sdx_layout_is(part[i].layout, part[i].three))
+            return stop(m, part[i].heads->path.count ? part[i].heads->path.node[0] : sdx_match_id(g, product), part[i].reason);
+    return stop(m, sdx_match_id(g, product), "queries, keys and values do not meet head by head");
+}
+
 static const char *match_operands(const sdx_graph *g, const sdx_node *product, const sdx_node *context,
                                   sdx_attention *m, sdx_layout *result)
 {
@@ -263,13 +280,13 @@ static const char *match_operands(const sdx_graph *g, const sdx_node *product, c
     if ((reason = match_heads(g, product->in[1], &m->k, &m->scale, &k, m))) return reason;
     m->steps++;
     if ((reason = match_heads(g, context->in[1], &m->v, &one, result, m))) return reason;
-    if (one != 1) return stop(m, sdx_match_id(g, context), "the values are scaled");
+    if (one != 1) return stop(m, producer_id(g, context->in[1]), "the values are scaled");
     if (!same_heads(&m->q, &m->k) || !same_heads(&m->q, &m->v))
         return stop(m, sdx_match_id(g, product), "heads differ in number or size, or batches do");
     if (!same_element(m->k.tokens, m->v.tokens)) return stop(m, sdx_match_id(g, context), "keys and values differ in number");
     bool four = sdx_layout_is(&q, "b|n|t|h") && sdx_layout_is(&k, "b|n|h|t") && sdx_layout_is(result, "b|n|t|h");
     bool three = sdx_layout_is(&q, "bn|t|h") && sdx_layout_is(&k, "bn|h|t") && sdx_layout_is(result, "bn|t|h");
-    if (!four && !three) return stop(m, sdx_match_id(g, product), "queries, keys and values do not meet head by head");
+    if (!four && !three) return blame_layout(g, product, m, &q, &k, result);
     m->steps++;
     m->shared = is_shared(g, m, &m->k.path) || is_shared(g, m, &m->v.path);
     if (four && m->v.past == SDX_NONE) m->v.split = sdx_match_through(g, context->in[1]);
@@ -342,6 +359,37 @@ static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
     for (int i = 0; i < 2; i++)
         if (read_scores(g, n->in[i], depth - 1, s)) return add_term(s, (sdx_term){.value = n->in[1 - i]});
     return false;
+}
+
+/* v is computed from a product of two tensors that are not constants. */
+static bool has_product(const sdx_graph *g, sdx_id v, int depth)
+{
+    const sdx_node *n = v == SDX_NONE || depth == 0 ? NULL : sdx_graph_producer(g, v);
+    if (!n) return false;
+    if (sdx_match_is(n, "MatMul")) return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
+    for (int i = 0; i < n->n_in; i++)
+        if (has_product(g, n->in[i], depth - 1)) return true;
+    return false;
+}
+
+/* The node on the way from the Softmax to the product that read_scores does not see through. */
+static sdx_id blame_scores(const sdx_graph *g, sdx_id v)
+{
+    sdx_id x, next = v;
+    double factor;
+    for (const sdx_node *n; (n = sdx_graph_producer(g, next)) != NULL; v = next) {
+        bool scale = sdx_match_factor(g, n, &x, &factor);
+        if (!scale && !sdx_match_is(n, "Add") && !sdx_match_is(n, "Where") && !is_heads_merge(g, n) &&
+            sdx_match_copied(g, n) == SDX_NONE)
+            return sdx_match_id(g, n);
+        for (int i = 0; i < n->n_in; i++)
+            if (has_product(g, n->in[i], 6)) next = n->in[i];
+        if (next == v) return sdx_match_id(g, n);
+        /* A scale after a mask scales the mask, too. */
+        const sdx_node *below = scale ? sdx_graph_producer(g, next) : NULL;
+        if (below && (sdx_match_is(below, "Add") || sdx_match_is(below, "Where"))) return sdx_match_id(g, n);
+    }
+    return producer_id(g, v);
 }
 
 /* ---- terms ---------------------------------------------------------------------------------------------- */
@@ -453,7 +501,7 @@ const char *sdx_match_attention(const sdx_graph *g, const sdx_node *last, sdx_at
     if (g->value[softmax->out[0]].is_output)
         return stop(m, sdx_match_id(g, softmax), "the attention weights are an output of the graph");
     if (!read_scores(g, softmax->in[0], 8, &s))
-        return stop(m, producer_id(g, softmax->in[0]), "no product of queries and keys before the Softmax");
+        return stop(m, blame_scores(g, softmax->in[0]), "the scores are not a product, scaled and masked");
     m->steps++;
     m->scale = s.scale;
     m->n_term = s.n_term;

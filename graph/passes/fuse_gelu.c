@@ -100,6 +100,8 @@ static bool is_odd(const polynomial *p)
     return p->c[0] == 0 && p->c[2] == 0;
 }
 
+static const char no_gate[] = "no gate 1 + erf(.), 1 + tanh(.) or sigmoid(.)";
+
 /* f is 1 + erf(.), 1 + tanh(.) or sigmoid(.) of a polynomial in x. */
 static const char *match_gate(const sdx_graph *g, sdx_id f, double scale, gelu *m)
 {
@@ -108,12 +110,12 @@ static const char *match_gate(const sdx_graph *g, sdx_id f, double scale, gelu *
     sdx_id inner = SDX_NONE;
     double one = 0;
     if (plus && (!sdx_match_scalar_operand(g, plus, &inner, &one) || one != 1))
-        return "the gate is not 1 + f(x)";
+        return no_gate;
     const sdx_node *erf = plus ? sdx_match_op(g, inner, "Erf") : NULL;
     const sdx_node *tanh = plus ? sdx_match_op(g, inner, "Tanh") : NULL;
     const sdx_node *gate = erf ? erf : tanh ? tanh : sigmoid;
     polynomial p;
-    if (!gate) return "no erf, tanh or sigmoid";
+    if (!gate) return no_gate;
     if (!read_polynomial(g, gate->in[0], m->x, DEPTH, &p) || !is_odd(&p))
         return "the gate's argument is not odd in x";
     if (scale != (gate == sigmoid ? 1 : 0.5)) return "the constant factor differs";
@@ -134,11 +136,18 @@ static const char *match_gelu(const sdx_graph *g, const sdx_node *last, gelu *m)
     const char *reason = NULL;
     for (int i = 0; i < 2; i++) {
         m->x = p.factor[i];
-        reason = match_gate(g, p.factor[1 - i], p.scale, m);
-        if (reason) continue;
+        const char *why = match_gate(g, p.factor[1 - i], p.scale, m);
+        if (why && (!reason || reason == no_gate)) reason = why; /* of the factor that is a gate */
+        if (why) continue;
         return sdx_match_type(g, m->x)->dtype == SDX_F32 ? NULL : "not float32";
     }
     return reason;
+}
+
+const char *sdx_gelu_reason(const sdx_graph *g, const sdx_node *mul)
+{
+    gelu m;
+    return match_gelu(g, mul, &m);
 }
 
 sdx_status sdx_pass_fuse_gelu(sdx_pass_context *context, sdx_graph *graph)

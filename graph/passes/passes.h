@@ -19,6 +19,9 @@ sdx_status sdx_pass_fuse_embed_layer_norm(sdx_pass_context *context, sdx_graph *
 sdx_status sdx_pass_fuse_skip_layer_norm(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_bias_gelu(sdx_pass_context *context, sdx_graph *graph);
 
+/* For explain.c: why the product of x and a gate is no Gelu, NULL when it is. */
+const char *sdx_gelu_reason(const sdx_graph *graph, const sdx_node *mul);
+
 /* A new node in the place of `anchor`, the last node of a matched pattern: it writes the values out[] (whose
  * old writers die), is named after anchor's scope, and imports its domain. Counts as a change. */
 sdx_status sdx_pass_replace(sdx_pass_context *context, sdx_graph *graph, sdx_id anchor, const char *domain,
