@@ -1,8 +1,8 @@
 /* encoder.h: what BERT and its descendants share, each thing twice: as a graph, and as plain arithmetic.
  *
- *   body   input ids --embeddings, layers--> last hidden state [B, S, H]: functions of the family, of pieces
- * here head   last hidden state --steps--> outputs: a list, carried out by sdx_build_steps and
- * sdx_forward_steps
+ *   body: token ids --embeddings, layers--> last hidden state [B, S, H]. Functions of the family, made of pieces
+ *         from here.
+ *   head: last hidden state --steps--> outputs. A list that sdx_build_steps and sdx_forward_steps carry out.
  *
  * The two sides share names and lists, no code: the second is what the first is checked against. */
 #ifndef SDX_CONVERT_ENCODER_H

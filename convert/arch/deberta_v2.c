@@ -125,7 +125,7 @@ static int64_t bucket_of(const sdx_settings *s, int64_t distance)
 
 /* ---- as a graph ------------------------------------------------------------------------------------------ */
 
-/* What all layers share; layers get it through the bias, which is the first value made of the second. */
+/* What all layers share. */
 typedef struct shared {
     sdx_id bias;  /* [B, 1, S, S] */
     sdx_id index; /* [B, N, S, S] */
@@ -153,8 +153,7 @@ static sdx_id clear_padding(sdx_builder *b, const char *name, sdx_id x, sdx_id w
     return sdx_build_op2(b, "Mul", name, x, weight);
 }
 
-/* Between tokens 0, else -FLT_MAX: padding attends to everything alike, as it does in Hugging Face. [B, 1, S,
- * S] */
+/* [B, 1, S, S]: 0 between tokens, else -FLT_MAX: padding attends to everything alike, as in Hugging Face. */
 static sdx_id build_bias(sdx_builder *b, const sdx_text_inputs *in)
 {
     const char *name = "attention_bias";
@@ -180,8 +179,7 @@ static sdx_id build_index(sdx_builder *b, const sdx_settings *s, const sdx_text_
     return sdx_build_module_op2(b, name, "Expand", index, shape);
 }
 
-/* The buckets' embeddings as queries or keys: [2 * R, H] -> [1, N, 2 * R, size], or [1, N, size, 2 * R] for
- * keys */
+/* The buckets' embeddings [2 * R, H] as queries [1, N, 2 * R, size] or keys [1, N, size, 2 * R] */
 static sdx_id project_positions(sdx_builder *b, const sdx_settings *s, const char *own, const char *same,
                                 const char *suffix, sdx_id table, bool keys)
 {
