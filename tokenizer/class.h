@@ -39,12 +39,12 @@ enum { SDX_SPECIALS = 7 }; /* unk, sep, pad, cls, mask, bos, eos */
 typedef struct sdx_class {
     const char *name, *model_type; /* tokenizer_class without "Tokenizer"; config.json's model_type or NULL */
     sdx_layout layout;
-    const char *special[SDX_SPECIALS]; /* when no file says; NULL: none */
-    bool mask_lstrip, mask_normalized; /* of a mask token that no file describes */
+    const char *special[SDX_SPECIALS];                     /* when no file says; NULL: none */
+    bool mask_lstrip, mask_normalized, unknown_normalized; /* where no file describes these tokens */
     sdx_pieces_kind pieces;
     sdx_text_rules rules;
-    bool lowercase; /* do_lower_case when no file says */
-    bool penalty;   /* a piece such as "5," is made unattractive */
+    bool lowercase, keep_accents; /* do_lower_case and keep_accents when no file says */
+    bool penalty;                 /* a piece such as "5," is made unattractive */
 } sdx_class;
 
 /* The class that the configuration names, else the one called `fallback`. NULL: named, but not known here. */

@@ -190,7 +190,10 @@ sdx_status sdx_normalize_strip_accents(const sdx_step *step, sdx_scratch *s, sdx
     const unsigned char *p = (const unsigned char *)s->now.text, *end = p + s->now.size;
     while (p < end) {
         uint32_t c = sdx_utf8_next(&p);
-        if (!sdx_is_mark(c)) TRY(append_points(&s->next, &c, 1, err));
+        if (!sdx_is_mark(c))
+            TRY(append_points(&s->next, &c, 1, err));
+        else if (!s->next.size)
+            s->at_start = false;
     }
     sdx_scratch_swap(s);
     return SDX_OK;
@@ -209,6 +212,7 @@ sdx_status sdx_normalize_strip(const sdx_step *step, sdx_scratch *s, sdx_error *
         do end--;
         while (((unsigned char)text[end] & 0xc0) == 0x80);
     }
+    if (begin) s->at_start = false;
     TRY(sdx_text_append(&s->next, text + begin, end - begin, err));
     sdx_scratch_swap(s);
     return SDX_OK;
@@ -244,7 +248,10 @@ SDX_STEP(sdx_normalize_nmt)
     char *out = s->next.text;
     while (p < end) {
         uint32_t c = sdx_utf8_next(&p);
-        if (!nmt_drops(c)) out = sdx_utf8_put(out, nmt_is_space(c) ? ' ' : c);
+        if (!nmt_drops(c))
+            out = sdx_utf8_put(out, nmt_is_space(c) ? ' ' : c);
+        else if (out == s->next.text)
+            s->at_start = false;
     }
     s->next.size = (size_t)(out - s->next.text);
     sdx_scratch_swap(s);

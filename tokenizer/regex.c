@@ -1,6 +1,7 @@
 /* regex.c: see regex.h. Hugging Face's library hands patterns to Oniguruma with Ruby's syntax: ^ and $ match at
- * every line, \w is what UTS 18 says, \h is a hexadecimal digit. PCRE2 is told so by an option and by rewriting
- * these escapes. Its own limit on backtracking turns a hostile pattern into an error. */
+ * every line, \w is what UTS 18 says, \h is a hexadecimal digit, and its tables are those of Unicode 16. PCRE2
+ * is told so by an option and by rewriting escapes (not \W, \D, \S and \P inside of brackets, where marks are
+ * no word characters then). Its own limit on backtracking turns a hostile pattern into an error. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "regex.h"
 
@@ -22,37 +23,107 @@ struct sdx_regex_match {
 
 enum { PATTERN_LIMIT = 1 << 16, MATCH_LIMIT = 1000000 };
 
-#define WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}"
+/* What Unicode 16 has and a PCRE2 of Unicode 14 does not know: letters, numbers, decimal digits among them. */
+#define NEW_LETTERS                                                                                            \
+    "\\x{1c89}\\x{1c8a}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{105c0}-\\x{105f3}\\x{10d4a}-\\x{10d65}\\x{"   \
+    "10d6f}-\\x{10d85}"                                                                                        \
+    "\\x{10ec2}-\\x{10ec4}\\x{1123f}\\x{11240}\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}\\x{11390}-\\x{113b5}"  \
+    "\\x{113b7}\\x{113d1}"                                                                                     \
+    "\\x{113d3}\\x{11bc0}-\\x{11be0}\\x{11f02}\\x{11f04}-\\x{11f10}\\x{11f12}-\\x{11f33}\\x{1342f}\\x{13441}-" \
+    "\\x{13446}"                                                                                               \
+    "\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}\\x{16d40}-\\x{16d6c}\\x{18cff}\\x{1b132}\\x{1b155}\\x{1df25}-" \
+    "\\x{1df2a}"                                                                                               \
+    "\\x{1e030}-\\x{1e06d}\\x{1e4d0}-\\x{1e4eb}\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}" \
+    "\\x{31350}-\\x{323af}"
+#define NEW_DIGITS                                                                                             \
+    "\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}\\x{11f50}-\\x{11f59}\\x{16130}-\\x{"      \
+    "16139}"                                                                                                   \
+    "\\x{16d70}-\\x{16d79}\\x{1ccf0}-\\x{1ccf9}\\x{1e4f0}-\\x{1e4f9}\\x{1e5f1}-\\x{1e5fa}"
+#define NEW_MARKS                                                                                              \
+    "\\x{897}\\x{cf3}\\x{ece}\\x{10d69}-\\x{10d6d}\\x{10efc}-\\x{10eff}\\x{11241}\\x{113b8}-\\x{113c0}\\x{"    \
+    "113c2}\\x{113c5}"                                                                                         \
+    "\\x{113c7}-\\x{113ca}\\x{113cc}-\\x{113d2}\\x{113e1}\\x{113e2}\\x{11f00}-\\x{11f03}\\x{11f34}-\\x{11f3a}" \
+    "\\x{11f3e}-\\x{11f42}"                                                                                    \
+    "\\x{11f5a}\\x{13440}\\x{13447}-\\x{13455}\\x{1611e}-\\x{1612f}\\x{1e08f}\\x{1e4ec}-\\x{1e4ef}\\x{1e5ee}"  \
+    "\\x{1e5ef}"
+#define LETTER "\\p{L}" NEW_LETTERS
+#define NUMBER "\\p{N}" NEW_DIGITS "\\x{1d2c0}-\\x{1d2d3}"
+#define DIGIT  "\\p{Nd}" NEW_DIGITS
+#define SPACE                                                                                                  \
+    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{"   \
+    "3000}"
+/* Symbols that are alphabetic count; superscripts and fractions of Latin-1 do for \w alone, not for [\w]. */
+#define WORD                                                                                                   \
+    LETTER DIGIT NEW_MARKS "\\p{M}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}" \
+                           "\\x{1f170}-\\x{1f189}"
+#define LONE_WORD WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
-/* Escapes that mean something else: outside of brackets, inside of them. */
+/* Escapes that mean something else, or something newer: outside of brackets, inside of them (NULL: as it is).
+ */
 static const struct {
-    char letter;
-    const char *outside, *inside;
-} escapes[] = {{'w', "[" WORD "]", WORD}, {'W', "[^" WORD "]", "\\W"}, {'h', "[0-9a-fA-F]", "0-9a-fA-F"}};
+    const char *escape, *outside, *inside;
+} escapes[] = {
+    {"w", "[" LONE_WORD "]", WORD},
+    {"W", "[^" LONE_WORD "]", NULL},
+    {"d", "[" DIGIT "]", DIGIT},
+    {"D", "[^" DIGIT "]", NULL},
+    {"s", "[" SPACE "]", SPACE},
+    {"S", "[^" SPACE "]", NULL},
+    {"h", "[0-9a-fA-F]", "0-9a-fA-F"},
+    {"p{L}", "[" LETTER "]", LETTER},
+    {"P{L}", "[^" LETTER "]", NULL},
+    {"p{N}", "[" NUMBER "]", NUMBER},
+    {"P{N}", "[^" NUMBER "]", NULL},
+    {"b", "(?:(?<=[" LONE_WORD "])(?![" LONE_WORD "])|(?<![" LONE_WORD "])(?=[" LONE_WORD "]))", NULL},
+    {"B", "(?:(?<=[" LONE_WORD "])(?=[" LONE_WORD "])|(?<![" LONE_WORD "])(?![" LONE_WORD "]))", NULL},
+};
 
-static bool put_escape(sdx_buffer *b, char letter, bool inside)
+/* The escape at p, behind its backslash; returns its length. */
+static size_t put_escape(sdx_buffer *b, const char *p, const char *end, bool inside)
 {
     for (size_t i = 0; i < sizeof escapes / sizeof *escapes; i++) {
-        if (escapes[i].letter != letter) continue;
-        sdx_buffer_puts(b, inside ? escapes[i].inside : escapes[i].outside);
-        return true;
+        size_t n = strlen(escapes[i].escape);
+        const char *to = inside ? escapes[i].inside : escapes[i].outside;
+        if (!to || (size_t)(end - p) < n || memcmp(p, escapes[i].escape, n)) continue;
+        sdx_buffer_puts(b, to);
+        return n;
     }
-    return false;
+    sdx_buffer_append(b, p - 1, 2);
+    return 1;
 }
 
-static void translate(sdx_string pattern, sdx_buffer *out)
+/* Sets inside of sets, and their intersection, are Oniguruma's alone: read otherwise, they would mean something
+ * else without a word. */
+static bool is_set_operation(const char *p, const char *end)
+{
+    if (end - p < 2) return false;
+    return (p[0] == '[' && p[1] != ':') || (p[0] == '&' && p[1] == '&');
+}
+
+static sdx_status translate(sdx_string pattern, sdx_buffer *out, sdx_error *err)
 {
     bool inside = false;
-    for (size_t i = 0; i < pattern.size; i++) {
-        char c = pattern.data[i];
-        if (c == '\\' && i + 1 < pattern.size) {
-            if (!put_escape(out, pattern.data[++i], inside)) sdx_buffer_append(out, pattern.data + i - 1, 2);
+    const char *end = pattern.data + pattern.size;
+    for (const char *p = pattern.data; p < end; p++) {
+        if (*p == '\\' && p + 1 < end) {
+            p += put_escape(out, p + 1, end, inside);
             continue;
         }
-        if (c == '[') inside = true;
-        if (c == ']') inside = false;
-        sdx_buffer_putc(out, c);
+        if (inside && is_set_operation(p, end)) {
+            sdx_buffer_fini(out);
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "regular expression \"%.80s\": sets inside of sets",
+                            pattern.data);
+        }
+        const char *name = inside && *p == '[' ? memchr(p, ']', (size_t)(end - p)) : NULL; /* [:alpha:] */
+        if (name) {
+            sdx_buffer_append(out, p, (size_t)(name + 1 - p));
+            p = name;
+            continue;
+        }
+        inside = *p == '[' || (inside && *p != ']');
+        sdx_buffer_putc(out, *p);
     }
+    return SDX_OK;
 }
 
 static sdx_status compile(const char *pattern, size_t size, pcre2_code **code, sdx_error *err)
@@ -77,7 +148,7 @@ sdx_status sdx_regex_compile(sdx_tokenizer *t, sdx_string pattern, const sdx_reg
     char *text;
     if (pattern.size > PATTERN_LIMIT) return sdx_fail(err, SDX_ERR_FILE, "a regular expression is too long");
     ARENA_NEW(&t->arena, regex, 1, err);
-    translate(pattern, &b);
+    TRY(translate(pattern, &b, err));
     size_t size = b.size;
     TRY(sdx_buffer_take(&b, &text, err));
     sdx_status status = compile(text, size, &regex->code, err);

@@ -297,7 +297,7 @@ static sdx_status add_case(reader *r, step_list *list)
 static sdx_status add_accents_and_case(reader *r, step_list *list)
 {
     bool keep;
-    TRY(sdx_json_bool(r->config->config, "keep_accents", false, &keep, r->err));
+    TRY(sdx_json_bool(r->config->config, "keep_accents", r->class->keep_accents, &keep, r->err));
     if (!keep) {
         add(list, (sdx_step){.run = sdx_normalize_form, .compatibility = true});
         add(list, (sdx_step){.run = sdx_normalize_strip_accents});

@@ -81,6 +81,7 @@ void sdx_tokenizer_free(sdx_tokenizer *t)
     if (!t) return;
     sdx_vocab_fini(&t->vocab);
     free(t->added);
+    free(t->added_index);
     sdx_trie_fini(&t->raw.trie);
     sdx_trie_fini(&t->normalized.trie);
     sdx_regex_free_all(t->regexes);

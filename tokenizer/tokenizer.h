@@ -39,7 +39,7 @@ typedef struct sdx_scratch {
     void *work; /* [work_room] bytes, what a model needs for one piece; owned */
     size_t work_room;
     struct sdx_regex_match *match; /* made by the first regular expression; owned */
-    bool at_start;                 /* now begins where the whole text begins */
+    bool at_start;                 /* now begins with the first character of the whole text, kept or changed */
 } sdx_scratch;
 
 void sdx_scratch_fini(sdx_scratch *s);
@@ -300,6 +300,7 @@ struct sdx_tokenizer {
     sdx_vocab vocab;
     sdx_added_token *added; /* [added_count]; owned */
     size_t added_count, added_room;
+    uint32_t *added_index; /* [2 * added_room]: hash table of 1 + index into added; 0: free; owned */
     sdx_added_set raw, normalized;
     sdx_steps normalizers, pre_tokenizers, decoders;
     sdx_model_step model;
@@ -318,7 +319,9 @@ sdx_status sdx_vocab_finish(sdx_vocab *v, sdx_error *err); /* table and trie fro
 void sdx_vocab_fini(sdx_vocab *v);
 /* The id of a token of the model or an added one; -1. */
 int32_t sdx_tokenizer_find(const sdx_tokenizer *t, const char *text, size_t n);
-/* Registers an added token: its id is the vocabulary's if it is there, else token.id, else (-1) a new one. */
+bool sdx_tokenizer_is_added(const sdx_tokenizer *t, const char *text, size_t n);
+/* Registers an added token: its id is the vocabulary's if it is there, else token.id, else (-1) a new one. Of
+ * two with one text, the first says whether it is normalized, the later what it strips. */
 sdx_status sdx_tokenizer_add(sdx_tokenizer *t, sdx_added_token token, sdx_error *err);
 /* After all else: checks and builds what encoding needs. */
 sdx_status sdx_tokenizer_finish(sdx_tokenizer *t, sdx_error *err);

@@ -85,17 +85,9 @@ static sdx_status add_listed(const sdx_tokenizer_config *c, sdx_tokenizer *t, sd
     return SDX_OK;
 }
 
-static bool is_added(const sdx_tokenizer *t, const char *text)
-{
-    for (size_t i = 0; i < t->added_count; i++) {
-        if (t->added[i].text.size == strlen(text) && !strcmp(t->added[i].text.data, text)) return true;
-    }
-    return false;
-}
-
 sdx_status sdx_tokenizer_add_special(sdx_tokenizer *t, const char *text, sdx_error *err)
 {
-    if (is_added(t, text)) return SDX_OK;
+    if (sdx_tokenizer_is_added(t, text, strlen(text))) return SDX_OK;
     return sdx_tokenizer_add(t, (sdx_added_token){.text = {text, strlen(text)}, .id = -1, .special = true},
                              err);
 }
@@ -105,7 +97,7 @@ static sdx_status add_given(const json_t *value, sdx_tokenizer *t, sdx_error *er
 {
     sdx_added_token token;
     const char *text = token_text(value);
-    if (!text || is_added(t, text)) return SDX_OK;
+    if (!text || sdx_tokenizer_is_added(t, text, strlen(text))) return SDX_OK;
     if (!json_is_object(value)) return sdx_tokenizer_add_special(t, text, err);
     TRY(sdx_json_added_token(value, -1, &token, err));
     token.special = true;
@@ -125,14 +117,14 @@ static sdx_status add_usual(const sdx_tokenizer_config *c, const sdx_class *clas
 {
     const json_t *given = json_object_get(c->config, specials[i].name);
     if (!token_text(given)) given = json_object_get(c->special, specials[i].name);
+    if (json_is_object(given)) return add_given(given, t, err);
     const char *text = token_text(given);
-    bool plain_mask = !json_is_object(given) && !strcmp(specials[i].name, "mask_token");
-    if (text && !plain_mask) return add_given(given, t, err);
     if (!text && !json_is_null(given)) text = class->special[i];
-    if (!text || is_added(t, text)) return SDX_OK;
+    if (!text) return SDX_OK;
+    bool mask = !strcmp(specials[i].name, "mask_token"), unknown = !strcmp(specials[i].name, "unk_token");
     sdx_added_token token = {.text = {text, strlen(text)}, .id = -1, .special = true};
-    token.lstrip = plain_mask && class->mask_lstrip;
-    token.normalized = plain_mask && class->mask_normalized;
+    token.lstrip = mask && class->mask_lstrip;
+    token.normalized = (mask && class->mask_normalized) || (unknown && class->unknown_normalized);
     return sdx_tokenizer_add(t, token, err);
 }
 

@@ -80,29 +80,64 @@ void sdx_vocab_fini(sdx_vocab *v)
     sdx_trie_fini(&v->trie);
 }
 
+/* Where in the table of added tokens this text is, or would be. */
+static size_t added_slot(const sdx_tokenizer *t, sdx_string text)
+{
+    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+    for (size_t i = 0; i < text.size; i++) hash = (hash ^ (unsigned char)text.data[i]) * 0x100000001b3u;
+    size_t mask = 2 * t->added_room - 1, slot = (hash ^ hash >> 32) & mask;
+    for (; t->added_index[slot]; slot = (slot + 1) & mask) {
+        const sdx_added_token *a = &t->added[t->added_index[slot] - 1];
+        if (a->text.size == text.size && !memcmp(a->text.data, text.data, text.size)) break;
+    }
+    return slot;
+}
+
+static sdx_added_token *find_added(const sdx_tokenizer *t, sdx_string text)
+{
+    uint32_t found = t->added_room ? t->added_index[added_slot(t, text)] : 0;
+    return found ? &t->added[found - 1] : NULL;
+}
+
+bool sdx_tokenizer_is_added(const sdx_tokenizer *t, const char *text, size_t n)
+{
+    return find_added(t, (sdx_string){text, n});
+}
+
 int32_t sdx_tokenizer_find(const sdx_tokenizer *t, const char *text, size_t n)
 {
     int32_t id = sdx_trie_get(&t->vocab.trie, text, n);
-    for (size_t i = 0; id < 0 && i < t->added_count; i++) {
-        const sdx_added_token *a = &t->added[i];
-        if (a->text.size == n && !memcmp(a->text.data, text, n)) id = a->id;
-    }
-    return id;
+    const sdx_added_token *a = id < 0 ? find_added(t, (sdx_string){text, n}) : NULL;
+    return a ? a->id : id;
 }
 
+/* Twice the room, and a table of twice that, so that it is never more than half full. */
 static sdx_status grow_added(sdx_tokenizer *t, sdx_error *err)
 {
     size_t room = t->added_room ? t->added_room * 2 : 16;
     sdx_added_token *added = sdx_realloc(t->added, room * sizeof *added);
     if (!added) return sdx_fail_memory(err, room * sizeof *added);
     t->added = added;
+    uint32_t *index = sdx_calloc(2 * room, sizeof *index);
+    if (!index) return sdx_fail_memory(err, 2 * room * sizeof *index);
+    free(t->added_index);
+    t->added_index = index;
     t->added_room = room;
+    for (size_t i = 0; i < t->added_count; i++) index[added_slot(t, t->added[i].text)] = (uint32_t)i + 1;
     return SDX_OK;
 }
 
 sdx_status sdx_tokenizer_add(sdx_tokenizer *t, sdx_added_token token, sdx_error *err)
 {
     if (!token.text.size) return SDX_OK;
+    sdx_added_token *old = find_added(t, token.text);
+    if (old) {
+        old->single_word = token.single_word;
+        old->lstrip = token.lstrip;
+        old->rstrip = token.rstrip;
+        t->vocab.token[old->id].special |= token.special;
+        return SDX_OK;
+    }
     int32_t known = sdx_trie_get(&t->vocab.trie, token.text.data, token.text.size);
     if (known >= 0) token.id = known;
     if (token.id < 0) token.id = (int32_t)t->vocab.size;
@@ -111,6 +146,7 @@ sdx_status sdx_tokenizer_add(sdx_tokenizer *t, sdx_added_token token, sdx_error 
     const char *copy = sdx_tokenizer_keep(t, token.text.data, token.text.size);
     if (!copy) return sdx_fail_memory(err, token.text.size);
     token.text.data = copy;
+    t->added_index[added_slot(t, token.text)] = (uint32_t)t->added_count + 1;
     t->added[t->added_count++] = token;
     sdx_token *entry = &t->vocab.token[token.id];
     if (known < 0) entry->text = token.text;
