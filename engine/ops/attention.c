@@ -60,7 +60,8 @@ static sdx_status split_columns(const sdx_infer *infer, sdx_dim columns, sdx_dim
 static sdx_status check_heads(const sdx_infer *infer, sdx_dim qk, sdx_dim v)
 {
     int64_t heads = sdx_node_int(infer->node, "num_heads", 0);
-    if (heads <= 0) return sdx_fail(infer->err, SDX_ERR_FILE, "num_heads is missing or not positive");
+    if (!sdx_heads_fit(heads))
+        return sdx_fail(infer->err, SDX_ERR_FILE, "num_heads is missing or makes no sense");
     if ((qk >= 0 && qk % heads) || (v >= 0 && v % heads))
         return sdx_fail(infer->err, SDX_ERR_FILE, "%lld heads do not divide the hidden sizes %lld and %lld",
                         (long long)heads, (long long)qk, (long long)v);

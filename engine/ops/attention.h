@@ -68,6 +68,12 @@ int64_t sdx_mask_rows(const sdx_tensor *mask, int64_t batch, int64_t queries, in
 void sdx_mask_fill(const sdx_tensor *mask, int64_t batch, int64_t rows, int64_t keys, float filter,
                    float *addend);
 
+/* A number of heads that a file gives may be multiplied by any size without overflow. */
+static inline bool sdx_heads_fit(int64_t heads)
+{
+    return heads > 0 && heads <= INT32_MAX;
+}
+
 /* attention_bias: [1 or B, 1 or N, S, T] of float32. */
 sdx_status sdx_attention_check_bias(const sdx_infer *infer, int input, sdx_dim batch, sdx_dim heads,
                                     sdx_dim queries, sdx_dim keys);

@@ -52,7 +52,7 @@ static sdx_status read_dims(const sdx_infer *infer, int i, const char *name, int
         *out = (dims){t->shape.dim[1], t->shape.dim[2], t->shape.dim[3]};
         return SDX_OK;
     }
-    if (heads <= 0)
+    if (!sdx_heads_fit(heads))
         return sdx_fail(infer->err, SDX_ERR_FILE,
                         "q_num_heads and kv_num_heads are needed for inputs of three dimensions");
     sdx_dim hidden = t->shape.dim[2];

@@ -63,7 +63,7 @@ static sdx_status refuse(const sdx_infer *infer)
     if (sdx_node_int(n, "do_rotary", 0) && (!sdx_infer_has(infer, COS) || !sdx_infer_has(infer, SIN)))
         return sdx_fail(infer->err, SDX_ERR_FILE, "do_rotary needs cos_cache and sin_cache");
     int64_t heads = sdx_node_int(n, "num_heads", 0), key_heads = sdx_node_int(n, "kv_num_heads", 0);
-    if (heads <= 0 || key_heads <= 0 || heads % key_heads)
+    if (!sdx_heads_fit(heads) || !sdx_heads_fit(key_heads) || heads % key_heads)
         return sdx_fail(infer->err, SDX_ERR_FILE, "num_heads %lld is not a multiple of kv_num_heads %lld",
                         (long long)heads, (long long)key_heads);
     int64_t scores = sdx_node_int(n, "qk_output", 0);

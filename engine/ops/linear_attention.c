@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "compute.h"
+#include "attention.h"
 #include "contents.h"
 
 enum { QUERY, KEY, VALUE, PAST, DECAY, BETA };
@@ -92,7 +92,7 @@ static sdx_status infer_linear(sdx_infer *infer)
 {
     int64_t heads = sdx_node_int(infer->node, "q_num_heads", 0),
             key_heads = sdx_node_int(infer->node, "kv_num_heads", 0);
-    if (heads <= 0 || key_heads <= 0 || heads % key_heads)
+    if (!sdx_heads_fit(heads) || !sdx_heads_fit(key_heads) || heads % key_heads)
         return sdx_fail(infer->err, SDX_ERR_FILE, "q_num_heads %lld is not a multiple of kv_num_heads %lld",
                         (long long)heads, (long long)key_heads);
     sdx_dim dk, key_dk, dv;

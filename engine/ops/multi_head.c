@@ -46,8 +46,8 @@ static sdx_status check_supported(const sdx_infer *infer, const places *at)
         return sdx_fail(infer->err, SDX_ERR_FILE, "past_key and past_value must come together");
     if (sdx_infer_has(infer, at->past_length) && !sdx_infer_has(infer, at->past_key))
         return sdx_fail(infer->err, SDX_ERR_FILE, "past_sequence_length comes without past_key");
-    if (sdx_node_int(infer->node, "num_heads", 0) <= 0)
-        return sdx_fail(infer->err, SDX_ERR_FILE, "num_heads is missing or not positive");
+    if (!sdx_heads_fit(sdx_node_int(infer->node, "num_heads", 0)))
+        return sdx_fail(infer->err, SDX_ERR_FILE, "num_heads is missing or makes no sense");
     const int floats[] = {QUERY, KEY, VALUE, at->bias, at->past_key, at->past_value};
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
         TRY(sdx_want_dtype(infer, floats[i], "an input", SDX_SET(SDX_F32)));

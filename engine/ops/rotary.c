@@ -41,7 +41,7 @@ static sdx_status check_sizes(const sdx_infer *infer, const places *at)
     sdx_dim half = sdx_type_dim(&infer->in[at->cos], -1);
     dim = sdx_node_int(infer->node, "rotary_embedding_dim", 0);
     bool is_ms = at == &places_ms;
-    if (heads < 0 || dim < 0 || dim % 2)
+    if ((heads && !sdx_heads_fit(heads)) || dim < 0 || dim % 2)
         return sdx_fail(infer->err, SDX_ERR_FILE, "num_heads %lld and rotary_embedding_dim %lld make no sense",
                         (long long)heads, (long long)dim);
     if (x->rank == 3 && !heads && (!is_ms || dim))
