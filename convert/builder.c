@@ -34,19 +34,34 @@ void sdx_build_fail(sdx_builder *b, sdx_status status, const char *sentence)
 
 static sdx_dim make_dim(sdx_builder *b, int64_t dim)
 {
-    static const char *const names[] = {"batch_size", "sequence", "nonzero"};
+    static const char *const names[] = {
+        "batch_size",
+        "sequence",
+        "nonzero",
+        "frames",
+        "encoder_sequence_length",
+        "decoder_sequence_length",
+        "past_decoder_sequence_length",
+        "past_decoder_sequence_length + decoder_sequence_length",
+    };
     if (dim >= 0) return dim;
     int symbol = sdx_model_symbol(b->graph->model, names[-1 - dim]);
     if (symbol < 0) DO(b, sdx_fail_memory(b->err, MAX_NAME));
     return SDX_DIM_SYMBOL(symbol);
 }
 
-sdx_id sdx_build_token_input(sdx_builder *b, const char *name)
+sdx_id sdx_build_input(sdx_builder *b, const char *name, sdx_dtype dtype, int rank, const int64_t *dim)
 {
     sdx_id id = SDX_NONE;
-    sdx_shape shape = sdx_shape_make(2, (sdx_dim[]){make_dim(b, SDX_BATCH), make_dim(b, SDX_SEQUENCE)});
-    DO(b, sdx_graph_add_input(b->graph, name, SDX_I64, &shape, &id, b->err));
+    sdx_shape shape = {.rank = rank};
+    for (int i = 0; i < rank; i++) shape.dim[i] = make_dim(b, dim[i]);
+    DO(b, sdx_graph_add_input(b->graph, name, dtype, &shape, &id, b->err));
     return id;
+}
+
+sdx_id sdx_build_token_input(sdx_builder *b, const char *name)
+{
+    return sdx_build_input(b, name, SDX_I64, 2, (int64_t[]){SDX_BATCH, SDX_SEQUENCE});
 }
 
 /* Gives a value the name a caller of the graph will know it by. */

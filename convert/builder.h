@@ -42,10 +42,21 @@ void sdx_build_fail(sdx_builder *b, sdx_status status, const char *sentence);
 
 /* int64 [batch_size, sequence] */
 sdx_id sdx_build_token_input(sdx_builder *b, const char *name);
-/* The value becomes a graph output of this name. Dims: sizes, or SDX_BATCH and SDX_SEQUENCE; SDX_NONZERO. */
+/* Dims: sizes, or SDX_BATCH and the like. */
+sdx_id sdx_build_input(sdx_builder *b, const char *name, sdx_dtype dtype, int rank, const int64_t *dim);
+/* The value becomes a graph output of this name. */
 void sdx_build_output(sdx_builder *b, sdx_id value, const char *name, sdx_dtype dtype, int rank,
                       const int64_t *dim);
-enum { SDX_BATCH = -1, SDX_SEQUENCE = -2, SDX_NONZERO = -3 };
+enum {
+    SDX_BATCH = -1,
+    SDX_SEQUENCE = -2,
+    SDX_NONZERO = -3,
+    SDX_FRAMES = -4,
+    SDX_ENCODER_SEQUENCE = -5,
+    SDX_DECODER_SEQUENCE = -6,
+    SDX_PAST = -7,
+    SDX_PRESENT = -8, /* SDX_PAST and SDX_DECODER_SEQUENCE together */
+};
 
 bool sdx_build_has(const sdx_builder *b, const char *name);    /* the checkpoint has this tensor */
 sdx_id sdx_build_weight(sdx_builder *b, const char *name);     /* as stored, as float32 */
@@ -101,7 +112,7 @@ sdx_id sdx_build_attention_bias(sdx_builder *b, sdx_id mask);
 sdx_id sdx_build_mask_bias(sdx_builder *b, sdx_id mask); /* the same for a mask of any shape */
 /* Attention of module `name` in four steps:
  *   x [B, S, heads * size] -> [B, S, heads, size] -> [B, heads, S, size], or [B, heads, size, S] for keys
- *   scores q k^T / divisor; softmax(scores + bias) v -> [B, S, heads * size] */
+ *   scores q k^T / divisor; softmax(scores + bias) v -> [B, S, heads * size]; bias may be SDX_NONE */
 sdx_id sdx_build_split_heads(sdx_builder *b, const char *name, const char *suffix, sdx_id x, int64_t heads,
                              int64_t size);
 sdx_id sdx_build_heads_first(sdx_builder *b, const char *name, const char *suffix, sdx_id x, bool keys);

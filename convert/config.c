@@ -143,6 +143,25 @@ sdx_status sdx_config_read_activation(const sdx_config *c, const char *key, sdx_
                     name ? name : "no string", known);
 }
 
+sdx_status sdx_config_read_list(const sdx_config *c, const char *key, int64_t least, int64_t most, int64_t *out,
+                                int64_t *count, sdx_error *err)
+{
+    json_t *list = find(c, key), *item;
+    size_t i, n = json_array_size(list);
+    if (n < 1 || n > SDX_CONVOLUTIONS)
+        return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a list of 1 to %d numbers", c->path, key,
+                        SDX_CONVOLUTIONS);
+    json_array_foreach(list, i, item)
+    {
+        out[i] = json_integer_value(item);
+        if (!json_is_integer(item) || out[i] < least || out[i] > most)
+            return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must hold whole numbers from %lld to %lld", c->path,
+                            key, (long long)least, (long long)most);
+    }
+    *count = (int64_t)n;
+    return SDX_OK;
+}
+
 bool sdx_config_read_bool(const sdx_config *c, const char *key, bool missing)
 {
     json_t *value = find(c, key);

@@ -8,6 +8,8 @@
 
 typedef enum sdx_activation { SDX_GELU, SDX_GELU_TANH, SDX_RELU, SDX_SILU, SDX_TANH } sdx_activation;
 
+enum { SDX_CONVOLUTIONS = 16 };
+
 /* What the known families are described by; each reads the fields it has. */
 typedef struct sdx_settings {
     int64_t hidden;    /* H: width of the residual stream */
@@ -32,6 +34,20 @@ typedef struct sdx_settings {
     int64_t window, period;           /* ModernBERT: reach of local attention; each period-th layer is global */
     double local_theta, global_theta; /* ModernBERT: bases of the rotary embeddings */
     bool mean_pooling;                /* a classifier reads the mean of all tokens instead of the first */
+
+    int64_t decoder_layers, decoder_heads, decoder_inner; /* J: the last */
+    int64_t size, joined;                                 /* T5: width of a head; Q: of all heads */
+    double embedding_scale, logit_scale;
+    bool gated;                            /* feed-forward layers with a gate */
+    bool post_norm, embedding_norm;        /* BART: the norm follows the residual; embeddings are normalized */
+    int64_t image, patch, channels;        /* ViT: pixels of a side, of a patch's side (X); colours: F */
+    int64_t convolutions;                  /* wav2vec 2.0: of the feature extractor; W: channels of the last */
+    int64_t conv_width[SDX_CONVOLUTIONS];  /* C: channels out of each, c: into it */
+    int64_t conv_kernel[SDX_CONVOLUTIONS]; /* k */
+    int64_t conv_stride[SDX_CONVOLUTIONS];
+    bool layer_normed;    /* each convolution has a layer norm, instead of the first a group norm */
+    bool stable_norm;     /* norms stand before what they feed */
+    bool projection_norm; /* of the features */
 
     sdx_activation activation, head_activation, conv_activation;
     double norm_epsilon;
@@ -73,6 +89,9 @@ sdx_status sdx_config_read_real(const sdx_config *config, const char *key, doubl
                                 double *out, sdx_error *err);
 sdx_status sdx_config_read_activation(const sdx_config *config, const char *key, sdx_activation missing,
                                       sdx_activation *out, sdx_error *err);
+/* A list of whole numbers: count says how many there are, at most SDX_CONVOLUTIONS. */
+sdx_status sdx_config_read_list(const sdx_config *config, const char *key, int64_t least, int64_t most,
+                                int64_t *out, int64_t *count, sdx_error *err);
 bool sdx_config_read_bool(const sdx_config *config, const char *key, bool missing);
 /* num_labels, or the number of entries of id2label; 2 (Hugging Face's default) when neither is there. */
 sdx_status sdx_config_read_labels(const sdx_config *config, int64_t *out, sdx_error *err);

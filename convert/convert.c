@@ -40,8 +40,14 @@ int64_t sdx_reference_positions(const sdx_reference *r)
     return r->settings.longest;
 }
 
-sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t *ids, const int64_t *type_ids,
-                             sdx_reference_result *out, sdx_error *err)
+sdx_shape sdx_reference_sample(const sdx_reference *r)
+{
+    return r->family->sample ? r->family->sample(&r->settings) : (sdx_shape){0};
+}
+
+/* input: what of sdx_forward depends on it. */
+static sdx_status run_forward(const sdx_reference *r, const sdx_forward *input, sdx_reference_result *out,
+                              sdx_error *err)
 {
     sdx_arena arena;
     sdx_arena_init(&arena);
@@ -52,9 +58,10 @@ sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t
                      .arena = &arena,
                      .threads = sdx_default_threads(),
                      .splade = r->splade,
-                     .count = (int64_t)count,
-                     .ids = ids,
-                     .type_ids = type_ids,
+                     .count = input->count,
+                     .ids = input->ids,
+                     .type_ids = input->type_ids,
+                     .values = input->values,
                      .err = err};
     const double *value = r->head->forward(&f, &r->settings);
     sdx_reference_result result = {.rank = f.rank};
@@ -68,6 +75,19 @@ sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t
     }
     sdx_arena_fini(&arena);
     return f.status;
+}
+
+sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t *ids, const int64_t *type_ids,
+                             sdx_reference_result *out, sdx_error *err)
+{
+    return run_forward(r, &(sdx_forward){.count = (int64_t)count, .ids = ids, .type_ids = type_ids}, out, err);
+}
+
+sdx_status sdx_reference_run_values(const sdx_reference *r, const float *values, sdx_reference_result *out,
+                                    sdx_error *err)
+{
+    sdx_shape shape = sdx_reference_sample(r);
+    return run_forward(r, &(sdx_forward){.count = sdx_shape_count(&shape), .values = values}, out, err);
 }
 
 /* ---- reading --------------------------------------------------------------------------------------------- */
@@ -141,7 +161,8 @@ static sdx_status describe(sdx_model *model, const sdx_reference *r, int opset, 
     return set_number(model, "hidden_size", r->settings.hidden, err);
 }
 
-static sdx_status build(sdx_model *model, const sdx_reference *r, int opset, sdx_dtype dtype, sdx_error *err)
+static sdx_status build(sdx_model *model, const sdx_reference *r, size_t index, int opset, sdx_dtype dtype,
+                        sdx_error *err)
 {
     sdx_builder b = {.graph = model->graph,
                      .checkpoint = r->checkpoint,
@@ -154,44 +175,66 @@ static sdx_status build(sdx_model *model, const sdx_reference *r, int opset, sdx
                      .err = err};
     TRY(describe(model, r, opset, err));
     model->graph->name = r->family->model_type;
-    r->head->build(&b, &r->settings);
+    (r->head->graph ? r->head->graph[index].build : r->head->build)(&b, &r->settings);
     TRY(b.status);
     return sdx_graph_index(model->graph, err);
 }
 
-static void fill_report(const sdx_reference *r, const sdx_model *model, sdx_convert_report *report)
+static sdx_status check_options(const sdx_convert_options *options, sdx_error *err)
 {
-    *report = (sdx_convert_report){.nodes = (size_t)model->graph->n_node,
-                                   .initializers = sdx_graph_initializer_count(model->graph),
-                                   .l1_difference = NAN,
-                                   .max_difference = NAN};
+    if (options->opset && (options->opset < FIRST_OPSET || options->opset > LAST_OPSET))
+        return sdx_fail(err, SDX_ERR_USAGE, "opset %d is not offered; choose one from %d to %d", options->opset,
+                        FIRST_OPSET, LAST_OPSET);
+    sdx_dtype dtype = options->dtype;
+    if (dtype && dtype != SDX_F32 && dtype != SDX_F16 && dtype != SDX_BF16)
+        return sdx_fail(err, SDX_ERR_USAGE, "weights are stored as float32, float16 or bfloat16, not as %s",
+                        sdx_dtype_name(dtype));
+    return SDX_OK;
+}
+
+static void fill_report(const sdx_reference *r, const sdx_convert_options *options, sdx_convert_report *report)
+{
+    *report = (sdx_convert_report){.graphs = 1, .l1_difference = NAN, .max_difference = NAN};
     snprintf(report->model_type, sizeof report->model_type, "%s", r->family->model_type);
     snprintf(report->task, sizeof report->task, "%s", r->splade ? "sparse" : r->head->task);
+    while (report->graphs < r->head->n_graph && !(options->no_past && r->head->graph[report->graphs].past))
+        report->graphs++;
+}
+
+const char *sdx_reference_graph_file(const sdx_reference *r, size_t index)
+{
+    return r->head->graph ? r->head->graph[index].file : NULL;
+}
+
+sdx_status sdx_convert_build_graph(const sdx_convert_options *options, const sdx_reference *r, size_t index,
+                                   sdx_model **out, sdx_convert_report *report, sdx_error *err)
+{
+    sdx_model *model = NULL;
+    sdx_status status = sdx_model_create(&model, err);
+    if (status == SDX_OK)
+        status = build(model, r, index, options->opset ? options->opset : DEFAULT_OPSET,
+                       options->dtype ? options->dtype : SDX_F32, err);
+    if (status != SDX_OK) {
+        sdx_model_close(model);
+        return status;
+    }
+    report->nodes += (size_t)model->graph->n_node;
+    report->initializers += sdx_graph_initializer_count(model->graph);
+    *out = model;
+    return SDX_OK;
 }
 
 sdx_status sdx_convert_build(const sdx_convert_options *options, sdx_model **out, sdx_reference **reference,
                              sdx_convert_report *report, sdx_error *err)
 {
-    int opset = options->opset ? options->opset : DEFAULT_OPSET;
-    if (opset < FIRST_OPSET || opset > LAST_OPSET)
-        return sdx_fail(err, SDX_ERR_USAGE, "opset %d is not offered; choose one from %d to %d", opset,
-                        FIRST_OPSET, LAST_OPSET);
-    sdx_dtype dtype = options->dtype ? options->dtype : SDX_F32;
-    if (dtype != SDX_F32 && dtype != SDX_F16 && dtype != SDX_BF16)
-        return sdx_fail(err, SDX_ERR_USAGE, "weights are stored as float32, float16 or bfloat16, not as %s",
-                        sdx_dtype_name(dtype));
     sdx_reference *r = NULL;
-    sdx_model *model = NULL;
+    TRY(check_options(options, err));
     TRY(read_folder(options, &r, err));
-    sdx_status status = sdx_model_create(&model, err);
-    if (status == SDX_OK) status = build(model, r, opset, dtype, err);
-    if (status != SDX_OK) {
-        sdx_model_close(model);
+    fill_report(r, options, report);
+    sdx_status status = sdx_convert_build_graph(options, r, 0, out, report, err);
+    if (status == SDX_OK)
+        *reference = r;
+    else
         sdx_reference_free(r);
-        return status;
-    }
-    fill_report(r, model, report);
-    *out = model;
-    *reference = r;
-    return SDX_OK;
+    return status;
 }

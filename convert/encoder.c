@@ -98,6 +98,17 @@ sdx_id sdx_build_after_attention(sdx_builder *b, const sdx_settings *s, const sd
     return sdx_build_layer_norm(b, n->norm, y, s->norm_epsilon);
 }
 
+sdx_id sdx_build_pre_norm_layer(sdx_builder *b, const sdx_settings *s, const sdx_layer_names *n, sdx_id x,
+                                sdx_id bias)
+{
+    sdx_id y = sdx_build_layer_norm(b, n->attention_norm, x, s->norm_epsilon);
+    y = sdx_build_linear(b, n->attention_out, sdx_build_self_attention(b, s, n, y, bias));
+    x = sdx_build_op2(b, "Add", "attention/Add_residual", y, x);
+    y = sdx_build_linear(b, n->inner, sdx_build_layer_norm(b, n->norm, x, s->norm_epsilon));
+    y = sdx_build_linear(b, n->outer, sdx_build_activation(b, "activation", y, s->activation));
+    return sdx_build_op2(b, "Add", "output/Add_residual", y, x);
+}
+
 sdx_id sdx_build_bert_layer(sdx_builder *b, const sdx_settings *s, sdx_id x, sdx_id bias)
 {
     return sdx_build_after_attention(b, s, &sdx_bert_layer, x,
@@ -154,6 +165,26 @@ void sdx_forward_after_attention(sdx_forward *f, const sdx_settings *s, const sd
     y = sdx_forward_linear(f, n->outer, y, f->count);
     sdx_forward_add(f, x, y, f->count * s->hidden);
     sdx_forward_layer_norm(f, n->norm, x, f->count, s->norm_epsilon);
+}
+
+double *sdx_forward_normalized(sdx_forward *f, const sdx_settings *s, const char *name, const double *x)
+{
+    double *y = sdx_forward_alloc(f, f->count * s->hidden);
+    sdx_forward_add(f, y, x, f->count * s->hidden);
+    sdx_forward_layer_norm(f, name, y, f->count, s->norm_epsilon);
+    return y;
+}
+
+void sdx_forward_pre_norm_layer(sdx_forward *f, const sdx_settings *s, const sdx_layer_names *n, double *x,
+                                const double *bias)
+{
+    int64_t count = f->count * s->hidden;
+    double *y = sdx_forward_normalized(f, s, n->attention_norm, x);
+    y = sdx_forward_linear(f, n->attention_out, sdx_forward_self_attention(f, s, n, y, bias), f->count);
+    sdx_forward_add(f, x, y, count);
+    y = sdx_forward_linear(f, n->inner, sdx_forward_normalized(f, s, n->norm, x), f->count);
+    sdx_forward_activation(f, y, f->count * s->inner, s->activation);
+    sdx_forward_add(f, x, sdx_forward_linear(f, n->outer, y, f->count), count);
 }
 
 void sdx_forward_bert_layer(sdx_forward *f, const sdx_settings *s, double *x, const double *bias)

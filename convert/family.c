@@ -8,7 +8,7 @@
 #define FAMILIES(X)                                                                                            \
     X(bert)                                                                                                    \
     X(distilbert) X(roberta) X(xlm_roberta) X(camembert) X(mpnet) X(electra) X(albert) X(deberta_v2)           \
-        X(modernbert)
+        X(modernbert) X(gpt2) X(wav2vec2) X(hubert) X(vit)
 
 #define DECLARE(name) extern const sdx_family sdx_family_##name;
 #define ADDRESS(name) &sdx_family_##name,
@@ -22,7 +22,7 @@ sdx_status sdx_family_find(const sdx_config *config, const sdx_family **out, sdx
 {
     const char *type = sdx_config_string(config, "model_type");
     if (!type) return sdx_fail(err, SDX_ERR_FILE, "%s: has no \"model_type\"", config->path);
-    char known[512] = "";
+    char known[640] = "";
     for (size_t i = 0, n = 0; i < N_FAMILIES; i++) {
         if (!strcmp(type, families[i]->model_type)) {
             *out = families[i];
@@ -69,7 +69,7 @@ sdx_status sdx_family_find_head(const sdx_family *family, const sdx_config *conf
 
 /* ---- tensors --------------------------------------------------------------------------------------------- */
 
-static int64_t size_of(const sdx_settings *s, char letter)
+static int64_t size_of(const sdx_settings *s, char letter, int64_t layer)
 {
     switch (letter) {
     case 'H': return s->hidden;
@@ -83,23 +83,40 @@ static int64_t size_of(const sdx_settings *s, char letter)
     case 'R': return s->buckets;
     case 'K': return s->kernel;
     case 'D': return s->hidden / s->groups;
+    case 'J': return s->decoder_inner;
+    case 'Q': return s->joined;
+    case 'X': return s->patch;
+    case 'F': return s->channels;
+    case 'W': return s->conv_width[s->convolutions - 1];
+    case 'C': return s->conv_width[layer];
+    case 'c': return layer ? s->conv_width[layer - 1] : 1;
+    case 'k': return s->conv_kernel[layer];
     case 'U': return 1;
     default: return 0;
     }
 }
 
-static void make_shape(const sdx_tensor_row *row, const sdx_settings *s, sdx_tensor_spec *spec)
+static void make_shape(const sdx_tensor_row *row, const sdx_settings *s, int64_t layer, sdx_tensor_spec *spec)
 {
     for (const char *p = row->shape; *p; p++) {
         bool multiple = *p >= '0' && *p <= '9';
         int64_t factor = multiple ? *p++ - '0' : 1;
-        spec->dim[spec->rank++] = factor * size_of(s, *p);
+        spec->dim[spec->rank++] = factor * size_of(s, *p, layer);
     }
 }
 
-static bool is_layered(const sdx_tensor_row *row)
+static const char numbers[] = "*+#%";
+
+/* What a row's number counts: 0 (nothing), '*', '#' or '%'. */
+static char counted(const sdx_tensor_row *row)
 {
-    return strpbrk(row->name, "*+") != NULL;
+    const char *p = strpbrk(row->name, numbers);
+    return !p ? 0 : *p == '+' ? '*' : *p;
+}
+
+static int64_t repeats(const sdx_settings *s, char kind)
+{
+    return kind == '*' ? s->layers : kind == '#' ? s->decoder_layers : kind == '%' ? s->convolutions : 1;
 }
 
 static void make_name(const sdx_tensor_row *row, const sdx_settings *s, int64_t layer, sdx_tensor_spec *spec)
@@ -108,7 +125,7 @@ static void make_name(const sdx_tensor_row *row, const sdx_settings *s, int64_t 
     int64_t number = layer / per_group;
     size_t n = 0;
     for (const char *p = row->name; *p && n < sizeof spec->name; p++) {
-        if (*p != '*' && *p != '+') {
+        if (!strchr(numbers, *p)) {
             spec->name[n++] = *p;
             continue;
         }
@@ -122,7 +139,7 @@ static sdx_tensor_spec make_spec(const sdx_tensor_row *row, const sdx_settings *
 {
     sdx_tensor_spec spec = {.row = row};
     make_name(row, s, layer, &spec);
-    make_shape(row, s, &spec);
+    make_shape(row, s, layer, &spec);
     return spec;
 }
 
@@ -131,9 +148,9 @@ sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *
 {
     for (size_t first = 0, last; first < family->n_row; first = last) {
         /* Neighbouring rows with a '*' make up a layer: all of layer 0 comes before layer 1. */
-        bool layered = is_layered(&family->row[first]);
-        for (last = first; last < family->n_row && is_layered(&family->row[last]) == layered;) last++;
-        for (int64_t layer = 0; layer < (layered ? s->layers : 1); layer++) {
+        char kind = counted(&family->row[first]);
+        for (last = first; last < family->n_row && counted(&family->row[last]) == kind;) last++;
+        for (int64_t layer = 0; layer < repeats(s, kind); layer++) {
             for (size_t i = first; i < last; i++) {
                 const sdx_tensor_row *row = &family->row[i];
                 if ((row->part & parts) != row->part || (layer == 0 && strchr(row->name, '+'))) continue;

@@ -15,7 +15,8 @@ typedef enum sdx_fill { SDX_FILL_WEIGHT, SDX_FILL_BIAS, SDX_FILL_NORM } sdx_fill
 
 typedef struct sdx_tensor_row {
     const char *name; /* without the family's prefix; '*' stands for the number of the layer, '+' for the same
-                         but not in layer 0; of two '*' the second counts within a group */
+                         but not in layer 0; of two '*' the second counts within a group; '#' is the number of
+                         a decoder's layer, '%' of a convolution */
     const char
         *shape; /* a letter per dim as in sdx_settings, U for 1, D for H / groups; "3H" is one dim 3 * H */
     sdx_fill fill;
@@ -29,6 +30,13 @@ typedef struct sdx_text_inputs {
 
 typedef struct sdx_step sdx_step; /* of a head: encoder.h */
 
+/* One of the files that make up a sequence-to-sequence model. */
+typedef struct sdx_head_graph {
+    const char *file; /* "encoder_model" */
+    bool past;        /* left out by no_past */
+    void (*build)(sdx_builder *b, const sdx_settings *s);
+} sdx_head_graph;
+
 typedef struct sdx_head {
     const char *architecture; /* as in config.json */
     const char *task;
@@ -37,6 +45,8 @@ typedef struct sdx_head {
     void (*build)(sdx_builder *b, const sdx_settings *s);
     /* The first output of the graph, computed independently; its shape goes to f->rank and f->dim. */
     const double *(*forward)(sdx_forward *f, const sdx_settings *s);
+    const sdx_head_graph *graph; /* [n_graph], instead of build; forward computes the first */
+    size_t n_graph;
 } sdx_head;
 
 typedef struct sdx_family {
@@ -48,6 +58,8 @@ typedef struct sdx_family {
     const sdx_tensor_row *row; /* [n_row] */
     size_t n_row;
     sdx_status (*read)(const sdx_config *config, sdx_settings *settings, sdx_error *err);
+    /* Shape of what speech and vision models take, and the reference with it; NULL: tokens. */
+    sdx_shape (*sample)(const sdx_settings *settings);
     /* Of families whose heads are steps: */
     const char *words; /* the embedding that a tied output matrix is */
     sdx_id (*build_body)(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in); /* -> [B, S, H] */

@@ -210,7 +210,7 @@ sdx_id sdx_build_scores(sdx_builder *b, const char *name, sdx_id q, sdx_id k, do
 
 sdx_id sdx_build_attend(sdx_builder *b, const char *name, sdx_id scores, sdx_id bias, sdx_id v, int64_t width)
 {
-    scores = sdx_build_op2(b, "Add", in_module(name, "Add_bias").text, scores, bias);
+    if (bias != SDX_NONE) scores = sdx_build_op2(b, "Add", in_module(name, "Add_bias").text, scores, bias);
     scores = sdx_build_module_op1(b, name, "Softmax", scores);
     sdx_build_attr_int(b, "axis", -1);
     sdx_id x = sdx_build_op2(b, "MatMul", in_module(name, "MatMul_v").text, scores, v);

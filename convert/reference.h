@@ -24,6 +24,7 @@ typedef struct sdx_forward {
     bool splade;
     int64_t count;                 /* tokens: S */
     const int64_t *ids, *type_ids; /* [S] */
+    const float *values;           /* instead: [S] samples, or pixels, until the body sets count to its own */
     char scope[128];               /* stands before every name given */
     int rank;                      /* of the result, batch left out */
     int64_t dim[SDX_MAX_RANK];

@@ -1,12 +1,15 @@
 /* convert_validate.c: the public sdx_convert: build the graph, write it, then open the written file as any user
- * would, run it on a sentence, and compare with the reference computed straight from the checkpoint.
+ * would, run it on a sentence, and compare with the reference computed straight from the checkpoint. Speech and
+ * vision models run on a made-up sound or image; of a sequence-to-sequence model the encoder is compared.
  *
  * The steps hold their memory one after the other: the model is freed when it is written, the reference when
  * its numbers are known, and only then the program is opened. */
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "../base/memory.h"
 #include "../convert/convert.h"
@@ -110,16 +113,66 @@ static sdx_status encode_text(const sdx_convert_options *options, const sdx_refe
     return invent_tokens(longest < 8 ? longest : 8, sdx_reference_vocab_size(reference), out, err);
 }
 
+/* ---- samples of other kinds ------------------------------------------------------------------------------ */
+
+/* What the graph and the reference are both run on: a text, or values of this shape (rank 0: none). */
+typedef struct probe {
+    sdx_encoding text;
+    sdx_shape shape;
+    float *values; /* owned */
+} probe;
+
+static void free_probe(probe *p)
+{
+    sdx_encoding_free(&p->text);
+    free(p->values);
+}
+
+/* Two tones and a little noise, within what recordings and normalized pixels have. */
+static sdx_status invent_values(const sdx_shape *shape, float **out, sdx_error *err)
+{
+    size_t count = (size_t)sdx_shape_count(shape);
+    float *values = sdx_calloc(count, sizeof *values);
+    if (!values) return sdx_fail_memory(err, count * sizeof *values);
+    uint32_t noise = 1;
+    for (size_t i = 0; i < count; i++) {
+        noise = noise * 1664525u + 1013904223u;
+        values[i] = 0.6f * sinf((float)i * 0.07f) + 0.3f * sinf((float)i * 0.31f) + (float)(noise >> 8) * 0x1p-26f;
+    }
+    *out = values;
+    return SDX_OK;
+}
+
+static sdx_status make_probe(const sdx_convert_options *options, const sdx_reference *reference, probe *out,
+                             sdx_error *err)
+{
+    out->shape = sdx_reference_sample(reference);
+    return out->shape.rank ? invent_values(&out->shape, &out->values, err)
+                           : encode_text(options, reference, &out->text, err);
+}
+
 /* ---- running the written file ---------------------------------------------------------------------------- */
 
-/* A row for each of the graph's inputs, all [1, count]. mask: ones. */
-static sdx_status bind_inputs(const sdx_model *model, const sdx_encoding *text, int64_t *mask,
-                              const char **names, sdx_tensor *inputs, sdx_error *err)
+static sdx_tensor bind_values(const probe *p)
 {
+    sdx_tensor t = {.dtype = SDX_F32, .rank = p->shape.rank, .data = p->values};
+    for (int i = 0; i < t.rank; i++) t.dim[i] = p->shape.dim[i];
+    return t;
+}
+
+/* A row for each of the graph's inputs, all [1, count]. mask: ones. */
+static sdx_status bind_inputs(const sdx_model *model, const probe *p, int64_t *mask, const char **names,
+                              sdx_tensor *inputs, sdx_error *err)
+{
+    const sdx_encoding *text = &p->text;
     size_t n = sdx_model_input_count(model);
     if (n > MAX_INPUTS) return sdx_fail(err, SDX_ERR_INTERNAL, "the converted graph has %zu inputs", n);
     for (size_t i = 0; i < n; i++) {
         names[i] = sdx_model_input(model, i).name;
+        if (p->values) {
+            inputs[i] = bind_values(p);
+            continue;
+        }
         inputs[i] = (sdx_tensor){.dtype = SDX_I64, .rank = 2, .dim = {1, (int64_t)text->count}};
         inputs[i].data = !strcmp(names[i], "input_ids")        ? text->ids
                          : !strcmp(names[i], "token_type_ids") ? text->type_ids
@@ -128,15 +181,16 @@ static sdx_status bind_inputs(const sdx_model *model, const sdx_encoding *text, 
     return SDX_OK;
 }
 
-static sdx_status run(sdx_session *session, const sdx_model *model, const sdx_encoding *text,
-                      sdx_tensor *outputs, size_t n_outputs, sdx_error *err)
+static sdx_status run(sdx_session *session, const sdx_model *model, const probe *p, sdx_tensor *outputs,
+                      size_t n_outputs, sdx_error *err)
 {
+    const size_t count = p->text.count;
     const char *names[MAX_INPUTS];
     sdx_tensor inputs[MAX_INPUTS];
-    int64_t *mask = sdx_malloc(text->count * sizeof *mask);
-    if (!mask) return sdx_fail_memory(err, text->count * sizeof *mask);
-    for (size_t i = 0; i < text->count; i++) mask[i] = 1;
-    sdx_status status = bind_inputs(model, text, mask, names, inputs, err);
+    int64_t *mask = sdx_malloc((count + 1) * sizeof *mask);
+    if (!mask) return sdx_fail_memory(err, (count + 1) * sizeof *mask);
+    for (size_t i = 0; i < count; i++) mask[i] = 1;
+    sdx_status status = bind_inputs(model, p, mask, names, inputs, err);
     if (status == SDX_OK)
         status = sdx_session_run(session, sdx_model_input_count(model), names, inputs, n_outputs, outputs, err);
     free(mask);
@@ -203,7 +257,7 @@ static sdx_status compare_outputs(const sdx_tensor *outputs, size_t n_outputs, b
     return status;
 }
 
-static sdx_status run_and_compare(const char *path, const sdx_encoding *text, bool sparse,
+static sdx_status run_and_compare(const char *path, const probe *p, bool sparse,
                                   const sdx_reference_result *reference, sdx_convert_report *report,
                                   sdx_error *err)
 {
@@ -217,7 +271,7 @@ static sdx_status run_and_compare(const char *path, const sdx_encoding *text, bo
     sdx_status status = sdx_session_create(program, &session, err);
     if (status == SDX_OK && !(outputs = sdx_calloc(n, sizeof *outputs)))
         status = sdx_fail_memory(err, n * sizeof *outputs);
-    if (status == SDX_OK) status = run(session, model, text, outputs, n, err);
+    if (status == SDX_OK) status = run(session, model, p, outputs, n, err);
     if (status == SDX_OK) status = compare_outputs(outputs, n, sparse, reference, report, err);
     if (status == SDX_OK)
         snprintf(report->output_name, sizeof report->output_name, "%s",
@@ -228,21 +282,123 @@ static sdx_status run_and_compare(const char *path, const sdx_encoding *text, bo
     return status;
 }
 
-/* Takes the reference over. */
-static sdx_status validate(const sdx_convert_options *options, sdx_reference *reference,
+/* Takes the reference over. file: the first that was written. */
+static sdx_status validate(const sdx_convert_options *options, const char *file, sdx_reference *reference,
                            sdx_convert_report *report, sdx_error *err)
 {
-    sdx_encoding text = {0};
+    probe p = {0};
     sdx_reference_result expected = {0};
     bool sparse = sdx_reference_is_sparse(reference);
-    sdx_status status = encode_text(options, reference, &text, err);
+    sdx_status status = make_probe(options, reference, &p, err);
     if (status == SDX_OK)
-        status = sdx_reference_run(reference, text.count, text.ids, text.type_ids, &expected, err);
+        status = p.values ? sdx_reference_run_values(reference, p.values, &expected, err)
+                          : sdx_reference_run(reference, p.text.count, p.text.ids, p.text.type_ids, &expected, err);
     sdx_reference_free(reference);
-    if (status == SDX_OK) status = run_and_compare(options->output, &text, sparse, &expected, report, err);
+    if (status == SDX_OK) status = run_and_compare(file, &p, sparse, &expected, report, err);
     free(expected.value);
-    sdx_encoding_free(&text);
-    if (status != SDX_OK) sdx_error_context(err, "%s: written, but not validated", options->output);
+    free_probe(&p);
+    if (status != SDX_OK) sdx_error_context(err, "%s: written, but not validated", file);
+    return status;
+}
+
+/* ---- the folder of a sequence-to-sequence model ---------------------------------------------------------- */
+
+/* "a/b.onnx" -> "a/b"; owned */
+static char *folder_of(const char *output)
+{
+    char *folder = sdx_strdup(output);
+    size_t n = strlen(output);
+    if (folder && n > 5 && !strcmp(output + n - 5, ".onnx")) folder[n - 5] = 0;
+    return folder;
+}
+
+/* Where graph `index` goes; owned. */
+static char *path_of(const sdx_convert_options *options, const sdx_reference *reference, size_t index)
+{
+    const char *file = sdx_reference_graph_file(reference, index);
+    if (!file) return sdx_strdup(options->output);
+    char name[64], *folder = folder_of(options->output);
+    snprintf(name, sizeof name, "%s.onnx", file);
+    char *path = folder ? sdx_path_join(folder, name) : NULL;
+    free(folder);
+    return path;
+}
+
+static sdx_status copy_file(const char *from, const char *folder, const char *name, sdx_error *err)
+{
+    sdx_file_map map;
+    sdx_writer w;
+    char *to = sdx_path_join(folder, name);
+    if (!to) return sdx_fail_memory(err, strlen(folder));
+    sdx_status status = sdx_file_map_open(from, &map, err);
+    if (status == SDX_OK) {
+        status = sdx_writer_open(&w, to, err);
+        if (status == SDX_OK) {
+            sdx_writer_put(&w, map.data, map.size);
+            status = sdx_writer_commit(&w, err);
+        }
+        sdx_file_map_close(&map);
+    }
+    free(to);
+    return status;
+}
+
+/* What those who load the folder look for beside the graphs. */
+static sdx_status copy_companions(const char *checkpoint, const char *folder, sdx_error *err)
+{
+    static const char *const names[] = {
+        "config.json",       "generation_config.json",  "tokenizer.json", "tokenizer_config.json",
+        "added_tokens.json", "special_tokens_map.json", "vocab.json",     "merges.txt",
+        "spiece.model",      "sentencepiece.bpe.model", "source.spm",     "target.spm",
+    };
+    sdx_status status = SDX_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == SDX_OK; i++) {
+        char *from = find_file(checkpoint, names[i]);
+        if (from) status = copy_file(from, folder, names[i], err);
+        free(from);
+    }
+    return status;
+}
+
+static sdx_status make_folder(const sdx_convert_options *options, sdx_error *err)
+{
+    char *folder = folder_of(options->output);
+    if (!folder) return sdx_fail_memory(err, strlen(options->output));
+    sdx_status status = SDX_OK;
+    if (mkdir(folder, 0777) && errno != EEXIST)
+        status = sdx_fail(err, SDX_ERR_FILE, "%s: cannot make the folder: %s", folder, strerror(errno));
+    if (status == SDX_OK) status = copy_companions(options->checkpoint, folder, err);
+    free(folder);
+    return status;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------------- */
+
+/* Closes the model. */
+static sdx_status write_model(const sdx_convert_options *options, const sdx_reference *reference, size_t index,
+                              sdx_model *model, sdx_error *err)
+{
+    sdx_onnx_write_options how = {.external_data = options->external_data};
+    char *path = path_of(options, reference, index);
+    sdx_status status = path ? sdx_onnx_write(model, path, &how, err) : sdx_fail_memory(err, strlen(options->output));
+    sdx_model_close(model);
+    free(path);
+    return status;
+}
+
+/* One graph after the other, so that no two are in memory. Takes the first over. */
+static sdx_status write_models(const sdx_convert_options *options, const sdx_reference *reference, sdx_model *model,
+                               sdx_convert_report *made, sdx_error *err)
+{
+    sdx_status status = sdx_reference_graph_file(reference, 0) ? make_folder(options, err) : SDX_OK;
+    if (status == SDX_OK)
+        status = write_model(options, reference, 0, model, err);
+    else
+        sdx_model_close(model);
+    for (size_t i = 1; i < made->graphs && status == SDX_OK; i++) {
+        status = sdx_convert_build_graph(options, reference, i, &model, made, err);
+        if (status == SDX_OK) status = write_model(options, reference, i, model, err);
+    }
     return status;
 }
 
@@ -254,16 +410,18 @@ sdx_status sdx_convert(const sdx_convert_options *options, sdx_convert_report *r
     if (!options->checkpoint || !options->output)
         return sdx_fail(err, SDX_ERR_USAGE, "a conversion needs a checkpoint folder and an output file");
     TRY(sdx_convert_build(options, &model, &reference, &made, err));
-    sdx_onnx_write_options how = {.external_data = options->external_data};
-    sdx_status status = sdx_onnx_write(model, options->output, &how, err);
-    sdx_model_close(model);
-    made.wrote_vocabulary = options->vocabulary && has_tokenizer(options->checkpoint);
+    sdx_status status = write_models(options, reference, model, &made, err);
+    bool folder = sdx_reference_graph_file(reference, 0) != NULL;
+    made.wrote_vocabulary = !folder && options->vocabulary && has_tokenizer(options->checkpoint);
     if (status == SDX_OK && made.wrote_vocabulary)
         status = write_vocabulary(options->checkpoint, options->vocabulary, err);
+    char *first = path_of(options, reference, 0);
+    if (status == SDX_OK && !first) status = sdx_fail_memory(err, strlen(options->output));
     if (status == SDX_OK && !options->skip_validation)
-        status = validate(options, reference, &made, err);
+        status = validate(options, first, reference, &made, err);
     else
         sdx_reference_free(reference);
+    free(first);
     if (status == SDX_OK && report) *report = made;
     return status;
 }

@@ -1,0 +1,226 @@
+/* vit.c: the vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929), as Hugging Face's modeling_vit.py
+ * has it: an image is a row of patches with a learned token in front of them. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../base/memory.h"
+#include "../encoder.h"
+
+#define LAYER "encoder.layer.*."
+enum { QUERY_BIAS = SDX_OWN_PART };
+
+static const sdx_tensor_row rows[] = {
+    {"embeddings.cls_token", "UUH", SDX_FILL_BIAS, BODY},
+    {"embeddings.position_embeddings", "UPH", SDX_FILL_WEIGHT, BODY},
+    SDX_LINEAR_ROWS("embeddings.patch_embeddings.projection", "H", "FXX", BODY),
+    SDX_WEIGHT_ROW(LAYER "attention.attention.query", "HH", BODY),
+    SDX_BIAS_ROW(LAYER "attention.attention.query", "H", BODY | QUERY_BIAS),
+    SDX_WEIGHT_ROW(LAYER "attention.attention.key", "HH", BODY),
+    SDX_BIAS_ROW(LAYER "attention.attention.key", "H", BODY | QUERY_BIAS),
+    SDX_WEIGHT_ROW(LAYER "attention.attention.value", "HH", BODY),
+    SDX_BIAS_ROW(LAYER "attention.attention.value", "H", BODY | QUERY_BIAS),
+    SDX_LINEAR_ROWS(LAYER "attention.output.dense", "H", "H", BODY),
+    SDX_LINEAR_ROWS(LAYER "intermediate.dense", "I", "H", BODY),
+    SDX_LINEAR_ROWS(LAYER "output.dense", "H", "I", BODY),
+    SDX_NORM_ROWS(LAYER "layernorm_before", "H", BODY),
+    SDX_NORM_ROWS(LAYER "layernorm_after", "H", BODY),
+    SDX_NORM_ROWS("layernorm", "H", BODY),
+    SDX_LINEAR_ROWS("pooler.dense", "H", "H", POOLER),
+    SDX_LINEAR_ROWS("classifier", "L", "H", CLASSIFIER),
+};
+
+static const sdx_layer_names names = {
+    .attention = "attention.attention",
+    .query = "attention.attention.query",
+    .key = "attention.attention.key",
+    .value = "attention.attention.value",
+    .attention_out = "attention.output.dense",
+    .attention_norm = "layernorm_before",
+    .inner = "intermediate.dense",
+    .outer = "output.dense",
+    .norm = "layernorm_after",
+};
+
+static const sdx_config_field fields[] = {
+    {"hidden_size", SDX_FIELD(hidden), 768, 1, 1 << 16},
+    {"num_hidden_layers", SDX_FIELD(layers), 12, 1, 1 << 10},
+    {"num_attention_heads", SDX_FIELD(heads), 12, 1, 1 << 10},
+    {"intermediate_size", SDX_FIELD(inner), 3072, 1, 1 << 18},
+    {"image_size", SDX_FIELD(image), 224, 1, 1 << 13},
+    {"patch_size", SDX_FIELD(patch), 16, 1, 1 << 10},
+    {"num_channels", SDX_FIELD(channels), 3, 1, 1 << 8},
+};
+
+static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
+{
+    const char *pooling = sdx_config_string(config, "pooler_act");
+    TRY(sdx_config_read_fields(config, fields, sizeof fields / sizeof *fields, s, err));
+    TRY(sdx_config_check_heads(config, s, err));
+    TRY(sdx_config_read_activation(config, "hidden_act", SDX_GELU, &s->activation, err));
+    TRY(sdx_config_read_real(config, "layer_norm_eps", 1e-12, 1, &s->norm_epsilon, err));
+    TRY(sdx_config_read_real(config, "initializer_range", 0.02, 1, &s->initializer_range, err));
+    TRY(sdx_config_read_labels(config, &s->labels, err));
+    if (s->patch > s->image)
+        return sdx_fail(err, SDX_ERR_FILE, "%s: a patch of %lld pixels is larger than the image's %lld", config->path,
+                        (long long)s->patch, (long long)s->image);
+    if (pooling && strcmp(pooling, "tanh"))
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"pooler_act\" is \"%.40s\"; only tanh is known", config->path,
+                        pooling);
+    s->parts = sdx_config_read_bool(config, "qkv_bias", true) ? QUERY_BIAS : 0;
+    s->positions = s->longest = 1 + (s->image / s->patch) * (s->image / s->patch);
+    return SDX_OK;
+}
+
+static sdx_shape sample(const sdx_settings *s)
+{
+    return sdx_shape_make(4, (sdx_dim[]){1, s->channels, s->image, s->image});
+}
+
+/* ---- as a graph ------------------------------------------------------------------------------------------ */
+
+/* The learned token and the positions in one table [1, P, H]: row 0 is their sum, so that the graph puts a row
+ * of zeros in front of the patches and adds the table, instead of spreading the token over the batch. */
+static sdx_id build_table(sdx_builder *b, const sdx_settings *s)
+{
+    const int64_t dim[] = {1, s->positions, s->hidden}, count = s->positions * s->hidden;
+    const sdx_tensor *token = sdx_checkpoint_find(b->checkpoint, "embeddings.cls_token");
+    const sdx_tensor *position = sdx_checkpoint_find(b->checkpoint, "embeddings.position_embeddings");
+    float *table = sdx_malloc((size_t)(count + s->hidden) * sizeof *table), *first = table + count;
+    if (!table) sdx_build_fail(b, SDX_ERR_MEMORY, "out of memory");
+    if (!table || b->status != SDX_OK) {
+        free(table);
+        return SDX_NONE;
+    }
+    sdx_weight_load(position, 0, count, table);
+    sdx_weight_load(token, 0, s->hidden, first);
+    for (int64_t i = 0; i < s->hidden; i++) table[i] += first[i];
+    sdx_id id = sdx_build_constant(b, "embeddings.token_and_positions", SDX_F32, 3, dim, table);
+    free(table);
+    return id;
+}
+
+/* pixels [B, F, image, image] -> [B, P, H] */
+static sdx_id build_embeddings(sdx_builder *b, const sdx_settings *s, sdx_id pixels)
+{
+    const char *patches = "embeddings.patch_embeddings.projection";
+    const int64_t side[] = {s->patch, s->patch};
+    sdx_id in[] = {pixels, sdx_build_module_weight(b, patches, "weight"),
+                   sdx_build_module_weight(b, patches, "bias")};
+    sdx_id x = sdx_build_module_op(b, patches, "Conv", 3, in);
+    sdx_build_attr_ints(b, "kernel_shape", 2, side);
+    sdx_build_attr_ints(b, "strides", 2, side);
+    x = sdx_build_module_op2(b, patches, "Reshape", x, sdx_build_ints(b, 3, (int64_t[]){0, s->hidden, -1}));
+    x = sdx_build_transpose(b, "embeddings/Transpose", x, 3, (int64_t[]){0, 2, 1});
+    x = sdx_build_module_op2(b, "embeddings", "Pad", x, sdx_build_ints(b, 6, (int64_t[]){0, 1, 0, 0, 0, 0}));
+    return sdx_build_module_op2(b, "embeddings", "Add", x, build_table(b, s));
+}
+
+static sdx_id build_layer(sdx_builder *b, const sdx_settings *s, sdx_id x, sdx_id bias)
+{
+    return sdx_build_pre_norm_layer(b, s, &names, x, bias);
+}
+
+static sdx_id build_body(sdx_builder *b, const sdx_settings *s)
+{
+    const int64_t dim[] = {SDX_BATCH, s->channels, s->image, s->image};
+    sdx_id x = build_embeddings(b, s, sdx_build_input(b, "pixel_values", SDX_F32, 4, dim));
+    x = sdx_build_layers(b, s, "encoder.layer.", build_layer, x, SDX_NONE);
+    return sdx_build_layer_norm(b, "layernorm", x, s->norm_epsilon);
+}
+
+static void build_model(sdx_builder *b, const sdx_settings *s)
+{
+    sdx_id x = build_body(b, s);
+    sdx_build_output(b, x, "last_hidden_state", SDX_F32, 3, (int64_t[]){SDX_BATCH, s->positions, s->hidden});
+    if (!(b->parts & POOLER)) return;
+    x = sdx_build_linear_rows(b, "pooler.dense", sdx_build_first_token(b, "pooler", x));
+    x = sdx_build_module_op1(b, "pooler", "Tanh", x);
+    sdx_build_output(b, x, "pooler_output", SDX_F32, 2, (int64_t[]){SDX_BATCH, s->hidden});
+}
+
+static void build_classifier(sdx_builder *b, const sdx_settings *s)
+{
+    sdx_id x = sdx_build_first_token(b, "classifier", build_body(b, s));
+    x = sdx_build_linear_rows(b, "classifier", x);
+    sdx_build_output(b, x, "logits", SDX_F32, 2, (int64_t[]){SDX_BATCH, s->labels});
+}
+
+/* ---- as plain arithmetic --------------------------------------------------------------------------------- */
+
+/* Patches as rows [P - 1, F * patch * patch] */
+static double *cut_patches(sdx_forward *f, const sdx_settings *s)
+{
+    int64_t across = s->image / s->patch, area = s->patch * s->patch, width = s->channels * area;
+    double *x = sdx_forward_alloc(f, across * across * width);
+    for (int64_t i = 0; f->status == SDX_OK && i < across * across * width; i++) {
+        int64_t p = i / width, channel = i % width / area, row = i % area / s->patch, column = i % s->patch;
+        row += p / across * s->patch;
+        column += p % across * s->patch;
+        x[i] = (double)f->values[(channel * s->image + row) * s->image + column];
+    }
+    return x;
+}
+
+/* y [rows, H] = x [rows, in] W^T + b, W [H, F, X, X] being a matrix [H, in] */
+static void project_patches(sdx_forward *f, const sdx_settings *s, const double *x, double *y)
+{
+    int64_t in = s->channels * s->patch * s->patch, H = s->hidden;
+    const double *w = sdx_forward_weight(f, "embeddings.patch_embeddings.projection.weight");
+    const double *bias = sdx_forward_weight(f, "embeddings.patch_embeddings.projection.bias");
+    for (int64_t i = 0; f->status == SDX_OK && i < (s->positions - 1) * H; i++) {
+        y[i] += bias[i % H];
+        for (int64_t j = 0; j < in; j++) y[i] += x[i / H * in + j] * w[i % H * in + j];
+    }
+}
+
+static void forward_layer(sdx_forward *f, const sdx_settings *s, double *x, const double *bias)
+{
+    sdx_forward_pre_norm_layer(f, s, &names, x, bias);
+}
+
+static double *forward_body(sdx_forward *f, const sdx_settings *s)
+{
+    const double *patches = cut_patches(f, s);
+    f->count = s->positions;
+    double *x = sdx_forward_alloc(f, f->count * s->hidden);
+    sdx_forward_add(f, x, sdx_forward_weight(f, "embeddings.cls_token"), s->hidden);
+    sdx_forward_add(f, x, sdx_forward_weight(f, "embeddings.position_embeddings"), f->count * s->hidden);
+    if (f->status == SDX_OK) project_patches(f, s, patches, x + s->hidden);
+    sdx_forward_layers(f, s, "encoder.layer.", forward_layer, x, NULL);
+    sdx_forward_layer_norm(f, "layernorm", x, f->count, s->norm_epsilon);
+    return x;
+}
+
+static const double *forward_model(sdx_forward *f, const sdx_settings *s)
+{
+    const double *x = forward_body(f, s);
+    f->rank = 2;
+    f->dim[0] = f->count;
+    f->dim[1] = s->hidden;
+    return x;
+}
+
+static const double *forward_classifier(sdx_forward *f, const sdx_settings *s)
+{
+    f->rank = 1;
+    f->dim[0] = s->labels;
+    return sdx_forward_linear(f, "classifier", forward_body(f, s), 1);
+}
+
+static const sdx_head heads[] = {
+    {"ViTForImageClassification", "image-classification", BODY | CLASSIFIER, .build = build_classifier,
+     .forward = forward_classifier},
+    {"ViTModel", "feature-extraction", BODY, POOLER, .build = build_model, .forward = forward_model},
+};
+
+const sdx_family sdx_family_vit = {
+    .model_type = "vit",
+    .prefix = "vit.",
+    .body = BODY | POOLER | QUERY_BIAS,
+    .head = heads,
+    .n_head = sizeof heads / sizeof *heads,
+    .row = rows,
+    .n_row = sizeof rows / sizeof *rows,
+    .read = read_settings,
+    .sample = sample,
+};
