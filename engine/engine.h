@@ -196,6 +196,10 @@ sdx_status sdx_eval_node(void *context, const sdx_model *model, const sdx_node *
  * names the output. Takes the model over. */
 sdx_status sdx_validate(const char *original, sdx_model *rewritten, sdx_error *err);
 
+/* After that: the first node of the rewritten graph that computes something else than the original graph does under the
+ * same name, as text; empty when none can be told. Takes the model over. */
+sdx_status sdx_find_divergence(const char *original, sdx_model *rewritten, char *place, size_t size, sdx_error *err);
+
 /* An input of the graph that the caller must give: not a weight listed among the inputs. */
 static inline bool sdx_is_fed(const sdx_graph *graph, int i)
 {

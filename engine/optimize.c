@@ -164,6 +164,22 @@ static void lower_ir(sdx_model *model)
     model->ir_version = PLAIN_IR;
 }
 
+/* Runs the rewritten graph against the original; the message about a difference gets the place where it begins. */
+static sdx_status check(const sdx_optimize_options *o, sdx_model *model, sdx_error *err)
+{
+    char place[SDX_NODE_TEXT] = "";
+    sdx_graph_stats before, after;
+    sdx_error ignored = {0};
+    sdx_status status = sdx_validate(o->input, model, err);
+    if (status != SDX_ERR_INTERNAL) return status;
+    if (open_rewritten(o, &model, &before, &after, &ignored) == SDX_OK)
+        sdx_find_divergence(o->input, model, place, sizeof place, &ignored);
+    if (!*place) return status;
+    char sentence[SDX_ERROR_MAX];
+    memcpy(sentence, err->message, sizeof sentence);
+    return sdx_fail(err, status, "%.700s; the first difference is in %s", sentence, place);
+}
+
 static sdx_status explain(const sdx_optimize_options *o, const sdx_model *model, sdx_error *err)
 {
     char *text;
@@ -180,7 +196,7 @@ static sdx_status optimize(const sdx_optimize_options *o, sdx_graph_stats *befor
 {
     sdx_model *model;
     TRY(open_rewritten(o, &model, before, after, err));
-    TRY(sdx_validate(o->input, model, err));
+    TRY(check(o, model, err));
     TRY(open_rewritten(o, &model, before, after, err));
     sdx_status status = explain(o, model, err);
     lower_ir(model);

@@ -2,6 +2,7 @@
  * made to suit what the inputs mean: ids stay inside the table they index, other integers are a mask of ones
  * then zeros. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,7 +77,22 @@ static uint32_t below(uint32_t *seed, uint32_t n)
     return (next(seed) >> 8) % n;
 }
 
-/* Unknown sizes: 1 and 3 texts of 7 and 12 tokens. The first dim is the batch; rank-2 floats are audio. */
+/* A size by its name, in trial k: different things get different sizes. "past_length + sequence_length" is a sum. */
+static int64_t named_size(const char *name, bool first, int k)
+{
+    const char *plus = strchr(name, '+');
+    size_t length = plus ? (size_t)(plus - name) : strlen(name);
+    char part[64];
+    snprintf(part, sizeof part, "%.*s", (int)(length < sizeof part ? length : sizeof part - 1), name);
+    int64_t size = strtoll(part, NULL, 10);
+    if (size <= 0) {
+        bool batch = strstr(part, "batch") || (first && !plus);
+        size = batch ? 1 + 2 * k : strstr(part, "past") ? 5 + 4 * k : strstr(part, "encoder") ? 8 + 2 * k : 7 + 5 * k;
+    }
+    return plus ? size + named_size(plus + 1, false, k) : size;
+}
+
+/* Unknown sizes: 1 and 3 texts of 7 and 12 tokens, after 5 and 9. The first dim is the batch; rank-2 floats are audio. */
 static sdx_shape concrete(const sdx_model *model, const sdx_type *type, int k)
 {
     sdx_shape s = type->shape;
@@ -84,9 +100,8 @@ static sdx_shape concrete(const sdx_model *model, const sdx_type *type, int k)
         sdx_dim d = s.dim[i];
         if (sdx_dim_is_known(d)) continue;
         const char *symbol = sdx_dim_is_symbol(d) ? model->symbol[SDX_DIM_SYMBOL_ID(d)].name : "";
-        bool batch = strstr(symbol, "batch") || (i == 0 && s.rank > 1);
-        bool audio = sdx_dtype_is_float(type->dtype) && s.rank == 2;
-        s.dim[i] = batch ? (k ? 3 : 1) : audio ? AUDIO + 1000 * k : k ? 12 : 7;
+        bool audio = sdx_dtype_is_float(type->dtype) && s.rank == 2 && i > 0;
+        s.dim[i] = audio ? AUDIO + 1000 * k : named_size(symbol, i == 0 && s.rank > 1, k);
     }
     return s;
 }
@@ -250,5 +265,87 @@ sdx_status sdx_validate(const char *original, sdx_model *rewritten, sdx_error *e
     else
         sdx_model_close(rewritten);
     for (int k = 0; k < TRIALS; k++) sdx_arena_fini(&trials[k].arena);
+    return status;
+}
+
+/* ---- where it went wrong --------------------------------------------------------------------------------- */
+
+/* Every value that both graphs compute under one name becomes an output of both, in the rewritten graph's order. */
+static sdx_status expose(sdx_graph *original, sdx_graph *rewritten, sdx_error *err)
+{
+    for (sdx_id i = 0; i < rewritten->n_node; i++) {
+        for (int k = 0; k < rewritten->node[i].n_out; k++) {
+            sdx_id v = rewritten->node[i].out[k];
+            sdx_id w = v == SDX_NONE ? SDX_NONE : sdx_graph_find_value(original, rewritten->value[v].name);
+            if (w == SDX_NONE || !sdx_graph_producer(original, w)) continue;
+            if (rewritten->value[v].is_output || original->value[w].is_output) continue;
+            TRY(sdx_graph_add_output(original, w, err));
+            TRY(sdx_graph_add_output(rewritten, v, err));
+        }
+    }
+    TRY(sdx_graph_index(original, err));
+    return sdx_graph_index(rewritten, err);
+}
+
+/* The outputs from `declared` on are in the graph's order: the first that is off tells the node. */
+static const sdx_node *first_off(const sdx_graph *g, const trial *t, const sdx_tensor *out, int declared, double bound)
+{
+    for (int i = declared; i < g->n_output; i++)
+        if (!(difference(&t->out[i], &out[i]) <= bound)) return sdx_graph_producer(g, g->output[i]);
+    return NULL;
+}
+
+/* Runs the rewritten program on what the original answered in trial k; NULL when only declared outputs are off. */
+static sdx_status run_until_off(const sdx_program *program, trial *t, int declared, double bound, char *place,
+                                size_t size, sdx_error *err)
+{
+    sdx_session *session;
+    TRY(sdx_session_create(program, &session, err));
+    sdx_tensor *out = sdx_arena_array(&t->arena, t->n_out, sizeof *out);
+    sdx_status status = out ? sdx_session_run(session, t->n_in, t->name, t->in, t->n_out, out, err)
+                            : sdx_fail_memory(err, t->n_out * sizeof *out);
+    const sdx_graph *g = program->model->graph;
+    const sdx_node *n = status == SDX_OK ? first_off(g, t, out, declared, bound) : NULL;
+    if (n) sdx_node_format(n, place, size);
+    sdx_session_free(session);
+    return status;
+}
+
+static sdx_status run_pair(sdx_program *original, sdx_program *rewritten, int declared, double bound, char *place,
+                           size_t size, sdx_error *err)
+{
+    trial trials[TRIALS] = {0};
+    sdx_status status = SDX_OK;
+    for (int k = 0; k < TRIALS && status == SDX_OK; k++) status = make_trial(original->model, k, &trials[k], err);
+    if (status == SDX_OK) status = run_trials(original, trials, true, 0, err);
+    for (int k = 0; k < TRIALS && status == SDX_OK && !*place; k++)
+        status = run_until_off(rewritten, &trials[k], declared, bound, place, size, err);
+    for (int k = 0; k < TRIALS; k++) sdx_arena_fini(&trials[k].arena);
+    return status;
+}
+
+sdx_status sdx_find_divergence(const char *original, sdx_model *rewritten, char *place, size_t size, sdx_error *err)
+{
+    sdx_model *model = NULL;
+    sdx_program *a = NULL, *b = NULL;
+    *place = '\0';
+    sdx_status status = sdx_model_open(original, &model, err);
+    if (status == SDX_OK) status = sdx_graph_index(model->graph, err);
+    int declared = rewritten->graph->n_output;
+    if (status == SDX_OK) status = expose(model->graph, rewritten->graph, err);
+    if (status != SDX_OK) {
+        sdx_model_close(model);
+        sdx_model_close(rewritten);
+        return status;
+    }
+    double bound = is_quantized(model->graph) ? INT8_BOUND : FLOAT_BOUND;
+    status = sdx_program_create(rewritten, &as_spelled, &b, err);
+    if (status == SDX_OK)
+        status = sdx_program_create(model, &as_spelled, &a, err);
+    else
+        sdx_model_close(model);
+    if (status == SDX_OK) status = run_pair(a, b, declared, bound, place, size, err);
+    sdx_program_free(a);
+    sdx_program_free(b);
     return status;
 }

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../../engine/engine.h"
 #include "../../engine/ops/ops.h"
@@ -1052,6 +1053,39 @@ START_TEST(sizes_have_one_form)
 }
 END_TEST
 
+/* ---- the check ------------------------------------------------------------------------------------------------ */
+
+static void build_chain(const char *second)
+{
+    sdx_id x = hidden("x", 8), a, b, c, in[2];
+    ok(sdx_graph_emit(g, "", "Relu", "a", 1, &x, &a, &err));
+    in[0] = a;
+    in[1] = x;
+    ok(sdx_graph_emit(g, "", second, "b", 2, in, &b, &err));
+    g->node[g->value[b].producer].name = "wrong";
+    ok(sdx_graph_emit(g, "", "Tanh", "c", 1, &b, &c, &err));
+    output(c);
+    ok(sdx_graph_index(g, &err));
+}
+
+START_TEST(divergence_is_traced)
+{
+    char path[] = "/tmp/sdx-divergence-XXXXXX", place[SDX_NODE_TEXT];
+    close(mkstemp(path));
+    build_chain("Add");
+    ok(sdx_onnx_write(model, path, &(sdx_onnx_write_options){0}, &err));
+    for (int i = 0; i < 2; i++) {
+        sdx_model_close(model);
+        setup();
+        build_chain(i ? "Add" : "Sub");
+        ok(sdx_find_divergence(path, model, place, sizeof place, &err));
+        model = NULL;
+        ck_assert_str_eq(place, i ? "" : "node \"wrong\" (Sub)");
+    }
+    unlink(path);
+}
+END_TEST
+
 /* ---- masks
  * ------------------------------------------------------------------------------------------------------ */
 
@@ -1121,6 +1155,7 @@ Suite *passes_suite(void)
     tcase_add_loop_test(t, rms_norm_fuses, 0, 6);
     tcase_add_loop_test(t, rms_norm_takes_the_skip, 0, 6);
     tcase_add_test(t, sizes_have_one_form);
+    tcase_add_test(t, divergence_is_traced);
     tcase_add_test(t, mask_follows_its_axes);
     suite_add_tcase(s, t);
     return s;
