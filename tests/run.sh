@@ -83,6 +83,7 @@ if [ "$level" = full ]; then
         must ort-environment bash tools/venv.sh
         part full-zoo build/release/zoo_check "$shared/zoo" --expected tests/models/zoo_expected.tsv "${encoders[@]}"
         part full-zoo-as-spelled build/release/zoo_check "$shared/zoo" --no-optimize --expected tests/models/zoo_expected.tsv "${encoders[@]}"
+        part full-node-tests bash tests/onnx/node_tests.sh $sdx "$shared"
         part full-guide bash tests/models/guide.sh $sdx "$shared/guide"
         part full-tokens bash tests/models/tokens.sh $sdx "$shared"
         part full-ort build/venv/bin/python tests/models/ort_check.py $sdx "$shared/zoo"

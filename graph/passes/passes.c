@@ -13,6 +13,7 @@
 const sdx_pass sdx_passes[] = {
     {"fold_constants", "compute what depends on constants and known sizes only", sdx_pass_fold_constants},
     {"eliminate", "drop nodes that change nothing", sdx_pass_eliminate},
+    {"widen_f16", "compute float16 in float32; only inside the engine", sdx_pass_widen_f16},
     {"fold_shapes", "spell Reshape targets as constants", sdx_pass_fold_shapes},
     {"merge_duplicates", "compute equal things once", sdx_pass_merge_duplicates},
     {"fuse_index", "look-ups at the coordinates that NonZero found", sdx_pass_fuse_index},
