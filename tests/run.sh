@@ -6,7 +6,6 @@ set -u
 cd "$(dirname "$0")/.." || exit 3
 level=${1:-check}
 shared=${SDX_SHARED:-../shared}
-encoders=(--graphs 'bert-*' --graphs 'distilbert-*' --graphs 'electra-*' --graphs 'roberta-*')
 data=tests/data
 logs=build/test-logs
 jobs=$(nproc)
@@ -81,8 +80,8 @@ if [ "$level" = full ]; then
         rows+=("shared data missing") failed=$((failed + 1))
     else
         must ort-environment bash tools/venv.sh
-        part full-zoo build/release/zoo_check "$shared/zoo" --expected tests/models/zoo_expected.tsv "${encoders[@]}"
-        part full-zoo-as-spelled build/release/zoo_check "$shared/zoo" --no-optimize --expected tests/models/zoo_expected.tsv "${encoders[@]}"
+        part full-zoo build/release/zoo_check "$shared/zoo" --expected tests/models/zoo_expected.tsv
+        part full-zoo-as-spelled build/release/zoo_check "$shared/zoo" --no-optimize --expected tests/models/zoo_expected.tsv
         part full-node-tests bash tests/onnx/node_tests.sh $sdx "$shared"
         part full-guide bash tests/models/guide.sh $sdx "$shared/guide"
         part full-tokens bash tests/models/tokens.sh $sdx "$shared"
