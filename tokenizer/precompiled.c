@@ -79,6 +79,19 @@ void sdx_normalize_precompiled_prepare(sdx_step *step)
     }
 }
 
+/* Marks of Unicode 16, which belong to the character before them though an older utf8proc does not know it. */
+static bool is_newer_mark(uint32_t c)
+{
+    static const uint32_t range[][2] = {
+        {0x897, 0x897},     {0x10d69, 0x10d6d}, {0x10efc, 0x10efc}, {0x113b8, 0x113c0}, {0x113c2, 0x113c2},
+        {0x113c5, 0x113c5}, {0x113c7, 0x113ca}, {0x113cc, 0x113d0}, {0x113d2, 0x113d2}, {0x113e1, 0x113e2},
+        {0x11f5a, 0x11f5a}, {0x1611e, 0x1612f}, {0x1e5ee, 0x1e5ef}};
+    for (size_t i = 0; c >= range[0][0] && i < sizeof range / sizeof *range; i++) {
+        if (c >= range[i][0] && c <= range[i][1]) return true;
+    }
+    return false;
+}
+
 /* The end of the grapheme at p, or somewhere beyond `limit` bytes. */
 static const unsigned char *grapheme_end(const unsigned char *p, const unsigned char *end, size_t limit)
 {
@@ -87,7 +100,7 @@ static const unsigned char *grapheme_end(const unsigned char *p, const unsigned 
     while (p < end) {
         const unsigned char *next = p;
         utf8proc_int32_t d = (utf8proc_int32_t)sdx_utf8_next(&next);
-        if (utf8proc_grapheme_break_stateful(c, d, &state)) break;
+        if (utf8proc_grapheme_break_stateful(c, d, &state) && !is_newer_mark((uint32_t)d)) break;
         p = next;
         c = d;
         if ((size_t)(p - start) > limit) break;

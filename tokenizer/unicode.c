@@ -217,9 +217,17 @@ int sdx_decompose(uint32_t c, bool compatibility, uint32_t out[SDX_DECOMPOSED_MA
     return 1;
 }
 
+/* Marks newer than Unicode 9 have no class in Hugging Face's tables. */
+static bool is_newer_mark(uint32_t c)
+{
+    return c >= 0x300 && utf8proc_get_property((utf8proc_int32_t)c)->combining_class &&
+           !in_ranges(mark_9, COUNT(mark_9), c);
+}
+
 static int combining_class(uint32_t c)
 {
-    return c < 0x300 ? 0 : utf8proc_get_property((utf8proc_int32_t)c)->combining_class;
+    if (c < 0x300 || is_newer_mark(c)) return 0;
+    return utf8proc_get_property((utf8proc_int32_t)c)->combining_class;
 }
 
 static void insertion_sort(uint32_t *c, size_t count)
@@ -256,9 +264,22 @@ void sdx_reorder(uint32_t *c, size_t count, uint32_t *spare)
     }
 }
 
-size_t sdx_compose(uint32_t *c, size_t count)
+static size_t compose_run(uint32_t *c, size_t count)
 {
     utf8proc_ssize_t n = utf8proc_normalize_utf32((utf8proc_int32_t *)c, (utf8proc_ssize_t)count,
                                                   UTF8PROC_COMPOSE | UTF8PROC_STABLE);
     return n < 0 ? count : (size_t)n;
+}
+
+/* In runs that end before a newer mark: with class 0 it separates what stands around it. */
+size_t sdx_compose(uint32_t *c, size_t count)
+{
+    size_t out = 0;
+    for (size_t i = 0, end; i < count; i = end) {
+        for (end = i + 1; end < count && !is_newer_mark(c[end]);) end++;
+        size_t n = compose_run(c + i, end - i);
+        memmove(c + out, c + i, n * sizeof *c);
+        out += n;
+    }
+    return out;
 }

@@ -28,5 +28,16 @@ checkpoint bert-model bert-mlm bert-splade bert-classify-bin
 chmod -R u+w zoo
 mkdir -p tokens
 cp "$shared/tokens/bert-model.jsonl" tokens/
+tokenizer() { # entry, then its files; and the first 300 of Hugging Face's rows
+    local entry=$1 file
+    shift
+    mkdir -p "zoo/$entry/checkpoint"
+    for file in tokenizer.json tokenizer_config.json special_tokens_map.json "$@"; do
+        cp "$shared/zoo/$entry/checkpoint/$file" "zoo/$entry/checkpoint/"
+    done
+    head -n 300 "$shared/tokens/$entry.jsonl" > "tokens/$entry.jsonl"
+}
+tokenizer roberta-classify vocab.json merges.txt
+tokenizer t5 spiece.model
 chmod -R u+w tokens
 du -sh .

@@ -12,12 +12,13 @@
 #include "../../base/buffer.h"
 #include "../../base/file.h"
 #include "../../base/memory.h"
-#include "../../tokenizer/tokenizer.h"
+#include "../../tokenizer/json_bulk.h"
 
 /* ---- files for one test ---------------------------------------------------------------------------------- */
 
 static char folder[] = "/tmp/sdx-tokenizer-XXXXXX";
-static const char *const file_names[] = {"tokenizer.json", "vocab.txt", "tokenizer_config.json"};
+static const char *const file_names[] = {"tokenizer.json", "vocab.txt",  "tokenizer_config.json",
+                                         "vocab.json",     "merges.txt", "spiece.model"};
 
 static void make_folder(void)
 {
@@ -417,6 +418,27 @@ START_TEST(hostile_files)
         {"{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"C\"}}]}"
          "," MODEL "}",
          SDX_ERR_FILE, "unknown item"},
+        {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\",\"b\"]]}}", SDX_ERR_FILE,
+         "merge \"a b\""},
+        {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a\"]}}", SDX_ERR_FILE,
+         "not two tokens"},
+        {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}", SDX_ERR_FILE, "merges"},
+        {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"u\"}}", SDX_ERR_FILE,
+         "unknown"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0]],\"unk_id\":1}}", SDX_ERR_FILE, "unk_id 1"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",true]]}}", SDX_ERR_FILE, "malformed"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", SDX_ERR_FILE, "empty"},
+        {"{" WORDPIECE "{\"\\ud800\":0}}}", SDX_ERR_FILE, "malformed"},
+        {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAA\"}," MODEL "}",
+         SDX_ERR_FILE, "cut short"},
+        {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"?\"}," MODEL "}", SDX_ERR_FILE,
+         "base64"},
+        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"},\"behavior\":\"Isolated\"}"
+         "," MODEL "}",
+         SDX_ERR_UNSUPPORTED, "sets"},
+        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Glued\"}," MODEL
+         "}",
+         SDX_ERR_FILE, "behavior"},
         {"{\"added_tokens\":[{\"id\":3}]," MODEL "}", SDX_ERR_FILE, "content"},
         {"{\"added_tokens\":[{\"id\":99999999,\"content\":\"x\"}]," MODEL "}", SDX_ERR_FILE, "99999999"},
     };
@@ -447,6 +469,113 @@ START_TEST(odd_vocabularies)
     ck_assert_int_eq(sdx_tokenizer_encode(t, "x", 1, NULL, 0, 0, &e, &err), SDX_ERR_FILE);
     ck_assert_ptr_nonnull(strstr(err.message, "[UNK]"));
     sdx_tokenizer_free(t);
+}
+END_TEST
+
+#define BPE_VOCAB                                                                                              \
+    "\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":4,\"abc\":5,\"aa\":6,\"aaaa\":7,\"<u>\":8},"
+#define BPE_MERGES "\"merges\":[[\"a\",\"b\"],[\"b\",\"c\"],\"ab c\",[\"a\",\"a\"],\"aa aa\"]"
+
+/* Words of all lengths, short and long way, against merging said as simply as can be. */
+START_TEST(long_words)
+{
+    static const int merges[][3] = {{0, 1, 3}, {1, 2, 4}, {3, 2, 5}, {0, 0, 6}, {6, 6, 7}};
+    enum { LONGEST = 150 };
+    sdx_tokenizer *t = open_json("{\"model\":{\"type\":\"BPE\"," BPE_VOCAB BPE_MERGES "}}");
+    uint32_t seed = 3;
+    for (int n = 1; n <= LONGEST; n++) {
+        char word[LONGEST + 1] = {0};
+        int64_t ids[LONGEST];
+        size_t count = (size_t)n;
+        for (int i = 0; i < n; i++) {
+            seed = seed * 1664525u + 1013904223u;
+            word[i] = (char)('a' + (seed >> 24) % 3);
+            ids[i] = word[i] - 'a';
+        }
+        for (size_t m = 0; m < sizeof merges / sizeof *merges; m++) {
+            for (size_t i = 0; i + 1 < count; i++) {
+                if (ids[i] != merges[m][0] || ids[i + 1] != merges[m][1]) continue;
+                ids[i] = merges[m][2];
+                memmove(ids + i + 1, ids + i + 2, (--count - i - 1) * sizeof *ids);
+                m = (size_t)-1; /* from the first merge again */
+                break;
+            }
+        }
+        sdx_encoding e;
+        sdx_error err;
+        ck_assert_int_eq(sdx_tokenizer_encode(t, word, (size_t)n, NULL, 0, 0, &e, &err), SDX_OK);
+        ck_assert_msg(e.count == count && !memcmp(e.ids, ids, count * sizeof *ids), "%s", word);
+        sdx_encoding_free(&e);
+    }
+    sdx_tokenizer_free(t);
+}
+END_TEST
+
+/* The nearest double, as strtod finds it. */
+START_TEST(numbers)
+{
+    char text[64];
+    double got;
+    uint32_t seed = 11;
+    for (int i = 0; i < 200000; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        uint32_t high = seed;
+        seed = seed * 1664525u + 1013904223u;
+        double value = -(double)high / (double)(1u << (seed % 32)) - (double)(seed >> 7) / 33554432.0 / 7.0;
+        int digits = 1 + (int)(seed >> 9) % 18;
+        snprintf(text, sizeof text, i % 3 ? "%.*g" : "%.*f", digits, value);
+        size_t n = strlen(text);
+        const char *end = sdx_read_number(text, text + n, &got);
+        ck_assert_msg(end == text + n && got == strtod(text, NULL), "%s: %.17g", text, got);
+    }
+    static const char tail[] = "12.5,";
+    ck_assert_ptr_eq(sdx_read_number(tail, tail + 5, &got), tail + 4);
+    ck_assert_ptr_eq(sdx_read_number(tail + 4, tail + 5, &got), tail + 4);
+}
+END_TEST
+
+/* vocab.json of characters: greedy on nothing, repeated ids are one, the blank between them counts. */
+START_TEST(ctc)
+{
+    static const char vocab[] =
+        "{\"<pad>\":0,\"<s>\":1,\"</s>\":2,\"<unk>\":3,\"|\":4,\"A\":5,\"B\":6,\"\\u00e4\":7}";
+    const int64_t ids[] = {0, 5, 5, 0, 5, 4, 4, 0, 6, 6, 7, 0};
+    sdx_tokenizer *t = NULL;
+    sdx_error err = {0};
+    write_file("vocab.json", vocab, sizeof vocab - 1);
+    ck_assert_msg(sdx_tokenizer_open(folder, &t, &err) == SDX_OK, "%s", err.message);
+    check_ids(t, "AB \xc3\xa4x", "5 6 4 7 3");
+    check_ids(t, "A <pad> B", "5 0 6");
+    check_decode(t, ids, 12, false, "AA B\xc3\xa4");
+    sdx_tokenizer_free(t);
+}
+END_TEST
+
+START_TEST(older_files)
+{
+    static const char vocab[] = "{\"<s>\":0,\"</s>\":1,\"a\":2,\"b\":3,\"ab\":4,\"\\u0120\":5,\"\\u0120ab\":6}";
+    static const char merges[] = "#version: 0.2\na b\n\xc4\xa0 ab\n", bad[] = "#version: 0.2\na b c\n";
+    sdx_tokenizer *t = NULL;
+    sdx_error err = {0};
+    write_file("vocab.json", vocab, sizeof vocab - 1);
+    write_file("merges.txt", merges, sizeof merges - 1);
+    ck_assert_msg(sdx_tokenizer_open(folder, &t, &err) == SDX_OK, "%s", err.message);
+    check_encoding(t, "ab ab", 5, "b", 0, "0 4 6 1 1 3 1 / 0 0 0 0 0 0 0");
+    sdx_tokenizer_free(t);
+    write_file("merges.txt", bad, sizeof bad - 1);
+    ck_assert_int_eq(sdx_tokenizer_open(folder, &t, &err), SDX_ERR_FILE);
+    ck_assert_ptr_nonnull(strstr(err.message, "a b c"));
+    write_file("merges.txt", merges, sizeof merges - 1);
+    write_file("tokenizer_config.json", "{\"tokenizer_class\":\"GPT2Tokenizer\"}", 35);
+    write_file("vocab.json", vocab, 30);
+    ck_assert_int_eq(sdx_tokenizer_open(folder, &t, &err), SDX_ERR_FILE);
+    write_file("vocab.json", vocab, sizeof vocab - 1);
+    ck_assert_msg(sdx_tokenizer_open(folder, &t, &err) == SDX_OK, "%s", err.message);
+    check_ids(t, "ab ab", "4 6");
+    sdx_tokenizer_free(t);
+    write_file("spiece.model", "\n\x03\n\x01", 4);
+    ck_assert_int_eq(sdx_tokenizer_open(folder, &t, &err), SDX_ERR_FILE);
+    ck_assert_ptr_nonnull(strstr(err.message, "spiece.model"));
 }
 END_TEST
 
@@ -571,25 +700,69 @@ static void check_rows(const char *tokenizer, const char *rows_path)
     sdx_tokenizer_free(t);
 }
 
+static const struct {
+    const char *rows, *tokenizer; /* of tests/data/tokens, of tests/data/zoo */
+} row_files[] = {{"bert-model", "bert-model/checkpoint/tokenizer.json"},
+                 {"bert-model", "bert-model/checkpoint/vocab.txt"},
+                 {"roberta-classify", "roberta-classify/checkpoint/tokenizer.json"},
+                 {"roberta-classify", "roberta-classify/checkpoint/vocab.json"},
+                 {"t5", "t5/checkpoint/tokenizer.json"},
+                 {"t5", "t5/checkpoint/spiece.model"}};
+
+static const char *data_path(const char *format, const char *name, char path[512])
+{
+    char rest[256];
+    const char *data = getenv("SDX_TEST_DATA");
+    snprintf(rest, sizeof rest, format, name);
+    snprintf(path, 512, "%s/%s", data ? data : "tests/data", rest);
+    return path;
+}
+
 START_TEST(huggingface_rows)
 {
-    static const char *const files[] = {"tokenizer.json", "vocab.txt"};
-    const char *data = getenv("SDX_TEST_DATA");
     char tokenizer[512], rows[512];
-    if (!data) data = "tests/data";
-    snprintf(tokenizer, sizeof tokenizer, "%s/zoo/bert-model/checkpoint/%s", data, files[_i]);
-    snprintf(rows, sizeof rows, "%s/tokens/bert-model.jsonl", data);
-    check_rows(tokenizer, rows);
+    check_rows(data_path("zoo/%s", row_files[_i].tokenizer, tokenizer),
+               data_path("tokens/%s.jsonl", row_files[_i].rows, rows));
+}
+END_TEST
+
+/* tools/tokenizer_cases.py: {"tokenizer": a tokenizer.json, "rows": [...]} a line. */
+START_TEST(random_pipelines)
+{
+    char path[512], *lines;
+    size_t size, number = 0;
+    sdx_error err = {0};
+    data_path("tokens/%s", "pipelines.jsonl", path);
+    ck_assert_msg(sdx_file_read(path, 1 << 26, &lines, &size, &err) == SDX_OK, "%s", err.message);
+    for (char *line = lines, *end; (end = strchr(line, '\n')); line = end + 1) {
+        json_t *all = json_loadb(line, (size_t)(end - line), JSON_ALLOW_NUL, NULL), *row;
+        char *json = json_dumps(json_object_get(all, "tokenizer"), JSON_ENSURE_ASCII * (++number % 2));
+        ck_assert_ptr_nonnull(json);
+        sdx_tokenizer *t = open_json(json);
+        size_t i;
+        json_array_foreach(json_object_get(all, "rows"), i, row) check_row(t, row, 1000 * number + i);
+        sdx_tokenizer_free(t);
+        free(json);
+        json_decref(all);
+    }
+    ck_assert_uint_ge(number, 50);
+    free(lines);
 }
 END_TEST
 
 Suite *tokenizer_suite(void);
 Suite *tokenizer_suite(void)
 {
-    const TTest *const tests[] = {bert_pipeline,    any_bytes,       maximal_subparts, normalizers,
-                                  pre_tokenizers,   canonical_order, added_tokens,     pairs_and_truncation,
-                                  templates,        decoding,        vocab_txt,        hostile_files,
-                                  odd_vocabularies, trie_holds_all};
+    const TTest *const tests[] = {bert_pipeline,    any_bytes,
+                                  maximal_subparts, normalizers,
+                                  pre_tokenizers,   canonical_order,
+                                  added_tokens,     pairs_and_truncation,
+                                  templates,        decoding,
+                                  vocab_txt,        hostile_files,
+                                  odd_vocabularies, trie_holds_all,
+                                  random_pipelines, long_words,
+                                  numbers,          ctc,
+                                  older_files};
     Suite *suite = suite_create("tokenizer");
     TCase *components = tcase_create("components"), *rows = tcase_create("rows");
     tcase_add_checked_fixture(components, make_folder, remove_folder);
@@ -598,7 +771,8 @@ Suite *tokenizer_suite(void)
     tcase_add_test(components, allocation_failures);
 #endif
     tcase_set_timeout(rows, 60);
-    tcase_add_loop_test(rows, huggingface_rows, 0, 2);
+    tcase_set_timeout(components, 60);
+    tcase_add_loop_test(rows, huggingface_rows, 0, sizeof row_files / sizeof *row_files);
     suite_add_tcase(suite, components);
     suite_add_tcase(suite, rows);
     return suite;
