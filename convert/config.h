@@ -39,7 +39,8 @@ typedef struct sdx_settings {
     int64_t size, joined;                                 /* T5: width of a head; Q: of all heads */
     double embedding_scale, logit_scale;
     bool gated;                            /* feed-forward layers with a gate */
-    bool post_norm, embedding_norm;        /* BART: the norm follows the residual; embeddings are normalized */
+    bool post_norm;                        /* BART: the norm follows the residual */
+    int64_t offset;                        /* of the first position in its table */
     int64_t image, patch, channels;        /* ViT: pixels of a side, of a patch's side (X); colours: F */
     int64_t convolutions;                  /* wav2vec 2.0: of the feature extractor; W: channels of the last */
     int64_t conv_width[SDX_CONVOLUTIONS];  /* C: channels out of each, c: into it */

@@ -6,9 +6,8 @@
 
 /* X(name): sdx_family_<name>, defined in arch/. */
 #define FAMILIES(X)                                                                                            \
-    X(bert)                                                                                                    \
-    X(distilbert) X(roberta) X(xlm_roberta) X(camembert) X(mpnet) X(electra) X(albert) X(deberta_v2)           \
-        X(modernbert) X(gpt2) X(wav2vec2) X(hubert) X(vit)
+    X(bert) X(distilbert) X(roberta) X(xlm_roberta) X(camembert) X(mpnet) X(electra) X(albert) X(deberta_v2)   \
+    X(modernbert) X(gpt2) X(t5) X(mt5) X(bart) X(mbart) X(marian) X(pegasus) X(wav2vec2) X(hubert) X(vit)
 
 #define DECLARE(name) extern const sdx_family sdx_family_##name;
 #define ADDRESS(name) &sdx_family_##name,

@@ -1,0 +1,326 @@
+/* bart.c: BART (Lewis et al. 2019, arXiv:1910.13461), mBART, Marian and Pegasus, as Hugging Face's
+ * modeling_{bart,mbart,marian,pegasus}.py have them. They differ in where norms stand and in their positions;
+ * the table `kinds` says how. */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../base/memory.h"
+#include "../seq2seq.h"
+
+enum {
+    EMBEDDING_NORM = SDX_OWN_PART,
+    FINAL_NORM = EMBEDDING_NORM << 1,
+    POSITIONS = EMBEDDING_NORM << 2,
+    LOGIT_BIAS = EMBEDDING_NORM << 3,
+};
+static const double NORM_EPSILON = 1e-5; /* PyTorch's default: config.json has none */
+
+static const struct kind {
+    const char *model_type;
+    unsigned parts;
+    bool post_norm;
+    int64_t offset; /* of the first position in its table; 0: the table is of sines, stored or not */
+} kinds[] = {
+    {"bart", EMBEDDING_NORM, true, 2},
+    {"mbart", EMBEDDING_NORM | FINAL_NORM, false, 2},
+    {"marian", 0, true, 0},
+    {"pegasus", FINAL_NORM, false, 0},
+};
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
+#define ENCODER_LAYER "encoder.layers.*."
+#define DECODER_LAYER "decoder.layers.#."
+#define ATTENTION_ROWS(name)                                                                                   \
+    SDX_LINEAR_ROWS(name ".q_proj", "H", "H", BODY), SDX_LINEAR_ROWS(name ".k_proj", "H", "H", BODY),          \
+        SDX_LINEAR_ROWS(name ".v_proj", "H", "H", BODY), SDX_LINEAR_ROWS(name ".out_proj", "H", "H", BODY),    \
+        SDX_NORM_ROWS(name "_layer_norm", "H", BODY)
+
+static const sdx_tensor_row rows[] = {
+    SDX_WEIGHT_ROW("shared", "VH", BODY),
+    SDX_WEIGHT_ROW("encoder.embed_positions", "PH", POSITIONS),
+    SDX_NORM_ROWS("encoder.layernorm_embedding", "H", BODY | EMBEDDING_NORM),
+    ATTENTION_ROWS(ENCODER_LAYER "self_attn"),
+    SDX_LINEAR_ROWS(ENCODER_LAYER "fc1", "I", "H", BODY),
+    SDX_LINEAR_ROWS(ENCODER_LAYER "fc2", "H", "I", BODY),
+    SDX_NORM_ROWS(ENCODER_LAYER "final_layer_norm", "H", BODY),
+    SDX_NORM_ROWS("encoder.layer_norm", "H", BODY | FINAL_NORM),
+    SDX_WEIGHT_ROW("decoder.embed_positions", "PH", POSITIONS),
+    SDX_NORM_ROWS("decoder.layernorm_embedding", "H", BODY | EMBEDDING_NORM),
+    ATTENTION_ROWS(DECODER_LAYER "self_attn"),
+    ATTENTION_ROWS(DECODER_LAYER "encoder_attn"),
+    SDX_LINEAR_ROWS(DECODER_LAYER "fc1", "J", "H", BODY),
+    SDX_LINEAR_ROWS(DECODER_LAYER "fc2", "H", "J", BODY),
+    SDX_NORM_ROWS(DECODER_LAYER "final_layer_norm", "H", BODY),
+    SDX_NORM_ROWS("decoder.layer_norm", "H", BODY | FINAL_NORM),
+    SDX_WEIGHT_ROW("lm_head", "VH", DECODER),
+    {"final_logits_bias", "UV", SDX_FILL_BIAS, LOGIT_BIAS},
+};
+
+static const sdx_layer_names encoder_layer = {
+    .attention = "self_attn",
+    .query = "self_attn.q_proj",
+    .key = "self_attn.k_proj",
+    .value = "self_attn.v_proj",
+    .attention_out = "self_attn.out_proj",
+    .attention_norm = "self_attn_layer_norm",
+    .inner = "fc1",
+    .outer = "fc2",
+    .norm = "final_layer_norm",
+};
+static const sdx_attention_names self = {
+    "self_attn", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj",
+};
+static const sdx_attention_names cross = {
+    "encoder_attn", "encoder_attn.q_proj", "encoder_attn.k_proj", "encoder_attn.v_proj", "encoder_attn.out_proj",
+};
+
+/* ---- settings -------------------------------------------------------------------------------------------- */
+
+static const sdx_config_field fields[] = {
+    {"d_model", SDX_FIELD(hidden), 1024, 1, 1 << 16},
+    {"encoder_layers", SDX_FIELD(layers), 12, 1, 1 << 10},
+    {"decoder_layers", SDX_FIELD(decoder_layers), 12, 1, 1 << 10},
+    {"encoder_attention_heads", SDX_FIELD(heads), 16, 1, 1 << 10},
+    {"decoder_attention_heads", SDX_FIELD(decoder_heads), 16, 1, 1 << 10},
+    {"encoder_ffn_dim", SDX_FIELD(inner), 4096, 1, 1 << 18},
+    {"decoder_ffn_dim", SDX_FIELD(decoder_inner), 4096, 1, 1 << 18},
+    {"vocab_size", SDX_FIELD(vocab), SDX_REQUIRED, 1, 1 << 24},
+    {"max_position_embeddings", SDX_FIELD(positions), 1024, 1, 1 << 20},
+};
+
+static const struct kind *find_kind(const sdx_config *config)
+{
+    const char *type = sdx_config_string(config, "model_type");
+    size_t i = 0;
+    while (i + 1 < N_KINDS && strcmp(type, kinds[i].model_type)) i++;
+    return &kinds[i];
+}
+
+/* Marian may keep the two languages' words apart. */
+static sdx_status check_shared_words(const sdx_config *config, const sdx_settings *s, sdx_error *err)
+{
+    sdx_settings decoder;
+    const sdx_config_field words = {"decoder_vocab_size", SDX_FIELD(vocab), s->vocab, 1, 1 << 24};
+    TRY(sdx_config_read_fields(config, &words, 1, &decoder, err));
+    if (sdx_config_read_bool(config, "share_encoder_decoder_embeddings", true) && decoder.vocab == s->vocab)
+        return SDX_OK;
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                    "%s: models whose encoder and decoder have different word embeddings cannot be converted yet",
+                    config->path);
+}
+
+static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
+{
+    const struct kind *kind = find_kind(config);
+    TRY(sdx_config_read_fields(config, fields, sizeof fields / sizeof *fields, s, err));
+    TRY(sdx_config_check_heads(config, s, err));
+    TRY(check_shared_words(config, s, err));
+    TRY(sdx_config_read_activation(config, "activation_function", SDX_GELU, &s->activation, err));
+    TRY(sdx_config_read_real(config, "init_std", 0.02, 1, &s->initializer_range, err));
+    if (s->hidden % s->decoder_heads)
+        return sdx_fail(err, SDX_ERR_FILE, "%s: %lld decoder attention heads do not divide the width %lld",
+                        config->path, (long long)s->decoder_heads, (long long)s->hidden);
+    s->norm_epsilon = NORM_EPSILON;
+    s->parts = kind->parts;
+    s->post_norm = kind->post_norm;
+    s->offset = kind->offset;
+    s->longest = s->positions;
+    s->positions += kind->offset;
+    s->embedding_scale = sdx_config_read_bool(config, "scale_embedding", false) ? sqrt((double)s->hidden) : 1;
+    s->tied = sdx_config_read_bool(config, "tie_word_embeddings", true);
+    return SDX_OK;
+}
+
+/* Vaswani et al. 2017, but with all sines before all cosines. */
+static double sine_position(int64_t position, int64_t i, int64_t hidden)
+{
+    int64_t half = (hidden + 1) / 2;
+    double angle = (double)position / pow(10000, 2 * (double)(i % half) / (double)hidden);
+    return i < half ? sin(angle) : cos(angle);
+}
+
+/* ---- as a graph ------------------------------------------------------------------------------------------ */
+
+static sdx_id build_sines(sdx_builder *b, const sdx_settings *s)
+{
+    const int64_t dim[] = {s->positions, s->hidden}, n = dim[0] * dim[1];
+    float *table = sdx_malloc((size_t)n * sizeof *table);
+    if (!table) sdx_build_fail(b, SDX_ERR_MEMORY, "out of memory");
+    for (int64_t i = 0; table && i < n; i++) table[i] = (float)sine_position(i / dim[1], i % dim[1], dim[1]);
+    sdx_id id = table ? sdx_build_constant(b, "sine_positions", SDX_F32, 2, dim, table) : SDX_NONE;
+    free(table);
+    return id;
+}
+
+/* Words and positions, in scope "encoder." or "decoder.": ids [B, S], positions [S] -> [B, S, H] */
+static sdx_id build_embeddings(sdx_builder *b, const sdx_settings *s, const char *scope, sdx_id ids, sdx_id positions)
+{
+    sdx_build_scope(b, "%s", "");
+    sdx_id x = sdx_build_embedding(b, "shared", ids);
+    sdx_build_scope(b, "%s", scope);
+    if (s->embedding_scale != 1)
+        x = sdx_build_module_op2(b, "embed_tokens", "Mul", x, sdx_build_real(b, s->embedding_scale));
+    if (s->offset) positions = sdx_build_module_op2(b, "embed_positions", "Add", positions, sdx_build_int(b, s->offset));
+    sdx_id table = b->parts & POSITIONS ? sdx_build_weight(b, "embed_positions.weight") : build_sines(b, s);
+    x = sdx_build_op2(b, "Add", "embeddings/Add", x, sdx_build_module_op2(b, "embed_positions", "Gather", table, positions));
+    return b->parts & EMBEDDING_NORM ? sdx_build_layer_norm(b, "layernorm_embedding", x, s->norm_epsilon) : x;
+}
+
+static sdx_id build_final_norm(sdx_builder *b, const sdx_settings *s, const char *name, sdx_id x)
+{
+    sdx_build_scope(b, "%s", "");
+    return b->parts & FINAL_NORM ? sdx_build_layer_norm(b, name, x, s->norm_epsilon) : x;
+}
+
+static sdx_id build_encoder_layer(sdx_builder *b, const sdx_settings *s, sdx_id x, sdx_id bias)
+{
+    if (!s->post_norm) return sdx_build_pre_norm_layer(b, s, &encoder_layer, x, bias);
+    return sdx_build_after_attention(b, s, &encoder_layer, x, sdx_build_self_attention(b, s, &encoder_layer, x, bias));
+}
+
+static void build_encoder(sdx_builder *b, const sdx_settings *s)
+{
+    sdx_text_inputs in = sdx_build_encoder_inputs(b);
+    sdx_id x = build_embeddings(b, s, "encoder.", in.ids, sdx_build_range(b, "positions", in.ids));
+    x = sdx_build_layers(b, s, "encoder.layers.", build_encoder_layer, x, sdx_build_attention_bias(b, in.mask));
+    x = build_final_norm(b, s, "encoder.layer_norm", x);
+    sdx_build_output(b, x, "last_hidden_state", SDX_F32, 3, (int64_t[]){SDX_BATCH, SDX_ENCODER_SEQUENCE, s->hidden});
+}
+
+/* A sublayer's way in and out: its norm is at one of the two. */
+static sdx_id enter(sdx_builder *b, const sdx_settings *s, const char *norm, sdx_id x)
+{
+    return s->post_norm ? x : sdx_build_layer_norm(b, norm, x, s->norm_epsilon);
+}
+
+static sdx_id leave(sdx_builder *b, const sdx_settings *s, const char *norm, sdx_id x, sdx_id y)
+{
+    x = sdx_build_module_op2(b, norm, "Add", y, x);
+    return s->post_norm ? sdx_build_layer_norm(b, norm, x, s->norm_epsilon) : x;
+}
+
+static sdx_id build_decoder_layer(sdx_builder *b, const sdx_settings *s, sdx_decoder *d, sdx_id x, sdx_id bias)
+{
+    const char *of_self = "self_attn_layer_norm", *of_cross = "encoder_attn_layer_norm", *last = "final_layer_norm";
+    sdx_build_scope(b, "decoder.layers.%d.", (int)d->layer);
+    x = leave(b, s, of_self, x, sdx_decoder_self_attention(b, d, &self, enter(b, s, of_self, x), bias));
+    x = leave(b, s, of_cross, x, sdx_decoder_cross_attention(b, d, &cross, enter(b, s, of_cross, x)));
+    sdx_id y = sdx_build_linear(b, "fc1", enter(b, s, last, x));
+    y = sdx_build_linear(b, "fc2", sdx_build_activation(b, "activation", y, s->activation));
+    return leave(b, s, last, x, y);
+}
+
+/* queries [S], keys [K] -> [S, K]: 0, or -FLT_MAX for the future */
+static sdx_id build_causal_bias(sdx_builder *b, sdx_id queries, sdx_id keys)
+{
+    const char *name = "causal_bias";
+    sdx_id past = sdx_build_module_op2(b, name, "LessOrEqual", keys, sdx_build_unsqueeze(b, name, queries, 1));
+    sdx_id in[] = {past, sdx_build_real(b, 0), sdx_build_real(b, -FLT_MAX)};
+    return sdx_build_module_op(b, name, "Where", 3, in);
+}
+
+static sdx_id build_logits(sdx_builder *b, const sdx_settings *s, sdx_id x)
+{
+    x = sdx_build_module_op2(b, "lm_head", "MatMul", x,
+                             sdx_build_transposed(b, s->tied ? "shared.weight" : "lm_head.weight"));
+    if (!(b->parts & LOGIT_BIAS)) return x;
+    return sdx_build_module_op2(b, "lm_head", "Add", x, sdx_build_weight(b, "final_logits_bias"));
+}
+
+static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool with_past)
+{
+    int64_t size = s->hidden / s->decoder_heads;
+    sdx_decoder d = {.with_past = with_past,
+                     .layers = s->decoder_layers,
+                     .heads = s->decoder_heads,
+                     .size = size,
+                     .divisor = sqrt((double)size)};
+    sdx_decoder_begin(b, &d, s->hidden);
+    sdx_id bias = build_causal_bias(b, d.queries, d.keys);
+    sdx_id x = build_embeddings(b, s, "decoder.", d.ids, d.queries);
+    for (; d.layer < d.layers; d.layer++) x = build_decoder_layer(b, s, &d, x, bias);
+    x = build_final_norm(b, s, "decoder.layer_norm", x);
+    sdx_decoder_end(b, &d, build_logits(b, s, x), s->vocab);
+}
+
+static void build_decoder(sdx_builder *b, const sdx_settings *s)
+{
+    build_either_decoder(b, s, false);
+}
+
+static void build_decoder_with_past(sdx_builder *b, const sdx_settings *s)
+{
+    build_either_decoder(b, s, true);
+}
+
+/* ---- as plain arithmetic: the encoder -------------------------------------------------------------------- */
+
+static void forward_layer(sdx_forward *f, const sdx_settings *s, double *x, const double *bias)
+{
+    if (s->post_norm)
+        sdx_forward_after_attention(f, s, &encoder_layer, x, sdx_forward_self_attention(f, s, &encoder_layer, x, bias));
+    else
+        sdx_forward_pre_norm_layer(f, s, &encoder_layer, x, bias);
+}
+
+static double *forward_embeddings(sdx_forward *f, const sdx_settings *s)
+{
+    int64_t H = s->hidden;
+    double *x = sdx_forward_alloc(f, f->count * H);
+    const double *table = f->parts & POSITIONS ? sdx_forward_weight(f, "encoder.embed_positions.weight") : NULL;
+    sdx_forward_add_embedding(f, "shared", f->ids, x);
+    for (int64_t i = 0; f->status == SDX_OK && i < f->count * H; i++)
+        x[i] = x[i] * s->embedding_scale + (table ? table[s->offset * H + i] : sine_position(i / H, i % H, H));
+    if (f->parts & EMBEDDING_NORM)
+        sdx_forward_layer_norm(f, "encoder.layernorm_embedding", x, f->count, s->norm_epsilon);
+    return x;
+}
+
+static const double *forward_encoder(sdx_forward *f, const sdx_settings *s)
+{
+    double *x = forward_embeddings(f, s);
+    sdx_forward_layers(f, s, "encoder.layers.", forward_layer, x, NULL);
+    if (f->parts & FINAL_NORM) sdx_forward_layer_norm(f, "encoder.layer_norm", x, f->count, s->norm_epsilon);
+    f->rank = 2;
+    f->dim[0] = f->count;
+    f->dim[1] = s->hidden;
+    return x;
+}
+
+/* ---- heads ----------------------------------------------------------------------------------------------- */
+
+static const sdx_head_graph graphs[] = {
+    {"encoder_model", false, build_encoder},
+    {"decoder_model", false, build_decoder},
+    {"decoder_with_past_model", true, build_decoder_with_past},
+};
+
+/* needs, may: parts besides the body */
+#define FAMILY(name, class, needs, may)                                                                        \
+    static const sdx_head head_of_##name = {                                                                   \
+        .architecture = class,                                                                                 \
+        .task = "text2text-generation",                                                                        \
+        .required = BODY | (needs),                                                                            \
+        .optional = LOGIT_BIAS | (may),                                                                        \
+        .untied = DECODER,                                                                                     \
+        .forward = forward_encoder,                                                                            \
+        .graph = graphs,                                                                                       \
+        .n_graph = sizeof graphs / sizeof *graphs,                                                             \
+    };                                                                                                         \
+    const sdx_family sdx_family_##name = {                                                                     \
+        .model_type = #name,                                                                                   \
+        .prefix = "model.",                                                                                    \
+        .body = ~(unsigned)(DECODER | LOGIT_BIAS),                                                             \
+        .head = &head_of_##name,                                                                               \
+        .n_head = 1,                                                                                           \
+        .row = rows,                                                                                           \
+        .n_row = sizeof rows / sizeof *rows,                                                                   \
+        .read = read_settings,                                                                                 \
+    }
+
+FAMILY(bart, "BartForConditionalGeneration", POSITIONS, 0);
+FAMILY(mbart, "MBartForConditionalGeneration", POSITIONS, 0);
+FAMILY(marian, "MarianMTModel", 0, POSITIONS);
+FAMILY(pegasus, "PegasusForConditionalGeneration", 0, POSITIONS);

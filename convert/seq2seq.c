@@ -1,0 +1,142 @@
+/* seq2seq.c: see seq2seq.h */
+#include "seq2seq.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../base/memory.h"
+
+static const char *const cached[SDX_CACHED] = {"decoder.key", "decoder.value", "encoder.key", "encoder.value"};
+
+sdx_text_inputs sdx_build_encoder_inputs(sdx_builder *b)
+{
+    const int64_t dim[] = {SDX_BATCH, SDX_ENCODER_SEQUENCE};
+    sdx_text_inputs in = {.types = SDX_NONE};
+    in.ids = sdx_build_input(b, "input_ids", SDX_I64, 2, dim);
+    in.mask = sdx_build_input(b, "attention_mask", SDX_I64, 2, dim);
+    return in;
+}
+
+static void add_past_inputs(sdx_builder *b, sdx_decoder *d)
+{
+    char name[64];
+    for (int64_t i = 0; i < d->layers * SDX_CACHED; i++) {
+        int64_t length = i % SDX_CACHED < 2 ? SDX_PAST : SDX_ENCODER_SEQUENCE;
+        snprintf(name, sizeof name, "past_key_values.%" PRId64 ".%s", i / SDX_CACHED, cached[i % SDX_CACHED]);
+        d->past[i] = sdx_build_input(b, name, SDX_F32, 4, (int64_t[]){SDX_BATCH, d->heads, length, d->size});
+    }
+}
+
+/* Queries stand behind `past` tokens, keys begin at the first. */
+static void add_positions(sdx_builder *b, sdx_decoder *d)
+{
+    const char *name = "positions";
+    d->queries = d->keys = sdx_build_range(b, name, d->ids);
+    if (!d->with_past) return;
+    sdx_id shape = sdx_build_op1(b, "Shape", "positions/Shape_past", d->past[0]);
+    sdx_id past = sdx_build_op2(b, "Gather", "positions/Gather_past", shape, sdx_build_int(b, 2));
+    d->queries = sdx_build_module_op2(b, name, "Add", d->queries, past);
+    shape = sdx_build_op1(b, "Shape", "positions/Shape_new", d->ids);
+    sdx_id length = sdx_build_op2(b, "Gather", "positions/Gather_new", shape, sdx_build_int(b, 1));
+    length = sdx_build_op2(b, "Add", "positions/Add_length", past, length);
+    sdx_id in[] = {sdx_build_int(b, 0), length, sdx_build_int(b, 1)};
+    d->keys = sdx_build_op(b, "Range", "positions/Range_keys", 3, in);
+}
+
+void sdx_decoder_begin(sdx_builder *b, sdx_decoder *d, int64_t hidden)
+{
+    size_t count = (size_t)d->layers * SDX_CACHED;
+    sdx_id mask = sdx_build_input(b, "encoder_attention_mask", SDX_I64, 2, (int64_t[]){SDX_BATCH, SDX_ENCODER_SEQUENCE});
+    d->ids = sdx_build_input(b, "input_ids", SDX_I64, 2, (int64_t[]){SDX_BATCH, SDX_DECODER_SEQUENCE});
+    d->encoded = SDX_NONE;
+    d->past = sdx_malloc(count * sizeof *d->past);
+    d->present = sdx_malloc(count * sizeof *d->present);
+    if (!d->past || !d->present) {
+        sdx_build_fail(b, SDX_ERR_MEMORY, "out of memory");
+        return;
+    }
+    for (size_t i = 0; i < count; i++) d->past[i] = d->present[i] = SDX_NONE;
+    if (d->with_past)
+        add_past_inputs(b, d);
+    else
+        d->encoded = sdx_build_input(b, "encoder_hidden_states", SDX_F32, 3,
+                                     (int64_t[]){SDX_BATCH, SDX_ENCODER_SEQUENCE, hidden});
+    sdx_build_scope(b, "decoder.");
+    add_positions(b, d);
+    d->encoder_bias = sdx_build_attention_bias(b, mask);
+}
+
+/* ---- attention ------------------------------------------------------------------------------------------- */
+
+/* x [B, S, H] -> [B, heads, S, size] */
+static sdx_id project(sdx_builder *b, const sdx_decoder *d, const char *label, const char *suffix, const char *module,
+                      sdx_id x)
+{
+    x = sdx_build_split_heads(b, label, suffix, sdx_build_linear(b, module, x), d->heads, d->size);
+    return sdx_build_heads_first(b, label, suffix, x, false);
+}
+
+static sdx_id attend(sdx_builder *b, const sdx_decoder *d, const sdx_attention_names *n, sdx_id x, sdx_id k, sdx_id v,
+                     sdx_id bias)
+{
+    char label[64];
+    sdx_id q = project(b, d, n->attention, "q", n->query, x);
+    snprintf(label, sizeof label, "%s/Transpose_keys", n->attention);
+    k = sdx_build_transpose(b, label, k, 4, (int64_t[]){0, 1, 3, 2});
+    snprintf(label, sizeof label, "%s/MatMul_qk", n->attention);
+    sdx_id scores = sdx_build_op2(b, "MatMul", label, q, k);
+    if (d->divisor != 1)
+        scores = sdx_build_module_op2(b, n->attention, "Div", scores, sdx_build_real(b, d->divisor));
+    return sdx_build_linear(b, n->out, sdx_build_attend(b, n->attention, scores, bias, v, d->heads * d->size));
+}
+
+static sdx_id join(sdx_builder *b, const char *module, const char *suffix, sdx_id past, sdx_id x)
+{
+    char label[64];
+    snprintf(label, sizeof label, "%s/Concat_%s", module, suffix);
+    x = sdx_build_op2(b, "Concat", label, past, x);
+    sdx_build_attr_int(b, "axis", 2);
+    return x;
+}
+
+sdx_id sdx_decoder_self_attention(sdx_builder *b, sdx_decoder *d, const sdx_attention_names *n, sdx_id x, sdx_id bias)
+{
+    if (b->status != SDX_OK) return SDX_NONE;
+    sdx_id k = project(b, d, n->attention, "k", n->key, x), v = project(b, d, n->attention, "v", n->value, x);
+    const sdx_id *past = d->past + d->layer * SDX_CACHED;
+    if (d->with_past) {
+        k = join(b, n->attention, "k", past[0], k);
+        v = join(b, n->attention, "v", past[1], v);
+    }
+    d->present[d->layer * SDX_CACHED] = k;
+    d->present[d->layer * SDX_CACHED + 1] = v;
+    return attend(b, d, n, x, k, v, bias);
+}
+
+sdx_id sdx_decoder_cross_attention(sdx_builder *b, sdx_decoder *d, const sdx_attention_names *n, sdx_id x)
+{
+    if (b->status != SDX_OK) return SDX_NONE;
+    const sdx_id *past = d->past + d->layer * SDX_CACHED;
+    if (d->with_past) return attend(b, d, n, x, past[2], past[3], d->encoder_bias);
+    sdx_id k = project(b, d, n->attention, "k", n->key, d->encoded);
+    sdx_id v = project(b, d, n->attention, "v", n->value, d->encoded);
+    d->present[d->layer * SDX_CACHED + 2] = k;
+    d->present[d->layer * SDX_CACHED + 3] = v;
+    return attend(b, d, n, x, k, v, d->encoder_bias);
+}
+
+void sdx_decoder_end(sdx_builder *b, sdx_decoder *d, sdx_id logits, int64_t vocab)
+{
+    char name[64];
+    sdx_build_output(b, logits, "logits", SDX_F32, 3, (int64_t[]){SDX_BATCH, SDX_DECODER_SEQUENCE, vocab});
+    for (int64_t i = 0; b->status == SDX_OK && i < d->layers * SDX_CACHED; i++) {
+        int64_t own = d->with_past ? SDX_PRESENT : SDX_DECODER_SEQUENCE;
+        int64_t length = i % SDX_CACHED < 2 ? own : SDX_ENCODER_SEQUENCE;
+        if (d->present[i] == SDX_NONE) continue;
+        snprintf(name, sizeof name, "present.%" PRId64 ".%s", i / SDX_CACHED, cached[i % SDX_CACHED]);
+        sdx_build_output(b, d->present[i], name, SDX_F32, 4, (int64_t[]){SDX_BATCH, d->heads, length, d->size});
+    }
+    free(d->past);
+    free(d->present);
+}

@@ -1,0 +1,46 @@
+/* seq2seq.h: what decoders that attend to an encoder share. Three graphs make up such a model, with the names
+ * that Optimum gives their inputs and outputs:
+ *
+ *   encoder_model            input_ids, attention_mask -> last_hidden_state
+ *   decoder_model            the first step: input_ids and what the encoder said -> logits, and each layer's
+ *                            keys and values, present.N.{decoder,encoder}.{key,value}
+ *   decoder_with_past_model  a later step: input_ids and past_key_values.* -> logits, present.N.decoder.*
+ *
+ * Of a decoder's layer, "decoder" stands for its attention to itself, "encoder" for that to the encoder. */
+#ifndef SDX_CONVERT_SEQ2SEQ_H
+#define SDX_CONVERT_SEQ2SEQ_H
+
+#include "encoder.h"
+
+enum { SDX_CACHED = 4 }; /* keys and values of both attentions, in the order of the names */
+
+typedef struct sdx_decoder {
+    bool with_past;
+    int64_t layers, heads, size; /* size: width of a head */
+    double divisor;              /* of scores; 1: none */
+    sdx_id ids;                  /* [B, S] */
+    sdx_id encoded;              /* [B, T, H]; with past SDX_NONE */
+    sdx_id encoder_bias;         /* [B, 1, 1, T]: the padding of what was encoded */
+    sdx_id queries, keys;        /* positions [S] and [past + S] */
+    sdx_id *past, *present;      /* [layers * SDX_CACHED], SDX_NONE where there is none; owned */
+    int64_t layer;               /* that is being built */
+} sdx_decoder;
+
+/* The modules of an attention by their names behind the layer's scope. */
+typedef struct sdx_attention_names {
+    const char *attention; /* only labels nodes */
+    const char *query, *key, *value, *out;
+} sdx_attention_names;
+
+/* Inputs input_ids and attention_mask of an encoder. */
+sdx_text_inputs sdx_build_encoder_inputs(sdx_builder *b);
+/* Adds the inputs and fills in the rest from layers, heads, size and with_past. */
+void sdx_decoder_begin(sdx_builder *b, sdx_decoder *d, int64_t hidden);
+/* Attention of x [B, S, H] to all tokens so far, or to what was encoded. */
+sdx_id sdx_decoder_self_attention(sdx_builder *b, sdx_decoder *d, const sdx_attention_names *n, sdx_id x,
+                                  sdx_id bias);
+sdx_id sdx_decoder_cross_attention(sdx_builder *b, sdx_decoder *d, const sdx_attention_names *n, sdx_id x);
+/* Adds the outputs and frees what begin took. */
+void sdx_decoder_end(sdx_builder *b, sdx_decoder *d, sdx_id logits, int64_t vocab);
+
+#endif
