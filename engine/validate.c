@@ -1,6 +1,7 @@
 /* validate.c: is a rewritten graph still the same function? Both graphs run on random inputs of two shapes,
  * made to suit what the inputs mean: ids stay inside the table they index, other integers are a mask of ones
  * then zeros. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,12 +12,13 @@
 
 /* Rewrites reorder sums; where activations are quantized on the way, one rounding the other way is a whole
  * code. */
-static const double FLOAT_BOUND = 1e-4, INT8_BOUND = 3e-2;
+static const double FLOAT_BOUND = 1e-4, INT8_BOUND = 3e-2, HALF_BOUND = 2e-2;
 
 enum { TRIALS = 2, AUDIO = 4000 }; /* samples: enough for the strides of a speech model's convolutions */
 
 typedef struct trial {
-    sdx_arena arena; /* owns the data of both lists */
+    sdx_arena arena; /* owns the data of all lists */
+    int64_t *size;   /* [n_symbol] chosen for a name, 0: not yet */
     size_t n_in, n_out;
     const char **name; /* [n_in] */
     sdx_tensor *in, *out;
@@ -92,16 +94,27 @@ static int64_t named_size(const char *name, bool first, int k)
     return plus ? size + named_size(plus + 1, false, k) : size;
 }
 
-/* Unknown sizes: 1 and 3 texts of 7 and 12 tokens, after 5 and 9. The first dim is the batch; rank-2 floats are audio. */
-static sdx_shape concrete(const sdx_model *model, const sdx_type *type, int k)
+static bool has_convolution(const sdx_graph *g)
+{
+    for (sdx_id i = 0; i < g->n_node; i++)
+        if (sdx_node_is(&g->node[i], "Conv")) return true;
+    return false;
+}
+
+/* Unknown sizes: 1 and 3 texts of 7 and 12 tokens, after 5 and 9. The first dim is the batch; rank-2 floats that are
+ * convolved are audio. */
+static sdx_shape concrete(const sdx_model *model, const sdx_type *type, int k, int64_t *chosen)
 {
     sdx_shape s = type->shape;
     for (int i = 0; i < s.rank; i++) {
         sdx_dim d = s.dim[i];
         if (sdx_dim_is_known(d)) continue;
-        const char *symbol = sdx_dim_is_symbol(d) ? model->symbol[SDX_DIM_SYMBOL_ID(d)].name : "";
-        bool audio = sdx_dtype_is_float(type->dtype) && s.rank == 2 && i > 0;
-        s.dim[i] = audio ? AUDIO + 1000 * k : named_size(symbol, i == 0 && s.rank > 1, k);
+        int symbol = sdx_dim_is_symbol(d) ? SDX_DIM_SYMBOL_ID(d) : SDX_NONE;
+        bool audio = sdx_dtype_is_float(type->dtype) && s.rank == 2 && i > 0 && has_convolution(model->graph);
+        int64_t unnamed = 0, *size = symbol == SDX_NONE ? &unnamed : &chosen[symbol];
+        const char *name = symbol == SDX_NONE ? "" : model->symbol[symbol].name;
+        if (*size == 0) *size = audio ? AUDIO + 1000 * k : named_size(name, i == 0 && s.rank > 1, k);
+        s.dim[i] = *size;
     }
     return s;
 }
@@ -117,8 +130,13 @@ static void fill(sdx_tensor *t, int64_t bound, uint32_t *seed)
     int64_t row = t->rank ? t->dim[t->rank - 1] : 1;
     for (int64_t i = 0, count = sdx_tensor_count(t); i < count; i++) {
         int64_t ones = row - (i / (row ? row : 1)) % 3; /* each row ends in 0, 1 or 2 zeros */
+        double random = (double)below(seed, 2001) / 1000 - 1;
         if (t->dtype == SDX_F32)
-            ((float *)t->data)[i] = (float)below(seed, 2001) / 1000 - 1;
+            ((float *)t->data)[i] = (float)random;
+        else if (t->dtype == SDX_F64)
+            ((double *)t->data)[i] = random;
+        else if (t->dtype == SDX_F16)
+            ((uint16_t *)t->data)[i] = sdx_f32_to_f16((float)random);
         else if (bound < INT64_MAX)
             store(t, i, below(seed, (uint32_t)(bound < 1 << 24 ? bound : 1 << 24)));
         else
@@ -130,12 +148,14 @@ static sdx_status make_input(const sdx_model *model, sdx_id v, int k, trial *t, 
 {
     const sdx_value *value = &model->graph->value[v];
     bool integer = sdx_dtype_is_integer(value->type.dtype) || value->type.dtype == SDX_BOOL;
-    if (value->type.shape.rank < 0 || (value->type.dtype != SDX_F32 && !integer))
+    sdx_dtype dtype = value->type.dtype;
+    bool real = dtype == SDX_F32 || dtype == SDX_F64 || dtype == SDX_F16;
+    if (value->type.shape.rank < 0 || (!real && !integer))
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: cannot make up numbers for input \"%s\" to compare with",
                         model->path, value->name);
     int64_t bound = INT64_MAX;
     if (integer) TRY(index_bound(model->graph, v, &bound, err));
-    sdx_shape shape = concrete(model, &value->type, k);
+    sdx_shape shape = concrete(model, &value->type, k, t->size);
     size_t bytes;
     sdx_tensor *in = &t->in[t->n_in];
     *in = sdx_tensor_make(value->type.dtype, &shape, NULL);
@@ -150,6 +170,7 @@ static sdx_status make_input(const sdx_model *model, sdx_id v, int k, trial *t, 
 static sdx_status make_trial(const sdx_model *model, int k, trial *t, sdx_error *err)
 {
     const sdx_graph *g = model->graph;
+    ARENA_NEW(&t->arena, t->size, (size_t)model->n_symbol + 1, err);
     ARENA_NEW(&t->arena, t->name, (size_t)g->n_input, err);
     ARENA_NEW(&t->arena, t->in, (size_t)g->n_input, err);
     t->n_out = (size_t)g->n_output;
@@ -199,6 +220,19 @@ static bool is_quantized(const sdx_graph *g)
     return false;
 }
 
+/* Random numbers differ from run to run: only types and shapes are compared. */
+static double bound_for(const sdx_graph *g)
+{
+    for (sdx_id i = 0; i < g->n_node; i++) {
+        const sdx_node *n = &g->node[i];
+        bool trains = sdx_node_is(n, "Dropout") && sdx_node_in(n, 2) != SDX_NONE;
+        if (trains || (n->def && n->def->flags & SDX_OP_NONDETERMINISTIC)) return DBL_MAX;
+    }
+    for (sdx_id v = 0; v < g->n_value; v++)
+        if (g->value[v].type.dtype == SDX_F16 || g->value[v].type.dtype == SDX_BF16) return HALF_BOUND;
+    return is_quantized(g) ? INT8_BOUND : FLOAT_BOUND;
+}
+
 static sdx_status compare(const sdx_model *model, const trial *t, const sdx_tensor *out, double bound,
                           sdx_error *err)
 {
@@ -238,7 +272,7 @@ static sdx_status run_original(const char *path, trial *trials, double *bound, s
     sdx_program *program;
     TRY(sdx_program_open(path, &as_spelled, &program, err));
     sdx_status status = SDX_OK;
-    *bound = is_quantized(program->model->graph) ? INT8_BOUND : FLOAT_BOUND;
+    *bound = bound_for(program->model->graph);
     for (int k = 0; k < TRIALS && status == SDX_OK; k++)
         status = make_trial(program->model, k, &trials[k], err);
     if (status == SDX_OK) status = run_trials(program, trials, true, 0, err);
@@ -338,13 +372,12 @@ sdx_status sdx_find_divergence(const char *original, sdx_model *rewritten, char 
         sdx_model_close(rewritten);
         return status;
     }
-    double bound = is_quantized(model->graph) ? INT8_BOUND : FLOAT_BOUND;
     status = sdx_program_create(rewritten, &as_spelled, &b, err);
     if (status == SDX_OK)
         status = sdx_program_create(model, &as_spelled, &a, err);
     else
         sdx_model_close(model);
-    if (status == SDX_OK) status = run_pair(a, b, declared, bound, place, size, err);
+    if (status == SDX_OK) status = run_pair(a, b, declared, bound_for(a->model->graph), place, size, err);
     sdx_program_free(a);
     sdx_program_free(b);
     return status;
