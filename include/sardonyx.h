@@ -335,6 +335,36 @@ SDX_API const char *sdx_classifier_label(const sdx_classifier *classifier, size_
 SDX_API sdx_status sdx_classifier_run(sdx_classifier *classifier, const sdx_text *texts, const sdx_text *pairs,
                                       size_t count, float *scores, sdx_error *err);
 
+/* Text from text, by a sequence-to-sequence model (encoder_model.onnx, decoder_model.onnx and, for speed,
+ * decoder_with_past_model.onnx, or decoder_model_merged.onnx) or a decoder-only graph. Greedy for one beam, else beam
+ * search, both as transformers' generate() has them; never sampling. */
+typedef struct sdx_generator sdx_generator;
+
+typedef enum sdx_early_stopping {
+    SDX_STOP_HEURISTIC, /* false: when the best row can hardly beat the worst finished one */
+    SDX_STOP_EARLY,     /* true: as soon as num_beams are finished */
+    SDX_STOP_NEVER      /* "never": when none can */
+} sdx_early_stopping;
+
+typedef struct sdx_generate_options {
+    size_t num_beams;
+    size_t max_length, min_length;         /* of all ids that are returned */
+    size_t max_new_tokens, min_new_tokens; /* not 0: count instead of the two above */
+    size_t no_repeat_ngram_size;           /* 0: n-grams may repeat */
+    double length_penalty, repetition_penalty; /* 1: none */
+    sdx_early_stopping early_stopping;
+} sdx_generate_options;
+
+/* The model's folder, or the tokenizer's, has generation_config.json or config.json. */
+SDX_API sdx_status sdx_generator_open(const sdx_task_options *options, sdx_generator **out, sdx_error *err);
+SDX_API void sdx_generator_free(sdx_generator *generator);
+SDX_API sdx_generate_options sdx_generator_defaults(const sdx_generator *generator); /* as the folder has them */
+/* *ids: [*count], what generate() returns: the decoder's start (decoder-only: the prompt) and what follows, valid
+ * until the next run. sdx_tokenizer_decode makes text of them. */
+SDX_API sdx_status sdx_generator_run(sdx_generator *generator, const sdx_generate_options *options, sdx_text text,
+                                     const int64_t **ids, size_t *count, sdx_error *err);
+SDX_API const sdx_tokenizer *sdx_generator_tokenizer(const sdx_generator *generator);
+
 /* ---- about -------------------------------------------------------------------------------------- */
 
 typedef struct sdx_op_info {

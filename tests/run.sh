@@ -86,6 +86,7 @@ if [ "$level" = full ]; then
         part full-guide bash tests/models/guide.sh $sdx "$shared/guide"
         part full-tokens bash tests/models/tokens.sh $sdx "$shared"
         part full-ort build/venv/bin/python tests/models/ort_check.py $sdx "$shared/zoo"
+        part full-generate python3 tests/models/generate_check.py $sdx "$shared/zoo"
         part full-ort-models build/venv/bin/python tests/models/ort_models_check.py $sdx "$shared/ort_models"
         part full-merged build/venv/bin/python tests/models/merged_check.py $sdx "$shared/zoo"
         part full-minilm bash tests/models/minilm.sh $sdx "$shared/minilm"

@@ -1,0 +1,61 @@
+/* generate.h: the parts of text generation. generate.c drives them: a decoder that turns token sequences into scores
+ * (generate_decoder.c), rules that forbid and force tokens (generate_rules.c, read by generate_config.c), and the beam
+ * search (beam.c). All follow transformers' generate(), whose names the options bear. */
+#ifndef SDX_TASKS_GENERATE_H
+#define SDX_TASKS_GENERATE_H
+
+#include "text_model.h"
+
+enum { SDX_MAX_EOS = 8, SDX_MAX_BEAMS = 1024, SDX_MAX_GENERATED = 1 << 20 };
+
+/* ---- rules ----------------------------------------------------------------------------------------------------- */
+
+typedef struct sdx_rules {
+    sdx_generate_options options;
+    int64_t start; /* decoder_start_token_id; -1: there is none */
+    int64_t eos[SDX_MAX_EOS];
+    size_t n_eos;
+    int64_t forced_bos, forced_eos; /* -1: not forced */
+    int64_t *bad_ids;               /* all bad words one after the other; owned */
+    size_t *bad_end;                /* [n_bad]: where each ends; owned */
+    size_t n_bad;
+} sdx_rules;
+
+/* From generation_config.json, else config.json, of the first of the folders that has one. */
+sdx_status sdx_rules_read(const char *const *folders, size_t n, sdx_rules *out, sdx_error *err);
+void sdx_rules_free(sdx_rules *rules);
+/* max_length and min_length from their *_new_tokens, where those are given, for a prompt of that many ids. */
+sdx_status sdx_rules_fix_lengths(sdx_rules *rules, size_t prompt, sdx_error *err);
+/* Changes scores[vocab], of the token that would follow ids[n]. */
+void sdx_rules_apply(const sdx_rules *rules, const int64_t *ids, size_t n, float *scores, size_t vocab);
+bool sdx_rules_ends(const sdx_rules *rules, int64_t id);
+
+/* ---- beam search ------------------------------------------------------------------------------------------------- */
+
+typedef struct sdx_beam sdx_beam;
+
+/* Every one of options.num_beams rows begins with prompt[n]. The rules, lengths fixed, must outlive the search. */
+sdx_status sdx_beam_create(const sdx_rules *rules, const int64_t *prompt, size_t n, sdx_beam **out, sdx_error *err);
+void sdx_beam_free(sdx_beam *beam);
+/* scores: [num_beams, vocab], log probabilities after the rules. *done: the search is over. */
+sdx_status sdx_beam_step(sdx_beam *beam, const float *scores, size_t vocab, bool *done, sdx_error *err);
+/* The rows to go on with: row r is ids + r * stride, and continues row parent[r] of the step before. */
+const int64_t *sdx_beam_rows(const sdx_beam *beam, size_t *stride, size_t *length, const size_t **parent);
+const int64_t *sdx_beam_best(const sdx_beam *beam, size_t *length);
+
+/* ---- decoder ----------------------------------------------------------------------------------------------------- */
+
+typedef struct sdx_decoder sdx_decoder;
+
+/* path: a folder with encoder_model.onnx and its decoders, or a decoder-only graph or its folder. */
+sdx_status sdx_decoder_open(const char *path, const sdx_run_options *run, sdx_decoder **out, sdx_error *err);
+void sdx_decoder_free(sdx_decoder *decoder);
+bool sdx_decoder_has_encoder(const sdx_decoder *decoder);
+/* A new text: forgets the caches; with an encoder, runs it on ids[n]. */
+sdx_status sdx_decoder_begin(sdx_decoder *decoder, const int64_t *ids, size_t n, sdx_error *err);
+/* Scores of the tokens after ids[rows][length], rows stride apart; row r continues row parent[r] of the last call.
+ * *logits: [rows, *vocab], the caller's to change, valid until the next call. */
+sdx_status sdx_decoder_step(sdx_decoder *decoder, const int64_t *ids, size_t stride, size_t length,
+                            const size_t *parent, size_t rows, float **logits, size_t *vocab, sdx_error *err);
+
+#endif

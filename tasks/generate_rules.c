@@ -1,0 +1,85 @@
+/* generate_rules.c: what may follow. Each rule is one of transformers' logits processors, and they run in its order:
+ * repetition penalty, n-grams, bad words, minimal length, forced first and last token. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "generate.h"
+
+static void ban(float *scores, size_t vocab, int64_t id)
+{
+    if (id >= 0 && (uint64_t)id < vocab) scores[id] = -INFINITY;
+}
+
+static bool seen_before(const int64_t *ids, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (ids[j] == ids[i]) return true;
+    return false;
+}
+
+/* Each token that is there already, once (arXiv 1909.05858). */
+static void penalize_repetition(double penalty, const int64_t *ids, size_t n, float *scores, size_t vocab)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || (uint64_t)ids[i] >= vocab || seen_before(ids, i)) continue;
+        float *x = &scores[ids[i]];
+        *x = *x < 0 ? *x * (float)penalty : *x / (float)penalty;
+    }
+}
+
+/* What followed the last size - 1 tokens before may not follow them again. */
+static void ban_ngrams(size_t size, const int64_t *ids, size_t n, float *scores, size_t vocab)
+{
+    if (n < size) return;
+    const int64_t *tail = ids + n - (size - 1);
+    for (size_t i = 0; i + size <= n; i++)
+        if (!memcmp(ids + i, tail, (size - 1) * sizeof *ids)) ban(scores, vocab, ids[i + size - 1]);
+}
+
+/* The last token of a word is banned where the others stand already. */
+static void ban_words(const sdx_rules *r, const int64_t *ids, size_t n, float *scores, size_t vocab)
+{
+    for (size_t w = 0, begin = 0; w < r->n_bad; begin = r->bad_end[w++]) {
+        size_t length = r->bad_end[w] - begin;
+        const int64_t *word = r->bad_ids + begin;
+        if (length > n && length > 1) continue;
+        if (!memcmp(ids + n - (length - 1), word, (length - 1) * sizeof *ids)) ban(scores, vocab, word[length - 1]);
+    }
+}
+
+static void force(float *scores, size_t vocab, int64_t id)
+{
+    for (size_t v = 0; v < vocab; v++) scores[v] = -INFINITY;
+    if ((uint64_t)id < vocab) scores[id] = 0;
+}
+
+void sdx_rules_apply(const sdx_rules *r, const int64_t *ids, size_t n, float *scores, size_t vocab)
+{
+    const sdx_generate_options *o = &r->options;
+    if (o->repetition_penalty != 1) penalize_repetition(o->repetition_penalty, ids, n, scores, vocab);
+    if (o->no_repeat_ngram_size > 0) ban_ngrams(o->no_repeat_ngram_size, ids, n, scores, vocab);
+    ban_words(r, ids, n, scores, vocab);
+    for (size_t i = 0; i < r->n_eos && n < o->min_length; i++) ban(scores, vocab, r->eos[i]);
+    if (r->forced_bos >= 0 && n == 1) force(scores, vocab, r->forced_bos);
+    if (r->forced_eos >= 0 && n + 1 == o->max_length) force(scores, vocab, r->forced_eos);
+}
+
+bool sdx_rules_ends(const sdx_rules *r, int64_t id)
+{
+    for (size_t i = 0; i < r->n_eos; i++)
+        if (r->eos[i] == id) return true;
+    return false;
+}
+
+sdx_status sdx_rules_fix_lengths(sdx_rules *r, size_t prompt, sdx_error *err)
+{
+    sdx_generate_options *o = &r->options;
+    if (o->max_new_tokens > SDX_MAX_GENERATED || o->max_length > SDX_MAX_GENERATED || prompt > SDX_MAX_GENERATED)
+        return sdx_fail(err, SDX_ERR_USAGE, "more than %d tokens are asked for", SDX_MAX_GENERATED);
+    if (o->max_new_tokens) o->max_length = prompt + o->max_new_tokens;
+    if (o->min_new_tokens) o->min_length = prompt + o->min_new_tokens;
+    if (o->max_length > prompt) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_USAGE, "the prompt has %zu tokens, max_length is %zu: no room for an answer; "
+                    "raise max_length, or give max_new_tokens", prompt, o->max_length);
+}
