@@ -7,7 +7,8 @@ static const cli_option options[] = {
     {"model_path", CLI_STRING, "IN", "the .onnx file"},
     {"output", CLI_STRING, "OUT", "default: IN with -optimized before .onnx"},
     {"stats", CLI_FLAG, NULL, "print node counts before and after, and what was fused"},
-    {"explain", CLI_FLAG, NULL, "say what became of every attention, norm, GELU, embedding; exit 1 when one was missed"},
+    {"explain", CLI_FLAG, NULL,
+     "say what became of every attention, norm, GELU, embedding; exit 1 when one was missed"},
     {"model_type", CLI_STRING, "TYPE", "accepted for the tutorials' sake; the graph itself is read"},
     {"num_heads", CLI_INT, "N", "checked against what the graph says"},
     {"hidden_size", CLI_INT, "N", "checked against what the graph says"},
@@ -27,8 +28,8 @@ static void print_stats(const char *title, const sdx_graph_stats *s)
 
 static void print_stats_json(const char *key, const sdx_graph_stats *s)
 {
-    printf("\"%s\": {\"nodes\": %zu, \"inputs\": %zu, \"outputs\": %zu, \"initializers\": %zu, \"fused\": {", key,
-           s->nodes, s->inputs, s->outputs, s->initializers);
+    printf("\"%s\": {\"nodes\": %zu, \"inputs\": %zu, \"outputs\": %zu, \"initializers\": %zu, \"fused\": {",
+           key, s->nodes, s->inputs, s->outputs, s->initializers);
     for (size_t i = 0; i < s->n_fused; i++)
         printf("%s\"%s\": %zu", i ? ", " : "", s->fused[i].name, s->fused[i].count);
     printf("}}");
@@ -83,8 +84,11 @@ static int run(const cli_args *args)
     return code;
 }
 
-const cli_command cli_command_optimize = {
-    "optimize", "--model_path IN [options]",
-    "fuse a graph: attention, layer norms, GELU, embeddings\n\nThe optimized graph is run against the original before it "
-    "is written.",
-    "sardonyx optimize --model_path models/bert.onnx --stats", options, run};
+const cli_command cli_command_optimize = {"optimize",
+                                          "--model_path IN [options]",
+                                          "fuse a graph: attention, layer norms, GELU, embeddings\n\nThe "
+                                          "optimized graph is run against the original before it "
+                                          "is written.",
+                                          "sardonyx optimize --model_path models/bert.onnx --stats",
+                                          options,
+                                          run};

@@ -152,8 +152,8 @@ static sdx_status open_rewritten(const sdx_optimize_options *o, sdx_model **out,
     return status;
 }
 
-/* IR 10 (ONNX 1.16) brought 4-bit integers and metadata of nodes, which are not written. A file without the former says
- * IR 9, which runtimes from ONNX Runtime 1.17 on read. */
+/* IR 10 (ONNX 1.16) brought 4-bit integers and metadata of nodes, which are not written. A file without the
+ * former says IR 9, which runtimes from ONNX Runtime 1.17 on read. */
 static void lower_ir(sdx_model *model)
 {
     enum { PLAIN_IR = 9, PLAIN_OPSET = 20, LAST_PLAIN_DTYPE = 20 };
@@ -164,7 +164,8 @@ static void lower_ir(sdx_model *model)
     model->ir_version = PLAIN_IR;
 }
 
-/* Runs the rewritten graph against the original; the message about a difference gets the place where it begins. */
+/* Runs the rewritten graph against the original; the message about a difference gets the place where it begins.
+ */
 static sdx_status check(const sdx_optimize_options *o, sdx_model *model, sdx_error *err)
 {
     char place[SDX_NODE_TEXT] = "";

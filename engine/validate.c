@@ -79,7 +79,8 @@ static uint32_t below(uint32_t *seed, uint32_t n)
     return (next(seed) >> 8) % n;
 }
 
-/* A size by its name, in trial k: different things get different sizes. "past_length + sequence_length" is a sum. */
+/* A size by its name, in trial k: different things get different sizes. "past_length + sequence_length" is a
+ * sum. */
 static int64_t named_size(const char *name, bool first, int k)
 {
     const char *plus = strchr(name, '+');
@@ -89,7 +90,10 @@ static int64_t named_size(const char *name, bool first, int k)
     int64_t size = strtoll(part, NULL, 10);
     if (size <= 0) {
         bool batch = strstr(part, "batch") || (first && !plus);
-        size = batch ? 1 + 2 * k : strstr(part, "past") ? 5 + 4 * k : strstr(part, "encoder") ? 8 + 2 * k : 7 + 5 * k;
+        size = batch                     ? 1 + 2 * k
+               : strstr(part, "past")    ? 5 + 4 * k
+               : strstr(part, "encoder") ? 8 + 2 * k
+                                         : 7 + 5 * k;
     }
     return plus ? size + named_size(plus + 1, false, k) : size;
 }
@@ -101,8 +105,8 @@ static bool has_convolution(const sdx_graph *g)
     return false;
 }
 
-/* Unknown sizes: 1 and 3 texts of 7 and 12 tokens, after 5 and 9. The first dim is the batch; rank-2 floats that are
- * convolved are audio. */
+/* Unknown sizes: 1 and 3 texts of 7 and 12 tokens, after 5 and 9. The first dim is the batch; rank-2 floats
+ * that are convolved are audio. */
 static sdx_shape concrete(const sdx_model *model, const sdx_type *type, int k, int64_t *chosen)
 {
     sdx_shape s = type->shape;
@@ -304,7 +308,8 @@ sdx_status sdx_validate(const char *original, sdx_model *rewritten, sdx_error *e
 
 /* ---- where it went wrong --------------------------------------------------------------------------------- */
 
-/* Every value that both graphs compute under one name becomes an output of both, in the rewritten graph's order. */
+/* Every value that both graphs compute under one name becomes an output of both, in the rewritten graph's
+ * order. */
 static sdx_status expose(sdx_graph *original, sdx_graph *rewritten, sdx_error *err)
 {
     for (sdx_id i = 0; i < rewritten->n_node; i++) {
@@ -322,14 +327,16 @@ static sdx_status expose(sdx_graph *original, sdx_graph *rewritten, sdx_error *e
 }
 
 /* The outputs from `declared` on are in the graph's order: the first that is off tells the node. */
-static const sdx_node *first_off(const sdx_graph *g, const trial *t, const sdx_tensor *out, int declared, double bound)
+static const sdx_node *first_off(const sdx_graph *g, const trial *t, const sdx_tensor *out, int declared,
+                                 double bound)
 {
     for (int i = declared; i < g->n_output; i++)
         if (!(difference(&t->out[i], &out[i]) <= bound)) return sdx_graph_producer(g, g->output[i]);
     return NULL;
 }
 
-/* Runs the rewritten program on what the original answered in trial k; NULL when only declared outputs are off. */
+/* Runs the rewritten program on what the original answered in trial k; NULL when only declared outputs are off.
+ */
 static sdx_status run_until_off(const sdx_program *program, trial *t, int declared, double bound, char *place,
                                 size_t size, sdx_error *err)
 {
@@ -345,12 +352,13 @@ static sdx_status run_until_off(const sdx_program *program, trial *t, int declar
     return status;
 }
 
-static sdx_status run_pair(sdx_program *original, sdx_program *rewritten, int declared, double bound, char *place,
-                           size_t size, sdx_error *err)
+static sdx_status run_pair(sdx_program *original, sdx_program *rewritten, int declared, double bound,
+                           char *place, size_t size, sdx_error *err)
 {
     trial trials[TRIALS] = {0};
     sdx_status status = SDX_OK;
-    for (int k = 0; k < TRIALS && status == SDX_OK; k++) status = make_trial(original->model, k, &trials[k], err);
+    for (int k = 0; k < TRIALS && status == SDX_OK; k++)
+        status = make_trial(original->model, k, &trials[k], err);
     if (status == SDX_OK) status = run_trials(original, trials, true, 0, err);
     for (int k = 0; k < TRIALS && status == SDX_OK && !*place; k++)
         status = run_until_off(rewritten, &trials[k], declared, bound, place, size, err);
@@ -358,7 +366,8 @@ static sdx_status run_pair(sdx_program *original, sdx_program *rewritten, int de
     return status;
 }
 
-sdx_status sdx_find_divergence(const char *original, sdx_model *rewritten, char *place, size_t size, sdx_error *err)
+sdx_status sdx_find_divergence(const char *original, sdx_model *rewritten, char *place, size_t size,
+                               sdx_error *err)
 {
     sdx_model *model = NULL;
     sdx_program *a = NULL, *b = NULL;

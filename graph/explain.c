@@ -1,7 +1,7 @@
-/* explain.c: the other half of the fusions. What a pass fused is there to be seen; what it left is found again by its
- * core, which no exporter spells in another way: a Softmax whose result goes into a MatMul, a Sqrt of a mean, an Erf, a
- * norm over a sum that has a look-up in it. From there the pass's own matcher, or a walk along the expected chain, says
- * where matching stopped; a table says what was expected there and what would help. */
+/* explain.c: the other half of the fusions. What a pass fused is there to be seen; what it left is found again
+ * by its core, which no exporter spells in another way: a Softmax whose result goes into a MatMul, a Sqrt of a
+ * mean, an Erf, a norm over a sum that has a look-up in it. From there the pass's own matcher, or a walk along
+ * the expected chain, says where matching stopped; a table says what was expected there and what would help. */
 #include "explain.h"
 
 #include <jansson.h>
@@ -46,26 +46,33 @@ static sdx_status add(report *r, finding f)
     return SDX_OK;
 }
 
-/* ---- what would help -------------------------------------------------------------------------------------------- */
+/* ---- what would help
+ * -------------------------------------------------------------------------------------------- */
 
 static const struct advice {
     const char *reason; /* the beginning of it */
     const char *expected, *fix;
     bool hopeless; /* no operator does this: not a fault of the graph */
 } advices[] = {
-    {"the scores are not a product", "between MatMul and Softmax: Mul or Div by a number, then Add or Where of masks and biases",
+    {"the scores are not a product",
+     "between MatMul and Softmax: Mul or Div by a number, then Add or Where of masks and biases",
      "remove the operator, or move it before the MatMul or behind the Softmax", false},
     {"the attention weights are an output", "weights that only the values' MatMul reads",
      "export without output_attentions", true},
-    {"the queries do not arrive", "Reshape to [b,t,n,h], then Transpose 0,2,1,3", "correct the Transpose", false},
+    {"the queries do not arrive", "Reshape to [b,t,n,h], then Transpose 0,2,1,3", "correct the Transpose",
+     false},
     {"the keys do not arrive", "Reshape to [b,T,n,h], then Transpose 0,2,3,1", "correct the Transpose", false},
-    {"the values do not arrive", "Reshape to [b,T,n,h], then Transpose 0,2,1,3", "correct the Transpose", false},
-    {"the heads are not joined", "Transpose 0,2,1,3 and Reshape to [b,t,n*h]", "correct the Transpose or the Reshape", false},
+    {"the values do not arrive", "Reshape to [b,T,n,h], then Transpose 0,2,1,3", "correct the Transpose",
+     false},
+    {"the heads are not joined", "Transpose 0,2,1,3 and Reshape to [b,t,n*h]",
+     "correct the Transpose or the Reshape", false},
     {"the values are scaled", "values that go into the MatMul as they are",
      "move the factor behind the attention or into the projection's weight", false},
     {"scores are replaced by a number", "a fill value below -1000", "fill with the least float", false},
-    {"what is added to the scores", "a float32 tensor that broadcasts to [b,n,t,T]", "reshape it, or cast it", false},
-    {"no Reshape splits the heads", "Reshape of [b,t,n*h] to [b,t,n,h]", "give the number of heads as a number", false},
+    {"what is added to the scores", "a float32 tensor that broadcasts to [b,n,t,T]", "reshape it, or cast it",
+     false},
+    {"no Reshape splits the heads", "Reshape of [b,t,n*h] to [b,t,n,h]", "give the number of heads as a number",
+     false},
     {"heads differ", "queries, keys and values of one batch, n heads and head size h",
      "grouped or uneven heads have no operator in these runtimes", true},
     {"the Softmax is not over the keys", "Softmax over the last axis", "set axis to -1", false},
@@ -86,12 +93,22 @@ static void advise(finding *f)
     }
 }
 
-/* ---- walking down ----------------------------------------------------------------------------------------------- */
+/* ---- walking down
+ * ----------------------------------------------------------------------------------------------- */
 
-static const sdx_node *node_at(const sdx_graph *g, sdx_id id) { return id == SDX_NONE ? NULL : &g->node[id]; }
+static const sdx_node *node_at(const sdx_graph *g, sdx_id id)
+{
+    return id == SDX_NONE ? NULL : &g->node[id];
+}
 
-static int reader_count(const sdx_graph *g, sdx_id v) { return (int)(g->use_begin[v + 1] - g->use_begin[v]); }
-static const sdx_node *reader(const sdx_graph *g, sdx_id v, int i) { return &g->node[g->use_node[g->use_begin[v] + i]]; }
+static int reader_count(const sdx_graph *g, sdx_id v)
+{
+    return (int)(g->use_begin[v + 1] - g->use_begin[v]);
+}
+static const sdx_node *reader(const sdx_graph *g, sdx_id v, int i)
+{
+    return &g->node[g->use_node[g->use_begin[v] + i]];
+}
 
 /* The first reader of v, or of its readers, and so on, that is this operator. */
 static const sdx_node *find_below(const sdx_graph *g, sdx_id v, const char *op_type, int depth)
@@ -105,7 +122,8 @@ static const sdx_node *find_below(const sdx_graph *g, sdx_id v, const char *op_t
     return NULL;
 }
 
-/* ---- attention -------------------------------------------------------------------------------------------------- */
+/* ---- attention
+ * -------------------------------------------------------------------------------------------------- */
 
 /* Every Reshape a little below is tried as the end; the match that got furthest tells. */
 static void best_match(const sdx_graph *g, sdx_id v, int depth, finding *f)
@@ -141,7 +159,8 @@ static sdx_status explain_softmax(report *r, const sdx_node *softmax)
     return add(r, f);
 }
 
-/* ---- norms ------------------------------------------------------------------------------------------------------ */
+/* ---- norms
+ * ------------------------------------------------------------------------------------------------------ */
 
 static bool is_square(const sdx_graph *g, const sdx_node *n)
 {
@@ -167,7 +186,8 @@ static const struct link { /* from the Sqrt upwards */
     const char *reason, *expected;
 } chain[] = {
     {adds_number, "under the root there is no mean plus a number", "Add of a constant epsilon"},
-    {is_mean, "what epsilon is added to is no mean over the last axis", "ReduceMean over the last axis, keepdims 1"},
+    {is_mean, "what epsilon is added to is no mean over the last axis",
+     "ReduceMean over the last axis, keepdims 1"},
     {is_square, "the mean is not of squares", "Pow 2, or Mul of a value with itself"},
 };
 enum { CHAIN = sizeof chain / sizeof *chain };
@@ -189,7 +209,8 @@ static bool has_mean(const sdx_graph *g, sdx_id v, int depth)
 /* After the chain: d / root, times gamma. */
 static void explain_quotient(const sdx_graph *g, const sdx_node *sqrt, finding *f)
 {
-    const sdx_node *div = find_below(g, sqrt->out[0], "Div", 2), *mul = div ? find_below(g, div->out[0], "Mul", 2) : NULL;
+    const sdx_node *div = find_below(g, sqrt->out[0], "Div", 2),
+                   *mul = div ? find_below(g, div->out[0], "Mul", 2) : NULL;
     f->stopped = div ? div : sqrt;
     f->reason = "nothing is divided by the root";
     f->expected = "x, or x - mean(x), divided by the root, times a constant gamma[last axis]";
@@ -197,15 +218,19 @@ static void explain_quotient(const sdx_graph *g, const sdx_node *sqrt, finding *
     f->steps++;
     f->stopped = mul;
     bool gamma = sdx_graph_constant(g, mul->in[0]) || sdx_graph_constant(g, mul->in[1]);
-    f->reason = gamma ? "what is divided is not what the root was taken of, or gamma does not span the last axis"
-                      : "gamma is not a constant";
+    f->reason = gamma
+                    ? "what is divided is not what the root was taken of, or gamma does not span the last axis"
+                    : "gamma is not a constant";
 }
 
 static sdx_status explain_root(report *r, const sdx_node *sqrt)
 {
     const sdx_graph *g = r->g;
     if (!has_mean(g, sqrt->in[0], 4)) return SDX_OK;
-    finding f = {.kind = "norm", .place = sqrt->name, .should = true, .of = CHAIN + 2,
+    finding f = {.kind = "norm",
+                 .place = sqrt->name,
+                 .should = true,
+                 .of = CHAIN + 2,
                  .fix = "spell it as the exporters do, or insert LayerNormalization in the source"};
     const sdx_node *n = sqrt;
     for (f.steps = 0; f.steps < CHAIN; f.steps++) {
@@ -224,15 +249,21 @@ static sdx_status explain_root(report *r, const sdx_node *sqrt)
     return add(r, f);
 }
 
-/* ---- GELU ------------------------------------------------------------------------------------------------------- */
+/* ---- GELU
+ * ------------------------------------------------------------------------------------------------------- */
 
 static sdx_status explain_gate(report *r, const sdx_node *gate)
 {
     const sdx_graph *g = r->g;
-    const sdx_node *plus = find_below(g, gate->out[0], "Add", 1), *mul = find_below(g, plus ? plus->out[0] : gate->out[0], "Mul", 2);
+    const sdx_node *plus = find_below(g, gate->out[0], "Add", 1),
+                   *mul = find_below(g, plus ? plus->out[0] : gate->out[0], "Mul", 2);
     bool erf = sdx_match_is(gate, "Erf");
     if (!erf && (!plus || !adds_number(g, plus) || !mul)) return SDX_OK; /* a mere Tanh */
-    finding f = {.kind = "GELU", .place = gate->name, .of = 2, .stopped = gate, .reason = "no product of x and the gate"};
+    finding f = {.kind = "GELU",
+                 .place = gate->name,
+                 .of = 2,
+                 .stopped = gate,
+                 .reason = "no product of x and the gate"};
     for (int i = 0; mul && i < 3; i++) { /* the outermost product first fails last */
         const sdx_node *outer = find_below(g, mul->out[0], "Mul", 1);
         f.place = mul->name;
@@ -246,7 +277,8 @@ static sdx_status explain_gate(report *r, const sdx_node *gate)
     return add(r, f);
 }
 
-/* ---- embeddings ------------------------------------------------------------------------------------------------- */
+/* ---- embeddings
+ * ------------------------------------------------------------------------------------------------- */
 
 static bool is_lookup(const sdx_graph *g, sdx_id v)
 {
@@ -260,7 +292,8 @@ static int count_lookups(const sdx_graph *g, sdx_id v, int depth, sdx_id *other)
 {
     const sdx_node *add = depth > 0 ? sdx_match_op(g, v, "Add") : NULL;
     if (is_lookup(g, v)) return 1;
-    if (add) return count_lookups(g, add->in[0], depth - 1, other) + count_lookups(g, add->in[1], depth - 1, other);
+    if (add)
+        return count_lookups(g, add->in[0], depth - 1, other) + count_lookups(g, add->in[1], depth - 1, other);
     if (*other == SDX_NONE) *other = v;
     return 0;
 }
@@ -273,8 +306,13 @@ static sdx_status explain_sum(report *r, const sdx_node *norm)
     int lookups = count_lookups(g, norm->in[0], 3, &other);
     if (skip) lookups += count_lookups(g, norm->in[1], 3, &other);
     if (lookups == 0 || lookups + (other != SDX_NONE) < 2) return SDX_OK;
-    finding f = {.kind = "embedding", .place = norm->name, .steps = 1, .of = 3, .should = other != SDX_NONE,
-                 .expected = "words, positions 0, 1, 2, ... (or given as [b,t]) and segments, each looked up in a constant table",
+    finding f = {.kind = "embedding",
+                 .place = norm->name,
+                 .steps = 1,
+                 .of = 3,
+                 .should = other != SDX_NONE,
+                 .expected = "words, positions 0, 1, 2, ... (or given as [b,t]) and segments, each looked up "
+                             "in a constant table",
                  .fix = "nothing: positions that begin elsewhere have no operator"};
     f.reason = "positions do not count from 0 along the tokens";
     f.stopped = norm;
@@ -286,16 +324,22 @@ static sdx_status explain_sum(report *r, const sdx_node *norm)
     return add(r, f);
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------------- */
+/* ---- the whole
+ * -------------------------------------------------------------------------------------------------- */
 
 static const struct fused {
     const char *op_type, *kind;
 } fused[] = {
-    {"Attention", "attention"},          {"MultiHeadAttention", "attention"},
-    {"LayerNormalization", "norm"},      {"SimplifiedLayerNormalization", "norm"},
-    {"SkipLayerNormalization", "norm"},  {"SkipSimplifiedLayerNormalization", "norm"},
-    {"EmbedLayerNormalization", "embedding"}, {"Gelu", "GELU"},
-    {"BiasGelu", "GELU"},                {"FastGelu", "GELU"},
+    {"Attention", "attention"},
+    {"MultiHeadAttention", "attention"},
+    {"LayerNormalization", "norm"},
+    {"SimplifiedLayerNormalization", "norm"},
+    {"SkipLayerNormalization", "norm"},
+    {"SkipSimplifiedLayerNormalization", "norm"},
+    {"EmbedLayerNormalization", "embedding"},
+    {"Gelu", "GELU"},
+    {"BiasGelu", "GELU"},
+    {"FastGelu", "GELU"},
     {"QuickGelu", "GELU"},
 };
 
@@ -332,9 +376,11 @@ static void write_text(const report *r, sdx_buffer *out)
             sdx_buffer_printf(out, "%-10s %s: became %s\n", f->kind, f->place, f->became);
             continue;
         }
-        sdx_buffer_printf(out, "%-10s %s: not fused, %d of %d steps matched\n", f->kind, f->place, f->steps, f->of);
+        sdx_buffer_printf(out, "%-10s %s: not fused, %d of %d steps matched\n", f->kind, f->place, f->steps,
+                          f->of);
         sdx_buffer_printf(out, "    stopped at  %s\n", describe(f->g, f->stopped, found, sizeof found));
-        sdx_buffer_printf(out, "    because     %s\n    expected    %s\n    would help  %s\n", f->reason, f->expected, f->fix);
+        sdx_buffer_printf(out, "    because     %s\n    expected    %s\n    would help  %s\n", f->reason,
+                          f->expected, f->fix);
     }
 }
 
@@ -346,11 +392,11 @@ static sdx_status write_json(const report *r, sdx_buffer *out)
         const finding *f = &r->list[i];
         json_t *o = f->became
                         ? json_pack("{s:s, s:s, s:s}", "kind", f->kind, "node", f->place, "became", f->became)
-                        : json_pack("{s:s, s:s, s:n, s:b, s:i, s:i, s:s, s:s, s:s, s:s, s:s}", "kind", f->kind, "node",
-                                    f->place, "became", "fusible", f->should, "steps_matched", f->steps, "steps", f->of,
-                                    "stopped_at", f->stopped ? f->stopped->name : "", "found",
-                                    describe(f->g, f->stopped, found, sizeof found), "reason", f->reason, "expected",
-                                    f->expected, "fix", f->fix);
+                        : json_pack("{s:s, s:s, s:n, s:b, s:i, s:i, s:s, s:s, s:s, s:s, s:s}", "kind", f->kind,
+                                    "node", f->place, "became", "fusible", f->should, "steps_matched", f->steps,
+                                    "steps", f->of, "stopped_at", f->stopped ? f->stopped->name : "", "found",
+                                    describe(f->g, f->stopped, found, sizeof found), "reason", f->reason,
+                                    "expected", f->expected, "fix", f->fix);
         if (!o || json_array_append_new(list, o)) break;
     }
     char *text = list && json_array_size(list) == r->count ? json_dumps(list, JSON_INDENT(2)) : NULL;

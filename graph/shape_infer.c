@@ -1,5 +1,5 @@
-/* shape_infer.c: finding each node's operator, and types and shapes along the graph; see op.h. The rules are the
- * operators' own (infer); this is the driver that walks, merges and says where it went wrong. */
+/* shape_infer.c: finding each node's operator, and types and shapes along the graph; see op.h. The rules are
+ * the operators' own (infer); this is the driver that walks, merges and says where it went wrong. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,8 @@
 #include "../base/memory.h"
 #include "op.h"
 
-const sdx_op_def *sdx_op_find(const sdx_op_registry *registry, const char *domain, const char *name, int64_t version)
+const sdx_op_def *sdx_op_find(const sdx_op_registry *registry, const char *domain, const char *name,
+                              int64_t version)
 {
     if (version <= 0) version = 1;
     for (size_t t = 0; t < registry->count; t++) {
@@ -32,7 +33,8 @@ typedef struct missing {
 static sdx_status note_missing(missing *m, const sdx_node *n, int64_t version, sdx_error *err)
 {
     const char *dot = *n->domain ? "::" : "";
-    char *key = sdx_arena_printf(&m->arena, "%.80s%s%.80s-%lld", n->domain, dot, n->op_type, (long long)version);
+    char *key =
+        sdx_arena_printf(&m->arena, "%.80s%s%.80s-%lld", n->domain, dot, n->op_type, (long long)version);
     if (!key) return sdx_fail_memory(err, 160);
     int64_t times = sdx_map_get(&m->seen, key, strlen(key), 0);
     return sdx_map_put(&m->seen, key, strlen(key), times + 1) ? SDX_OK : sdx_fail_memory(err, 160);
@@ -62,8 +64,10 @@ static sdx_status resolve_graph(sdx_model *model, sdx_graph *g, const sdx_op_reg
         if (n->dead) continue;
         int64_t version = n->version ? n->version : sdx_model_opset(model, n->domain);
         n->def = sdx_op_find(registry, n->domain, n->op_type, version);
-        if (n->def) TRY(check_counts(model, n, err));
-        else TRY(note_missing(m, n, version, err));
+        if (n->def)
+            TRY(check_counts(model, n, err));
+        else
+            TRY(note_missing(m, n, version, err));
         for (int k = 0; (sub = sdx_node_graph(n, k)); k++) TRY(resolve_graph(model, sub, registry, m, err));
     }
     return SDX_OK;
@@ -78,8 +82,9 @@ static sdx_status fail_missing(const sdx_model *model, const missing *m, sdx_err
         sdx_buffer_printf(&text, "%s%s (%lld node%s)", listed++ ? ", " : "", s->key, (long long)s->value,
                           s->value == 1 ? "" : "s");
     }
-    sdx_status status = sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: %zu operator%s not supported here: %s", model->path,
-                                 m->seen.count, m->seen.count == 1 ? " is" : "s are", text.data ? text.data : "");
+    sdx_status status =
+        sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: %zu operator%s not supported here: %s", model->path,
+                 m->seen.count, m->seen.count == 1 ? " is" : "s are", text.data ? text.data : "");
     sdx_buffer_fini(&text);
     return status;
 }
@@ -96,7 +101,8 @@ done:
     return status;
 }
 
-/* ---- contents ------------------------------------------------------------------------------------------------ */
+/* ---- contents
+ * ------------------------------------------------------------------------------------------------ */
 
 const sdx_element *sdx_type_contents(const sdx_type *type, int *count)
 {
@@ -115,7 +121,8 @@ bool sdx_type_ints(const sdx_type *type, int capacity, int64_t *ints, int *count
     return true;
 }
 
-/* ---- the driver ---------------------------------------------------------------------------------------------- */
+/* ---- the driver
+ * ---------------------------------------------------------------------------------------------- */
 
 void sdx_node_error(const sdx_model *model, const sdx_node *n, const sdx_type *in, int n_in, sdx_error *err)
 {
@@ -129,16 +136,17 @@ void sdx_node_error(const sdx_model *model, const sdx_node *n, const sdx_type *i
     }
     char sentence[SDX_ERROR_MAX];
     memcpy(sentence, err->message, sizeof sentence);
-    sdx_fail(err, err->status, "%.300s: node \"%.120s\" (%s%s%s-%d): %.400s; inputs are %s", model->path, n->name,
-             n->domain, *n->domain ? "::" : "", n->op_type, n->def ? n->def->since : 0, sentence, n_in ? shapes : "none");
+    sdx_fail(err, err->status, "%.300s: node \"%.120s\" (%s%s%s-%d): %.400s; inputs are %s", model->path,
+             n->name, n->domain, *n->domain ? "::" : "", n->op_type, n->def ? n->def->since : 0, sentence,
+             n_in ? shapes : "none");
 }
 
 enum { FEW = 16 }; /* most nodes have fewer inputs and outputs; Concat may have thousands */
 
 typedef sdx_status (*body_fn)(sdx_infer *infer, sdx_graph *graph, const sdx_type *in, sdx_type *out);
 
-static sdx_status infer_node(sdx_model *model, const sdx_node *n, body_fn body, sdx_type *types, sdx_arena *arena,
-                             sdx_error *err)
+static sdx_status infer_node(sdx_model *model, const sdx_node *n, body_fn body, sdx_type *types,
+                             sdx_arena *arena, sdx_error *err)
 {
     sdx_type few_in[FEW], few_out[FEW], *in = few_in, *out = few_out;
     if (n->n_in > FEW) ARENA_NEW(arena, in, (size_t)n->n_in, err);
@@ -166,12 +174,14 @@ static sdx_status infer_node(sdx_model *model, const sdx_node *n, body_fn body, 
     return SDX_OK;
 }
 
-sdx_status sdx_infer_node(sdx_model *model, const sdx_node *n, sdx_type *types, sdx_arena *arena, sdx_error *err)
+sdx_status sdx_infer_node(sdx_model *model, const sdx_node *n, sdx_type *types, sdx_arena *arena,
+                          sdx_error *err)
 {
     return infer_node(model, n, NULL, types, arena, err);
 }
 
-sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *g, sdx_type *types, sdx_arena *arena, sdx_error *err)
+sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *g, sdx_type *types, sdx_arena *arena,
+                           sdx_error *err)
 {
     for (sdx_id i = 0; i < g->n_node; i++) {
         const sdx_node *n = &g->node[i];
@@ -180,15 +190,17 @@ sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *g, sdx_type *types
     return SDX_OK;
 }
 
-/* ---- sizes get names ----------------------------------------------------------------------------------------- */
+/* ---- sizes get names
+ * ----------------------------------------------------------------------------------------- */
 
-/* A size that no rule tells is still one size in any run: it gets a name of its own, after the value, so that what is
- * computed from it can be compared. */
+/* A size that no rule tells is still one size in any run: it gets a name of its own, after the value, so that
+ * what is computed from it can be compared. */
 static sdx_status name_dims(sdx_model *model, const sdx_graph *g, sdx_id v, sdx_type *type, sdx_error *err)
 {
     for (int i = 0; i < type->shape.rank; i++) {
         char name[200];
-        if (sdx_dim_is_symbol(type->shape.dim[i])) model->symbol[SDX_DIM_SYMBOL_ID(type->shape.dim[i])].is_size = true;
+        if (sdx_dim_is_symbol(type->shape.dim[i]))
+            model->symbol[SDX_DIM_SYMBOL_ID(type->shape.dim[i])].is_size = true;
         if (type->shape.dim[i] != SDX_DIM_UNKNOWN) continue;
         snprintf(name, sizeof name, "?%.160s.%d.%d", g->value[v].name, (int)v, i);
         int symbol = sdx_model_symbol(model, name);
@@ -198,7 +210,8 @@ static sdx_status name_dims(sdx_model *model, const sdx_graph *g, sdx_id v, sdx_
     return SDX_OK;
 }
 
-/* ---- sizes that turn out to be equal ------------------------------------------------------------------------- */
+/* ---- sizes that turn out to be equal
+ * ------------------------------------------------------------------------- */
 
 static sdx_element size_of(sdx_model *model, const sdx_shape *s, int but)
 {
@@ -236,14 +249,16 @@ static bool is_input_size(const sdx_model *model, const sdx_graph *g, sdx_dim d)
     return false;
 }
 
-/* Where the sizes of two graph inputs meet element by element ("batch" and "mask_batch", or two without names), one of
- * them could be 1; but no exporter means that, and ONNX Runtime's fusions take them as equal too. */
+/* Where the sizes of two graph inputs meet element by element ("batch" and "mask_batch", or two without names),
+ * one of them could be 1; but no exporter means that, and ONNX Runtime's fusions take them as equal too. */
 static bool learn_from_broadcast(sdx_model *model, const sdx_graph *g, const sdx_node *n, const sdx_type *types)
 {
-    static const char *const elementwise[] = {"Add", "Sub", "Mul", "Div", "And", "Or", "Where", "Equal", "Greater", "Less",
-                                              "MatMul"}; /* its leading dims */
+    static const char *const elementwise[] = {
+        "Add",   "Sub",   "Mul",     "Div",  "And",   "Or",
+        "Where", "Equal", "Greater", "Less", "MatMul"}; /* its leading dims */
     bool meets = false;
-    for (size_t i = 0; i < sizeof elementwise / sizeof *elementwise; i++) meets |= sdx_node_is(n, elementwise[i]);
+    for (size_t i = 0; i < sizeof elementwise / sizeof *elementwise; i++)
+        meets |= sdx_node_is(n, elementwise[i]);
     for (int k = 1; meets && k < n->n_in; k++) {
         const sdx_shape *a = &types[n->in[k - 1]].shape, *b = &types[n->in[k]].shape;
         for (int i = sdx_node_is(n, "MatMul") ? 3 : 1; i <= a->rank && i <= b->rank; i++) {
@@ -263,11 +278,13 @@ static void resolve_dims(const sdx_model *model, sdx_shape *s)
             s->dim[i] = sdx_element_to_dim(sdx_model_resolve_element(model, sdx_element_from_dim(s->dim[i])));
 }
 
-/* ---- a model and its subgraphs ------------------------------------------------------------------------------- */
+/* ---- a model and its subgraphs
+ * ------------------------------------------------------------------------------- */
 
 static sdx_status infer_body(sdx_infer *infer, sdx_graph *g, const sdx_type *in, sdx_type *out);
 
-static sdx_status infer_round(sdx_model *model, const sdx_graph *g, sdx_type *types, bool *learned, sdx_error *err)
+static sdx_status infer_round(sdx_model *model, const sdx_graph *g, sdx_type *types, bool *learned,
+                              sdx_error *err)
 {
     *learned = false;
     for (int i = 0; i < g->n_input; i++) {
@@ -328,4 +345,7 @@ static sdx_status infer_body(sdx_infer *infer, sdx_graph *g, const sdx_type *in,
     return SDX_OK;
 }
 
-sdx_status sdx_model_infer(sdx_model *model, sdx_error *err) { return infer_own(model, model->graph, err); }
+sdx_status sdx_model_infer(sdx_model *model, sdx_error *err)
+{
+    return infer_own(model, model->graph, err);
+}

@@ -1,12 +1,15 @@
 /* symbol.c: sizes that are not numbers yet. Sums, products and quotients are brought into one normal form, like
- * terms gathered and common factors cancelled, and interned, so that equal sizes get equal ids by whatever way a graph
- * computed them: (past + sequence) - past is sequence. */
+ * terms gathered and common factors cancelled, and interned, so that equal sizes get equal ids by whatever way
+ * a graph computed them: (past + sequence) - past is sequence. */
 #include <stdio.h>
 #include <string.h>
 
 #include "graph.h"
 
-sdx_element sdx_element_number(int64_t n) { return (sdx_element){n, SDX_ELEMENT_NUMBER}; }
+sdx_element sdx_element_number(int64_t n)
+{
+    return (sdx_element){n, SDX_ELEMENT_NUMBER};
+}
 
 sdx_element sdx_element_from_dim(sdx_dim d)
 {
@@ -59,8 +62,14 @@ sdx_element sdx_model_resolve_element(const sdx_model *m, sdx_element e)
     return e;
 }
 
-static bool is_number(sdx_element e) { return e.symbol == SDX_ELEMENT_NUMBER; }
-static bool is_symbol(sdx_element e) { return e.symbol >= 0; }
+static bool is_number(sdx_element e)
+{
+    return e.symbol == SDX_ELEMENT_NUMBER;
+}
+static bool is_symbol(sdx_element e)
+{
+    return e.symbol >= 0;
+}
 static bool same(sdx_element a, sdx_element b)
 {
     return a.symbol == b.symbol && (!is_number(a) || a.number == b.number);
@@ -70,8 +79,10 @@ static const sdx_element unknown = {0, SDX_ELEMENT_UNKNOWN};
 
 static char *element_text(const sdx_model *m, sdx_element e, char *buf, size_t size)
 {
-    if (is_symbol(e)) snprintf(buf, size, m->symbol[e.symbol].op ? "(%.60s)" : "%.60s", m->symbol[e.symbol].name);
-    else snprintf(buf, size, "%lld", (long long)e.number);
+    if (is_symbol(e))
+        snprintf(buf, size, m->symbol[e.symbol].op ? "(%.60s)" : "%.60s", m->symbol[e.symbol].name);
+    else
+        snprintf(buf, size, "%lld", (long long)e.number);
     return buf;
 }
 
@@ -90,7 +101,8 @@ static sdx_element intern(sdx_model *m, char op, sdx_element a, sdx_element b)
     return id >= 0 ? (sdx_element){0, id} : unknown;
 }
 
-/* ---- sums: n1 * a + n2 * b + ... + n, terms in the order of their ids ------------------------------------- */
+/* ---- sums: n1 * a + n2 * b + ... + n, terms in the order of their ids -------------------------------------
+ */
 
 enum { MOST_PARTS = 16, DEEPEST = 32 };
 
@@ -141,8 +153,8 @@ static bool is_quotient(const sdx_model *m, sdx_element e)
 
 static sdx_element add(sdx_model *m, sdx_element a, sdx_element b, int64_t times);
 
-/* x / n + k is (x + k n) / n: sizes are not negative, so division rounds down. With that, a chain of convolutions is one
- * quotient, however it was spelled. */
+/* x / n + k is (x + k n) / n: sizes are not negative, so division rounds down. With that, a chain of
+ * convolutions is one quotient, however it was spelled. */
 static sdx_element into_quotient(sdx_model *m, sdx_element e, int64_t k)
 {
     sdx_element x = m->symbol[e.symbol].left, n = m->symbol[e.symbol].right;
@@ -171,7 +183,8 @@ static sdx_element add(sdx_model *m, sdx_element a, sdx_element b, int64_t times
     return read_sum(m, a, 1, DEEPEST, &s) && read_sum(m, b, times, DEEPEST, &s) ? write_sum(m, &s) : unknown;
 }
 
-/* ---- products: a * b * ... * n, factors in the order of their ids; a factor may be a sum ------------------- */
+/* ---- products: a * b * ... * n, factors in the order of their ids; a factor may be a sum -------------------
+ */
 
 typedef struct product {
     sdx_element factor[MOST_PARTS];
@@ -244,7 +257,8 @@ static sdx_element divide(sdx_model *m, sdx_element a, sdx_element b)
     b = write_product(m, &y);
     if (is_number(b) && b.number == 1) return a;
     int64_t all;
-    if (is_number(b) && is_quotient(m, a) && !__builtin_mul_overflow(m->symbol[a.symbol].right.number, b.number, &all))
+    if (is_number(b) && is_quotient(m, a) &&
+        !__builtin_mul_overflow(m->symbol[a.symbol].right.number, b.number, &all))
         return divide(m, m->symbol[a.symbol].left, sdx_element_number(all));
     return a.symbol == SDX_ELEMENT_UNKNOWN || b.symbol == SDX_ELEMENT_UNKNOWN ? unknown : intern(m, '/', a, b);
 }
@@ -258,9 +272,7 @@ static sdx_element arith_numbers(char op, int64_t a, int64_t b)
     case '-': bad = __builtin_sub_overflow(a, b, &r); break;
     case '*': bad = __builtin_mul_overflow(a, b, &r); break;
     case '<': return sdx_element_number(a < b ? a : b);
-    default:
-        bad = b == 0 || (a == INT64_MIN && b == -1);
-        r = bad ? 0 : a / b;
+    default: bad = b == 0 || (a == INT64_MIN && b == -1); r = bad ? 0 : a / b;
     }
     return bad ? unknown : sdx_element_number(r);
 }
@@ -277,7 +289,8 @@ sdx_element sdx_model_arith(sdx_model *m, char op, sdx_element a, sdx_element b)
     case '*': return multiply(m, a, b);
     case '<':
         if (same(a, b)) return a;
-        return is_number(b) || (is_symbol(a) && a.symbol < b.symbol) ? intern(m, op, a, b) : intern(m, op, b, a);
+        return is_number(b) || (is_symbol(a) && a.symbol < b.symbol) ? intern(m, op, a, b)
+                                                                     : intern(m, op, b, a);
     default: return divide(m, a, b);
     }
 }

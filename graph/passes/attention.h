@@ -14,16 +14,16 @@ typedef struct sdx_projection {
     int64_t in, first, out, all; /* the columns first .. first + out of all */
 } sdx_projection;
 
-/* Queries, keys or values on their way to the product. Keys and values may be those of earlier tokens and fresh ones
- * after them. */
+/* Queries, keys or values on their way to the product. Keys and values may be those of earlier tokens and fresh
+ * ones after them. */
 typedef struct sdx_heads {
-    sdx_id flat;          /* [b,t,nh], before the heads are split, or SDX_NONE */
-    sdx_id split;         /* [b,n,t,h]: set when they are never flat, as cached keys of an encoder, and for values */
-    sdx_id past, present; /* [b,n,p,h] and [b,n,p+t,h], or SDX_NONE */
+    sdx_id flat;  /* [b,t,nh], before the heads are split, or SDX_NONE */
+    sdx_id split; /* [b,n,t,h]: set when they are never flat, as cached keys of an encoder, and for values */
+    sdx_id past, present;                        /* [b,n,p,h] and [b,n,p+t,h], or SDX_NONE */
     sdx_element batch, tokens, heads, head_size; /* tokens: the fresh ones */
     sdx_projection p;
     const char *no_projection; /* why flat is not a projection of something; NULL when it is */
-    sdx_path path; /* from flat or split to the product, or to the cache */
+    sdx_path path;             /* from flat or split to the product, or to the cache */
 } sdx_heads;
 
 typedef struct sdx_term { /* something that happens to the scores between MatMul and Softmax */

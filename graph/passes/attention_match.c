@@ -6,17 +6,21 @@
  *     v -- [b,n,T,h] ----------------------------------------------------+
  *
  * No exporter's pattern is listed. From the last Reshape upwards, layout changes are replayed (layout.h), every
- * multiplication or division by a number anywhere on the way counts into one scale, and each thing done to the scores is
- * a term: a mask if it acts like one (mask.h), else a bias. Queries, keys and values are taken where they have the shape
- * [b,t,nh], or as [b,n,T,h] when they come so from a cache; whether they are projections of one x, which packs best, is
- * noted, too. */
+ * multiplication or division by a number anywhere on the way counts into one scale, and each thing done to the
+ * scores is a term: a mask if it acts like one (mask.h), else a bias. Queries, keys and values are taken where
+ * they have the shape [b,t,nh], or as [b,n,T,h] when they come so from a cache; whether they are projections of
+ * one x, which packs best, is noted, too. */
 #include "attention.h"
 
 #include <math.h>
 
 const char *const sdx_attention_step[SDX_ATTENTION_STEPS] = {
-    "a product with a Softmax over keys", "queries times keys before the Softmax", "queries, head by head",
-    "keys, head by head",                 "values, head by head",                  "the heads joined again",
+    "a product with a Softmax over keys",
+    "queries times keys before the Softmax",
+    "queries, head by head",
+    "keys, head by head",
+    "values, head by head",
+    "the heads joined again",
 };
 
 static const char *stop(sdx_attention *m, sdx_id node, const char *reason)
@@ -25,7 +29,10 @@ static const char *stop(sdx_attention *m, sdx_id node, const char *reason)
     return reason;
 }
 
-static sdx_id producer_id(const sdx_graph *g, sdx_id v) { return v == SDX_NONE ? SDX_NONE : g->value[v].producer; }
+static sdx_id producer_id(const sdx_graph *g, sdx_id v)
+{
+    return v == SDX_NONE ? SDX_NONE : g->value[v].producer;
+}
 
 /* ---- projections ---------------------------------------------------------------------------------------- */
 
@@ -47,11 +54,13 @@ static const char *match_gemm(const sdx_graph *g, const sdx_node *gemm, sdx_proj
                  sdx_node_int(gemm, "transA", 0) == 0;
     const sdx_node *flat = sdx_match_op(g, gemm->in[0], "Reshape");
     if (!plain || !flat) return "a Gemm that is not x W + b of a flattened x";
-    if (!match_weight(g, gemm->in[1], sdx_node_int(gemm, "transB", 0) != 0, p)) return "a weight is not constant";
+    if (!match_weight(g, gemm->in[1], sdx_node_int(gemm, "transB", 0) != 0, p))
+        return "a weight is not constant";
     p->x = sdx_match_through(g, flat->in[0]);
     p->bias = sdx_node_in(gemm, 2);
     if (sdx_match_last_dim(g, gemm->in[0]) != p->in) return "the flattened x is not [tokens, in]";
-    return p->bias == SDX_NONE || sdx_match_vector(g, p->bias, p->all) ? NULL : "a bias is not a constant vector";
+    return p->bias == SDX_NONE || sdx_match_vector(g, p->bias, p->all) ? NULL
+                                                                       : "a bias is not a constant vector";
 }
 
 static const char *match_product(const sdx_graph *g, sdx_id v, sdx_projection *p)
@@ -98,7 +107,8 @@ static const char *match_projection(const sdx_graph *g, sdx_id v, sdx_heads *h)
     p->out = out;
     if (part ? p->first + out > p->all : out != p->all) return "the weight's columns are not the heads";
     const sdx_type *x = sdx_match_type(g, p->x);
-    if (x->dtype != SDX_F32 || x->shape.rank != 3 || x->shape.dim[2] != p->in) return "x is not float32[b,t,in]";
+    if (x->dtype != SDX_F32 || x->shape.rank != 3 || x->shape.dim[2] != p->in)
+        return "x is not float32[b,t,in]";
     bool same = sdx_dim_same(x->shape.dim[0], sdx_element_to_dim(h->batch)) &&
                 sdx_dim_same(x->shape.dim[1], sdx_element_to_dim(h->tokens));
     return same ? NULL : "x has other sizes than its projection";
@@ -127,11 +137,12 @@ static bool read_heads(const sdx_graph *g, const sdx_path *path, sdx_heads *h)
     }
     h->heads = sdx_element_from_dim(s->dim[heads]);
     h->head_size = sdx_element_from_dim(s->dim[s->rank - 1]);
-    return h->heads.symbol == SDX_ELEMENT_NUMBER && h->head_size.symbol == SDX_ELEMENT_NUMBER && h->heads.number > 0 &&
-           h->head_size.number > 0;
+    return h->heads.symbol == SDX_ELEMENT_NUMBER && h->head_size.symbol == SDX_ELEMENT_NUMBER &&
+           h->heads.number > 0 && h->head_size.number > 0;
 }
 
-/* The path begins at x[b,t,nh], at Gemm's [b*t,nh] (followed by the sizes of the other tensors), or at [b,n,t,h]. */
+/* The path begins at x[b,t,nh], at Gemm's [b*t,nh] (followed by the sizes of the other tensors), or at
+ * [b,n,t,h]. */
 static const char *start_layout(const sdx_graph *g, const sdx_path *path, sdx_heads *h, sdx_layout *layout)
 {
     const sdx_type *type = sdx_match_type(g, path->top);
@@ -189,7 +200,8 @@ static const char *match_cached(const sdx_graph *g, const sdx_node *concat, cons
     if (path.scale != 1) return "the fresh tokens are scaled before they are cached";
     if (!sdx_layout_is(layout, "b|n|t|h")) return "the fresh tokens are not [b,n,t,h]";
     if (h->flat == SDX_NONE) return "the fresh tokens are never [b,t,nh]";
-    const sdx_shape *past = &sdx_match_type(g, h->past)->shape, *present = &sdx_match_type(g, h->present)->shape;
+    const sdx_shape *past = &sdx_match_type(g, h->past)->shape,
+                    *present = &sdx_match_type(g, h->present)->shape;
     if (past->rank != 4 || past->dim[1] != h->heads.number || past->dim[3] != h->head_size.number)
         return "the past is not [b,n,p,h]";
     sdx_heads all = *h;
@@ -206,7 +218,8 @@ static const char *match_heads(const sdx_graph *g, sdx_id v, sdx_heads *h, doubl
     sdx_path_read(g, v, &path);
     *scale *= path.scale;
     const sdx_node *concat = match_cache(g, path.top);
-    const char *reason = concat ? match_cached(g, concat, &path, h, scale, layout) : match_fresh(g, &path, h, layout);
+    const char *reason =
+        concat ? match_cached(g, concat, &path, h, scale, layout) : match_fresh(g, &path, h, layout);
     return reason ? stop(m, producer_id(g, path.top), reason) : NULL;
 }
 
@@ -218,7 +231,8 @@ static bool same_element(sdx_element a, sdx_element b)
 
 static bool same_heads(const sdx_heads *a, const sdx_heads *b)
 {
-    return same_element(a->heads, b->heads) && same_element(a->head_size, b->head_size) && same_element(a->batch, b->batch);
+    return same_element(a->heads, b->heads) && same_element(a->head_size, b->head_size) &&
+           same_element(a->batch, b->batch);
 }
 
 static bool is_on(const sdx_path *path, sdx_id node)
@@ -253,8 +267,8 @@ static bool is_shared(const sdx_graph *g, const sdx_attention *m, const sdx_path
 }
 
 /* Which of the three does not arrive as it should: the last layout change on its way. */
-static const char *blame_layout(const sdx_graph *g, const sdx_node *product, sdx_attention *m, const sdx_layout *q,
-                                const sdx_layout *k, const sdx_layout *v)
+static const char *blame_layout(const sdx_graph *g, const sdx_node *product, sdx_attention *m,
+                                const sdx_layout *q, const sdx_layout *k, const sdx_layout *v)
 {
     const struct {
         const sdx_layout *layout;
@@ -265,7 +279,8 @@ static const char *blame_layout(const sdx_graph *g, const sdx_node *product, sdx
                  {v, &m->v, "b|n|t|h", "bn|t|h", "the values do not arrive as [b,n,T,h]"}};
     for (int i = 0; i < 3; i++)
         if (!sdx_layout_is(part[i].layout, part[i].four) && !sdx_layout_is(part[i].layout, part[i].three))
-            return stop(m, part[i].heads->path.count ? part[i].heads->path.node[0] : sdx_match_id(g, product), part[i].reason);
+            return stop(m, part[i].heads->path.count ? part[i].heads->path.node[0] : sdx_match_id(g, product),
+                        part[i].reason);
     return stop(m, sdx_match_id(g, product), "queries, keys and values do not meet head by head");
 }
 
@@ -283,8 +298,10 @@ static const char *match_operands(const sdx_graph *g, const sdx_node *product, c
     if (one != 1) return stop(m, producer_id(g, context->in[1]), "the values are scaled");
     if (!same_heads(&m->q, &m->k) || !same_heads(&m->q, &m->v))
         return stop(m, sdx_match_id(g, product), "heads differ in number or size, or batches do");
-    if (!same_element(m->k.tokens, m->v.tokens)) return stop(m, sdx_match_id(g, context), "keys and values differ in number");
-    bool four = sdx_layout_is(&q, "b|n|t|h") && sdx_layout_is(&k, "b|n|h|t") && sdx_layout_is(result, "b|n|t|h");
+    if (!same_element(m->k.tokens, m->v.tokens))
+        return stop(m, sdx_match_id(g, context), "keys and values differ in number");
+    bool four =
+        sdx_layout_is(&q, "b|n|t|h") && sdx_layout_is(&k, "b|n|h|t") && sdx_layout_is(result, "b|n|t|h");
     bool three = sdx_layout_is(&q, "bn|t|h") && sdx_layout_is(&k, "bn|h|t") && sdx_layout_is(result, "bn|t|h");
     if (!four && !three) return blame_layout(g, product, m, &q, &k, result);
     m->steps++;
@@ -298,7 +315,8 @@ static const char *match_operands(const sdx_graph *g, const sdx_node *product, c
 static const char *check_forms(const sdx_graph *g, const sdx_node *product, sdx_attention *m)
 {
     bool cached = m->k.past != SDX_NONE;
-    if (cached != (m->v.past != SDX_NONE)) return stop(m, sdx_match_id(g, product), "only one of keys and values is cached");
+    if (cached != (m->v.past != SDX_NONE))
+        return stop(m, sdx_match_id(g, product), "only one of keys and values is cached");
     if (m->q.past != SDX_NONE) return stop(m, sdx_match_id(g, product), "the queries are cached");
     return NULL;
 }
@@ -326,7 +344,8 @@ static bool read_where(const sdx_graph *g, const sdx_node *n, int depth, scores 
     double fill;
     for (int i = 1; i <= 2; i++) /* Where(c, fill, scores) or Where(c, scores, fill) */
         if (sdx_graph_scalar(g, n->in[i], &fill))
-            return read_scores(g, n->in[3 - i], depth, s) && add_term(s, (sdx_term){n->in[0], true, i == 2, fill});
+            return read_scores(g, n->in[3 - i], depth, s) &&
+                   add_term(s, (sdx_term){n->in[0], true, i == 2, fill});
     return false;
 }
 
@@ -336,7 +355,8 @@ static bool is_heads_merge(const sdx_graph *g, const sdx_node *n)
     if (!sdx_match_is(n, "Reshape")) return false;
     const sdx_shape *a = &sdx_match_type(g, n->in[0])->shape, *b = &sdx_match_type(g, n->out[0])->shape;
     if (a->rank < 3 || b->rank < 3 || a->rank + b->rank != 7) return false;
-    return sdx_dim_same(a->dim[a->rank - 1], b->dim[b->rank - 1]) && sdx_dim_same(a->dim[a->rank - 2], b->dim[b->rank - 2]);
+    return sdx_dim_same(a->dim[a->rank - 1], b->dim[b->rank - 1]) &&
+           sdx_dim_same(a->dim[a->rank - 2], b->dim[b->rank - 2]);
 }
 
 static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
@@ -418,7 +438,10 @@ static bool is_causal(const sdx_graph *g, const sdx_mask *mask, const sdx_attent
     return mask->row == 1 && mask->column == 0 && same_element(mask->shift, shift);
 }
 
-static bool hides(double x) { return x <= LEAST_FILL; }
+static bool hides(double x)
+{
+    return x <= LEAST_FILL;
+}
 
 /* True when the term is a mask [b,1,*,keys], the rule not to look ahead, both, or nothing at all. */
 static bool take_mask(const sdx_graph *g, const sdx_term *t, sdx_attention *m)
@@ -448,7 +471,8 @@ static bool is_addend(const sdx_graph *g, sdx_id v, const sdx_attention *m)
     sdx_element want[4] = {keys(g, m), m->q.tokens, m->q.heads, m->q.batch};
     if (s->rank < 1 || s->rank > 4) return false;
     for (int i = 0; i < s->rank; i++)
-        if (s->dim[s->rank - 1 - i] != 1 && !sdx_dim_same(s->dim[s->rank - 1 - i], sdx_element_to_dim(want[i]))) return false;
+        if (s->dim[s->rank - 1 - i] != 1 && !sdx_dim_same(s->dim[s->rank - 1 - i], sdx_element_to_dim(want[i])))
+            return false;
     return true;
 }
 
@@ -456,7 +480,8 @@ static const char *keep_bias(const sdx_graph *g, const sdx_term *t, sdx_attentio
 {
     if (t->where && !hides(t->fill)) return "scores are replaced by a number that does not hide them";
     if (!is_addend(g, t->value, m)) return "what is added to the scores is not [b|1, n|1, queries|1, keys]";
-    if (!t->where && sdx_match_type(g, t->value)->dtype != SDX_F32) return "what is added to the scores is not float32";
+    if (!t->where && sdx_match_type(g, t->value)->dtype != SDX_F32)
+        return "what is added to the scores is not float32";
     if (m->n_bias == SDX_MOST_TERMS) return "too many things are added to the scores";
     m->bias[m->n_bias++] = *t;
     return NULL;
@@ -509,7 +534,8 @@ const char *sdx_match_attention(const sdx_graph *g, const sdx_node *last, sdx_at
     const char *reason = match_operands(g, s.product, context, m, &layout);
     if (!reason) reason = check_forms(g, s.product, m);
     if (reason) return reason;
-    if (!sdx_path_follow(&path, g, &layout)) return stop(m, sdx_match_id(g, last), "the heads are not joined again");
+    if (!sdx_path_follow(&path, g, &layout))
+        return stop(m, sdx_match_id(g, last), "the heads are not joined again");
     m->joins_flat = sdx_layout_is(&layout, "bt|nh");
     if (!m->joins_flat && !sdx_layout_is(&layout, "b|t|nh"))
         return stop(m, sdx_match_id(g, last), "the heads are not joined again");

@@ -7,8 +7,8 @@
  *
  * Symbolic inference already knows that the result is [B,S,12,64]. In a Reshape's target 0 copies x's own dim
  * and one -1 takes what is left, so any shape whose dims are numbers or x's dims in place, but for one, is a
- * constant. A computed shape that equals a graph input's is that input's Shape, and a single size is read off an
- * input. The arithmetic that led there is then dead. */
+ * constant. A computed shape that equals a graph input's is that input's Shape, and a single size is read off
+ * an input. The arithmetic that led there is then dead. */
 #include <stdio.h>
 #include <string.h>
 
@@ -129,8 +129,8 @@ static sdx_status write_size(sdx_pass_context *context, sdx_graph *g, sdx_elemen
     return sdx_pass_emit(context, g, "Add", NULL, 2, in, out);
 }
 
-/* A size read off some tensor that the graph computes, or a sum of sizes: off the inputs instead, so that the tensor
- * need not exist, nor exist yet (a position bias may ask how long the cached keys are). */
+/* A size read off some tensor that the graph computes, or a sum of sizes: off the inputs instead, so that the
+ * tensor need not exist, nor exist yet (a position bias may ask how long the cached keys are). */
 static sdx_status fold_size(sdx_pass_context *context, sdx_graph *g, sdx_id id)
 {
     const sdx_node *n = &g->node[id];

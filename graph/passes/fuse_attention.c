@@ -1,15 +1,16 @@
 /* fuse_attention.c: writing a matched attention (attention_match.c) as one of two operators of com.microsoft:
  *
- *     Attention(x, [Wq|Wk|Wv], [bq|bk|bv], mask, -, bias)       all three are projections of one x, nothing is cached
- *     MultiHeadAttention(q, k, v, -, mask, bias, past k, past v) everything else
+ *     Attention(x, [Wq|Wk|Wv], [bq|bk|bv], mask, -, bias)       all three are projections of one x, nothing is
+ * cached MultiHeadAttention(q, k, v, -, mask, bias, past k, past v) everything else
  *
- * The 2-D mask is handed over as it is, so that padding may be on either side, and its fill value with it. A mask that
- * was set rather than added differs only in rows that look at nothing at all. "No key after the query" is the attribute
- * unidirectional. Any other term of the scores becomes the bias.
+ * The 2-D mask is handed over as it is, so that padding may be on either side, and its fill value with it. A
+ * mask that was set rather than added differs only in rows that look at nothing at all. "No key after the
+ * query" is the attribute unidirectional. Any other term of the scores becomes the bias.
  *
- * Files are written for ONNX Runtime 1.17 and later. Measured against a plain implementation, 1.17.0 gets two cases wrong
- * that 1.31.1 gets right: a bias that broadcasts over batch or heads, and a mask when there are more keys than queries
- * without a past. So files spell the bias [b,n,t,T] out, and hide keys of cross attention by it. */
+ * Files are written for ONNX Runtime 1.17 and later. Measured against a plain implementation, 1.17.0 gets two
+ * cases wrong that 1.31.1 gets right: a bias that broadcasts over batch or heads, and a mask when there are
+ * more keys than queries without a past. So files spell the bias [b,n,t,T] out, and hide keys of cross
+ * attention by it. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,8 +48,8 @@ static void pack_weight(const sdx_graph *g, const packing *k, char *packed)
                 memcpy(to, w + (size_t)(i * p->all + p->first) * sizeof(float), row);
             else
                 for (int64_t c = 0; c < p->out; c++)
-                    memcpy(to + (size_t)c * sizeof(float), w + (size_t)((p->first + c) * p->in + i) * sizeof(float),
-                           sizeof(float));
+                    memcpy(to + (size_t)c * sizeof(float),
+                           w + (size_t)((p->first + c) * p->in + i) * sizeof(float), sizeof(float));
         }
     }
 }
@@ -191,7 +192,10 @@ static sdx_status repeat_all(writer *w, const sdx_attention *m, sdx_id *bias)
     return emit_once(w, "Expand", 2, expand, bias);
 }
 
-static bool is_size(sdx_dim d, sdx_element e) { return sdx_dim_same(d, sdx_element_to_dim(e)); }
+static bool is_size(sdx_dim d, sdx_element e)
+{
+    return sdx_dim_same(d, sdx_element_to_dim(e));
+}
 
 /* [b,n,t,T] as ONNX Runtime 1.17 wants it; here a 1 would do for b and n. */
 static sdx_status spell_out(writer *w, const sdx_attention *m, sdx_id *bias)
@@ -217,7 +221,8 @@ static sdx_status make_bias(writer *w, sdx_attention *m, bool takes_mask, sdx_id
 {
     *bias = SDX_NONE;
     bool with_masks = m->mask != SDX_NONE && !takes_mask;
-    if (m->n_bias > 0 && m->mask != SDX_NONE && !w->context->for_run) with_masks = true; /* brings the batch along */
+    if (m->n_bias > 0 && m->mask != SDX_NONE && !w->context->for_run)
+        with_masks = true; /* brings the batch along */
     if (with_masks) {
         m->mask = SDX_NONE;
         m->causal = false;
@@ -247,7 +252,8 @@ static sdx_status set_attributes(writer *w, sdx_id node, const sdx_attention *m)
     TRY(sdx_node_set_int(w->g, node, "num_heads", m->q.heads.number, err));
     if (m->mask != SDX_NONE) TRY(sdx_node_set_float(w->g, node, "mask_filter_value", (float)m->fill, err));
     if (m->causal) TRY(sdx_node_set_int(w->g, node, "unidirectional", 1, err));
-    if (fabs(m->scale - usual) > 1e-6 * usual) TRY(sdx_node_set_float(w->g, node, "scale", (float)m->scale, err));
+    if (fabs(m->scale - usual) > 1e-6 * usual)
+        TRY(sdx_node_set_float(w->g, node, "scale", (float)m->scale, err));
     return SDX_OK;
 }
 
@@ -286,7 +292,8 @@ static sdx_status write_attention(writer *w, sdx_id last, sdx_attention *m)
 /* As many keys as queries, or known to be the past's and the fresh ones. */
 static bool is_self(const sdx_attention *m)
 {
-    return m->k.tokens.symbol == m->q.tokens.symbol && m->k.tokens.number == m->q.tokens.number && m->k.flat != SDX_NONE;
+    return m->k.tokens.symbol == m->q.tokens.symbol && m->k.tokens.number == m->q.tokens.number &&
+           m->k.flat != SDX_NONE;
 }
 
 /* Queries that come split (after rotary positions, say) are joined. */
@@ -334,20 +341,28 @@ static sdx_status write_multi_head(writer *w, sdx_id last, sdx_attention *m)
     TRY(check_order(w, m, &possible));
     if (!possible) return SDX_OK;
     TRY(join_queries(w, m));
-    sdx_id in[8] = {m->q.flat, split ? m->k.split : m->k.flat, split ? m->v.split : m->v.flat, SDX_NONE, SDX_NONE,
-                    SDX_NONE,  m->k.past,                      m->v.past};
+    sdx_id in[8] = {m->q.flat,
+                    split ? m->k.split : m->k.flat,
+                    split ? m->v.split : m->v.flat,
+                    SDX_NONE,
+                    SDX_NONE,
+                    SDX_NONE,
+                    m->k.past,
+                    m->v.past};
     sdx_id out[3] = {SDX_NONE, m->k.present, m->v.present}, node;
     TRY(make_bias(w, m, is_self(m) || w->context->for_run, &in[5]));
     if (m->mask != SDX_NONE) TRY(sdx_pass_int32(w->context, w->g, m->mask, &in[4]));
     TRY(joined(w, last, m, &out[0]));
-    TRY(sdx_pass_replace(w->context, w->g, last, SDX_MS, "MultiHeadAttention", trim(in, 8), in, trim(out, 3), out, &node));
+    TRY(sdx_pass_replace(w->context, w->g, last, SDX_MS, "MultiHeadAttention", trim(in, 8), in, trim(out, 3),
+                         out, &node));
     return set_attributes(w, node, m);
 }
 
 /* Keys and values of one form: flat both, or split both. */
 static bool can_write(const sdx_attention *m)
 {
-    bool flat = m->k.flat != SDX_NONE && m->v.flat != SDX_NONE, split = m->k.flat == SDX_NONE && m->v.split != SDX_NONE;
+    bool flat = m->k.flat != SDX_NONE && m->v.flat != SDX_NONE,
+         split = m->k.flat == SDX_NONE && m->v.split != SDX_NONE;
     if (m->k.head_size.number != m->v.head_size.number) return false;
     return is_self_contained(m) || ((m->q.flat != SDX_NONE || m->q.split != SDX_NONE) && (flat || split));
 }
@@ -358,7 +373,8 @@ sdx_status sdx_pass_fuse_attention(sdx_pass_context *context, sdx_graph *graph)
     writer w = {context, graph, NULL};
     sdx_id count = graph->n_node;
     for (sdx_id i = 0; i < count; i++) {
-        if (!sdx_match_is(&graph->node[i], "Reshape") || sdx_match_attention(graph, &graph->node[i], &m)) continue;
+        if (!sdx_match_is(&graph->node[i], "Reshape") || sdx_match_attention(graph, &graph->node[i], &m))
+            continue;
         if (can_write(&m))
             TRY(is_self_contained(&m) ? write_attention(&w, i, &m) : write_multi_head(&w, i, &m));
     }

@@ -1,12 +1,12 @@
-/* fuse_rms_norm.c: root mean square normalization (Zhang, Sennrich: "Root Mean Square Layer Normalization", 2019), the
- * LayerNormalization without mean and shift of T5 and Llama, from its arithmetic:
+/* fuse_rms_norm.c: root mean square normalization (Zhang, Sennrich: "Root Mean Square Layer Normalization",
+ * 2019), the LayerNormalization without mean and shift of T5 and Llama, from its arithmetic:
  *
  *     x -+- Pow 2 | Mul(x,x) -- ReduceMean -- Add eps -- Sqrt -+- 1/. | Reciprocal -- Mul x -+
  *        |                                                     +- x/. ----------------------+-- Mul gamma
  *        +--------------------------------------------------------------------------------->
  *
- * becomes SimplifiedLayerNormalization(x, gamma) over the last axis: not in ONNX before opset 23 (RMSNormalization), but
- * ONNX Runtime registers it in the default domain from version 1 on. */
+ * becomes SimplifiedLayerNormalization(x, gamma) over the last axis: not in ONNX before opset 23
+ * (RMSNormalization), but ONNX Runtime registers it in the default domain from version 1 on. */
 #include "passes.h"
 
 typedef struct rms_norm {
@@ -21,12 +21,14 @@ static const char *match_root(const sdx_graph *g, sdx_id v, rms_norm *m)
     const sdx_node *add = sqrt ? sdx_match_op(g, sqrt->in[0], "Add") : NULL;
     sdx_id variance;
     double exponent;
-    if (!add || !sdx_match_scalar_operand(g, add, &variance, &m->epsilon)) return "the divisor is not sqrt(. + constant)";
+    if (!add || !sdx_match_scalar_operand(g, add, &variance, &m->epsilon))
+        return "the divisor is not sqrt(. + constant)";
     const sdx_node *mean = sdx_match_op(g, variance, "ReduceMean");
     if (!mean || !sdx_match_reduces_last(g, mean) || sdx_node_int(mean, "keepdims", 1) != 1)
         return "no mean over the last axis";
     const sdx_node *pow = sdx_match_op(g, mean->in[0], "Pow"), *mul = sdx_match_op(g, mean->in[0], "Mul");
-    bool square = pow ? sdx_graph_scalar(g, pow->in[1], &exponent) && exponent == 2 : mul && mul->in[0] == mul->in[1];
+    bool square =
+        pow ? sdx_graph_scalar(g, pow->in[1], &exponent) && exponent == 2 : mul && mul->in[0] == mul->in[1];
     if (!square) return "the mean is not of squares";
     m->x = sdx_match_through(g, (pow ? pow : mul)->in[0]);
     return NULL;

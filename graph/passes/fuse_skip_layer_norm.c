@@ -80,8 +80,8 @@ static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id norm, con
     sdx_id out[4] = {g->node[norm].out[0], SDX_NONE, SDX_NONE, m->sum};
     if (m->simplified) in[3] = m->bias; /* there is no beta */
     const char *op_type = m->simplified ? "SkipSimplifiedLayerNormalization" : "SkipLayerNormalization";
-    TRY(sdx_pass_replace(context, g, norm, SDX_MS, op_type, trim(in, m->simplified ? 4 : 5), in, trim(out, 4), out,
-                         &node));
+    TRY(sdx_pass_replace(context, g, norm, SDX_MS, op_type, trim(in, m->simplified ? 4 : 5), in, trim(out, 4),
+                         out, &node));
     return sdx_node_set_float(g, node, "epsilon", m->epsilon, context->err);
 }
 

@@ -1,7 +1,8 @@
 /* mask.c: evaluating a mask's subgraph for every case; see mask.h.
  *
- * What is walked through is either a condition (a number for each case) or a position, the index along one axis plus a
- * start, as Range makes it. Comparing a position along one axis with one along another makes a causal condition. */
+ * What is walked through is either a condition (a number for each case) or a position, the index along one axis
+ * plus a start, as Range makes it. Comparing a position along one axis with one along another makes a causal
+ * condition. */
 #include "mask.h"
 
 #include <math.h>
@@ -122,7 +123,8 @@ static const struct binary {
 static bool join(sdx_mask *m, const sdx_mask *o)
 {
     if (o->source != SDX_NONE) {
-        if (m->source != SDX_NONE && (m->source != o->source || m->batch != o->batch || m->key != o->key)) return false;
+        if (m->source != SDX_NONE && (m->source != o->source || m->batch != o->batch || m->key != o->key))
+            return false;
         m->source = o->source;
         m->batch = o->batch;
         m->key = o->key;
@@ -130,7 +132,8 @@ static bool join(sdx_mask *m, const sdx_mask *o)
         m->key_size = o->key_size;
     }
     if (o->causal) {
-        if (m->causal && (m->row != o->row || m->column != o->column || !same_element(m->shift, o->shift))) return false;
+        if (m->causal && (m->row != o->row || m->column != o->column || !same_element(m->shift, o->shift)))
+            return false;
         m->causal = true;
         m->row = o->row;
         m->column = o->column;
@@ -139,8 +142,8 @@ static bool join(sdx_mask *m, const sdx_mask *o)
     return true;
 }
 
-#define EACH_CASE(i, k)         \
-    for (int i = 0; i < 2; i++) \
+#define EACH_CASE(i, k)                                                                                        \
+    for (int i = 0; i < 2; i++)                                                                                \
         for (int k = 0; k < 2; k++)
 
 /* A condition that is 1 where column + its start > row + its start. */
@@ -292,7 +295,8 @@ static bool renames(const sdx_shape *from, const sdx_shape *into, seen *s)
 
 static const char *look_reshape(walk *w, const sdx_node *n, int depth, seen *s)
 {
-    const sdx_shape *from = &sdx_match_type(w->g, n->in[0])->shape, *into = &sdx_match_type(w->g, n->out[0])->shape;
+    const sdx_shape *from = &sdx_match_type(w->g, n->in[0])->shape,
+                    *into = &sdx_match_type(w->g, n->out[0])->shape;
     int to[SDX_MAX_RANK];
     const char *reason = look(w, n->in[0], depth, s);
     if (reason) return reason;
@@ -331,14 +335,16 @@ static const char *look_slice(walk *w, const sdx_node *n, int depth, seen *s)
     int64_t axis, step = 1;
     int count = 0;
     sdx_element start;
-    const sdx_shape *from = &sdx_match_type(w->g, n->in[0])->shape, *into = &sdx_match_type(w->g, n->out[0])->shape;
+    const sdx_shape *from = &sdx_match_type(w->g, n->in[0])->shape,
+                    *into = &sdx_match_type(w->g, n->out[0])->shape;
     const char *reason = look(w, n->in[0], depth, s);
     if (!reason) reason = element(w, sdx_node_in(n, 1), &start);
     if (reason) return reason;
     if (sdx_node_in(n, 3) == SDX_NONE || !sdx_type_ints(sdx_match_type(w->g, n->in[3]), 1, &axis, &count))
         return "a Slice of several axes";
     sdx_id steps = sdx_node_in(n, 4);
-    if (steps != SDX_NONE && !sdx_type_ints(sdx_match_type(w->g, steps), 1, &step, &count)) return "unknown steps";
+    if (steps != SDX_NONE && !sdx_type_ints(sdx_match_type(w->g, steps), 1, &step, &count))
+        return "unknown steps";
     if (axis < 0) axis += from->rank;
     if (step != 1 || axis < 0 || axis >= from->rank) return "a Slice that leaves out elements";
     sdx_element size = sdx_element_from_dim(from->dim[axis]);
@@ -373,21 +379,25 @@ static const char *look_grid(walk *w, sdx_id v, int depth, int axis[SDX_MAX_RANK
 static const char *look_scatter(walk *w, const sdx_node *n, int depth, seen *s)
 {
     int axis[SDX_MAX_RANK], count;
-    const sdx_shape *data = &sdx_match_type(w->g, n->in[0])->shape, *updates = &sdx_match_type(w->g, n->in[2])->shape;
+    const sdx_shape *data = &sdx_match_type(w->g, n->in[0])->shape,
+                    *updates = &sdx_match_type(w->g, n->in[2])->shape;
     const char *reason = look_grid(w, n->in[1], depth, axis, &count);
     if (reason) return reason;
-    if (data->rank != count || !sdx_shape_same(data, updates)) return "a ScatterND that leaves something as it was";
+    if (data->rank != count || !sdx_shape_same(data, updates))
+        return "a ScatterND that leaves something as it was";
     for (int k = 0; k < count; k++)
-        if (axis[k] != count - 1 - k && !(axis[k] < 0 && data->dim[k] == 1)) return "a ScatterND that moves elements";
+        if (axis[k] != count - 1 - k && !(axis[k] < 0 && data->dim[k] == 1))
+            return "a ScatterND that moves elements";
     return look(w, n->in[2], depth, s);
 }
 
-/* Data at the coordinates themselves: its axes go where the coordinates run. The first elements of a longer axis are
- * taken to be all of them, as the mask must have the size of what it masks. */
+/* Data at the coordinates themselves: its axes go where the coordinates run. The first elements of a longer
+ * axis are taken to be all of them, as the mask must have the size of what it masks. */
 static const char *look_gather(walk *w, const sdx_node *n, int depth, seen *s)
 {
     int axis[SDX_MAX_RANK], count, to[SDX_MAX_RANK];
-    const sdx_shape *data = &sdx_match_type(w->g, n->in[0])->shape, *out = &sdx_match_type(w->g, n->out[0])->shape;
+    const sdx_shape *data = &sdx_match_type(w->g, n->in[0])->shape,
+                    *out = &sdx_match_type(w->g, n->out[0])->shape;
     const char *reason = look_grid(w, n->in[1], depth, axis, &count);
     if (!reason) reason = look(w, n->in[0], depth, s);
     if (reason) return reason;
@@ -420,7 +430,8 @@ static const char *look_trilu(walk *w, const sdx_node *n, int depth, seen *s)
     if (reason) return reason;
     if (s->is_position) return "a triangle of positions";
     seen column = {.axis = 0, .start = sdx_element_number(0)}, row = {.axis = 1};
-    row.start = sdx_model_arith(w->g->model, '-', k, sdx_element_number(upper)); /* after: column > row + this */
+    row.start =
+        sdx_model_arith(w->g->model, '-', k, sdx_element_number(upper)); /* after: column > row + this */
     seen triangle = causal_seen(w->g->model, &column, &row, upper);
     EACH_CASE(i, c) s->m.at[i][c] = triangle.m.at[i][c] != 0 ? s->m.at[i][c] : 0;
     return join(&s->m, &triangle.m) ? NULL : "two orders";
@@ -435,7 +446,8 @@ static const char *look_filled(walk *w, const sdx_node *n, seen *s)
     return NULL;
 }
 
-/* A stored table [1,..,rows,columns]: the same number everywhere, or one number up to the diagonal, another after. */
+/* A stored table [1,..,rows,columns]: the same number everywhere, or one number up to the diagonal, another
+ * after. */
 static const char *look_table(const sdx_tensor *t, seen *s)
 {
     enum { MOST = 1 << 24 };
@@ -489,9 +501,9 @@ static const struct rule {
     const char *op_type;
     const char *(*look)(walk *w, const sdx_node *n, int depth, seen *s);
 } rules[] = {
-    {"Unsqueeze", look_unsqueeze}, {"Reshape", look_reshape}, {"Cast", look_cast},        {"Where", look_where},
-    {"Slice", look_slice},         {"Not", look_not},         {"ScatterND", look_scatter}, {"GatherND", look_gather},
-    {"Trilu", look_trilu},
+    {"Unsqueeze", look_unsqueeze}, {"Reshape", look_reshape}, {"Cast", look_cast},
+    {"Where", look_where},         {"Slice", look_slice},     {"Not", look_not},
+    {"ScatterND", look_scatter},   {"GatherND", look_gather}, {"Trilu", look_trilu},
 };
 
 static const char *look(walk *w, sdx_id v, int depth, seen *s)
@@ -508,7 +520,8 @@ static const char *look(walk *w, sdx_id v, int depth, seen *s)
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (sdx_match_is(n, rules[i].op_type)) return rules[i].look(w, n, depth - 1, s);
     for (size_t i = 0; i < sizeof binaries / sizeof *binaries; i++)
-        if (sdx_match_is(n, binaries[i].op_type) && n->n_in == 2) return look_binary(w, n, &binaries[i], depth - 1, s);
+        if (sdx_match_is(n, binaries[i].op_type) && n->n_in == 2)
+            return look_binary(w, n, &binaries[i], depth - 1, s);
     return "an operator that is not mask arithmetic";
 }
 

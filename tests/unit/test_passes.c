@@ -143,9 +143,12 @@ static void run_for(bool for_run, const char *only)
     const sdx_kernels *kernels;
     ok(sdx_kernels_choose(NULL, &kernels, &err));
     sdx_eval_context eval = {kernels, 1};
-    sdx_pass_context context = {
-        .model = model, .registry = &sdx_operators, .eval = sdx_eval_node, .eval_context = &eval, .for_run = for_run,
-        .err = &err};
+    sdx_pass_context context = {.model = model,
+                                .registry = &sdx_operators,
+                                .eval = sdx_eval_node,
+                                .eval_context = &eval,
+                                .for_run = for_run,
+                                .err = &err};
     ok(sdx_passes_run(&context, only));
 }
 
@@ -748,7 +751,8 @@ START_TEST(cross_attention_fuses)
     sdx_id x = hidden("x", WIDTH), memory = input("memory", SDX_F32, 3, symbol("batch"), symbol("far"), WIDTH);
     output(attend(x, memory, memory, 0, NO_MASK, SDX_NONE));
     run(NULL);
-    expect("MatMul Add MatMul Add MultiHeadAttention"); /* keys and values share a weight here, so they are one product */
+    expect("MatMul Add MatMul Add MultiHeadAttention"); /* keys and values share a weight here, so they are one
+                                                           product */
     const sdx_node *n = find("MultiHeadAttention");
     ck_assert(n->n_in == 3 && n->in[1] == n->in[2] && n->in[0] != n->in[1]);
 }
@@ -778,8 +782,8 @@ START_TEST(terms_that_are_no_mask_become_a_bias)
 }
 END_TEST
 
-/* A mask of one row for all texts broadcasts in the graph, which Attention's mask does not: a bias. Sizes that only
- * differ in name are taken as equal, as nothing else is meant. */
+/* A mask of one row for all texts broadcasts in the graph, which Attention's mask does not: a bias. Sizes that
+ * only differ in name are taken as equal, as nothing else is meant. */
 START_TEST(mask_of_other_size)
 {
     sdx_id x = hidden("x", WIDTH);
@@ -846,7 +850,8 @@ START_TEST(heads_joined_the_wrong_way_stay)
 }
 END_TEST
 
-/* ---- causal, cached and packed attention ---------------------------------------------------------------------- */
+/* ---- causal, cached and packed attention
+ * ---------------------------------------------------------------------- */
 
 static sdx_id scalar_i64(int64_t x)
 {
@@ -893,7 +898,8 @@ static sdx_id after(int kind, sdx_id x)
     case TRILU: return cast(with_int(op2("Trilu", ones, scalar_i64(1)), "upper", 1), SDX_BOOL);
     case RANGES: return op2("Greater", key, query);
     case LESS_OR_EQUAL: return op1("Not", op2("LessOrEqual", key, query));
-    case SCATTERED: return cast(op("ScatterND", 3, ones, grid(n), cast(op2("Greater", key, query), SDX_F32)), SDX_BOOL);
+    case SCATTERED:
+        return cast(op("ScatterND", 3, ones, grid(n), cast(op2("Greater", key, query), SDX_F32)), SDX_BOOL);
     case STRICTER: return cast(with_int(op2("Trilu", ones, scalar_i64(0)), "upper", 1), SDX_BOOL);
     case REVERSED: return op2("Less", key, query);
     default: { /* a table of 16 positions, cut to size along both axes */
@@ -911,7 +917,8 @@ static sdx_id attend_causally(sdx_id x, int kind, bool where)
     sdx_id q = swap(project(x), 2, 1, 3), k = swap(project(x), 2, 3, 1), v = swap(project(x), 2, 1, 3);
     sdx_id scores = op2("MatMul", q, k), hidden_keys = after(kind, x), min = scalar(-3.4028234663852886e38);
     scores = where ? op("Where", 3, hidden_keys, min, scores)
-                   : op2("Add", scores, op2("Unsqueeze", op("Where", 3, hidden_keys, min, scalar(0)), ints(2, 0, 1)));
+                   : op2("Add", scores,
+                         op2("Unsqueeze", op("Where", 3, hidden_keys, min, scalar(0)), ints(2, 0, 1)));
     sdx_id weights = with_int(op1("Softmax", scores), "axis", -1);
     return op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH));
 }
@@ -978,7 +985,8 @@ START_TEST(packed_projection_fuses)
     ok(sdx_graph_add_node(g, "", "Split", "", 2, in, 3, part, &node, &err));
     ok(sdx_node_set_int(g, node, "axis", -1, &err));
     sdx_id split = ints(4, 0, 0, HEADS, SIZE);
-    sdx_id q = swap(op2("Reshape", part[_i], split), 2, 1, 3), k = swap(op2("Reshape", part[1], split), 2, 3, 1);
+    sdx_id q = swap(op2("Reshape", part[_i], split), 2, 1, 3),
+           k = swap(op2("Reshape", part[1], split), 2, 3, 1);
     sdx_id v = swap(op2("Reshape", part[2 - _i], split), 2, 1, 3);
     sdx_id weights = with_int(op1("Softmax", op2("MatMul", q, k)), "axis", -1);
     output(op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH)));
@@ -988,7 +996,8 @@ START_TEST(packed_projection_fuses)
 }
 END_TEST
 
-/* ---- SimplifiedLayerNormalization ------------------------------------------------------------------------------ */
+/* ---- SimplifiedLayerNormalization
+ * ------------------------------------------------------------------------------ */
 
 static sdx_id rms_norm(sdx_id x, int kind)
 {
@@ -1019,7 +1028,8 @@ START_TEST(rms_norm_takes_the_skip)
 }
 END_TEST
 
-/* ---- sizes ---------------------------------------------------------------------------------------------------- */
+/* ---- sizes
+ * ---------------------------------------------------------------------------------------------------- */
 
 static sdx_element named(const char *name)
 {
@@ -1042,10 +1052,12 @@ START_TEST(sizes_have_one_form)
     ck_assert(same(arith('-', arith('+', a, b), a), b));
     ck_assert(same(arith('+', arith('*', a, two), arith('*', two, a)), arith('*', a, sdx_element_number(4))));
     ck_assert(same(arith('-', a, a), sdx_element_number(0)));
-    ck_assert(same(arith('/', arith('*', arith('*', b, six), a), arith('*', a, two)), arith('*', b, sdx_element_number(3))));
+    ck_assert(same(arith('/', arith('*', arith('*', b, six), a), arith('*', a, two)),
+                   arith('*', b, sdx_element_number(3))));
     ck_assert(same(arith('/', arith('/', a, two), six), arith('/', a, sdx_element_number(12))));
     /* (a / 2 - 1) / 6 + 1 is (a + 10) / 12 */
-    sdx_element chain = arith('+', arith('/', arith('-', arith('/', a, two), sdx_element_number(1)), six), sdx_element_number(1));
+    sdx_element chain = arith('+', arith('/', arith('-', arith('/', a, two), sdx_element_number(1)), six),
+                              sdx_element_number(1));
     ck_assert(same(chain, arith('/', arith('+', a, sdx_element_number(10)), sdx_element_number(12))));
     ck_assert(same(arith('<', b, a), arith('<', a, b)));
     sdx_model_equate(model, SDX_DIM_SYMBOL_ID(symbol("a")), SDX_DIM_SYMBOL_ID(symbol("b")));
@@ -1053,7 +1065,8 @@ START_TEST(sizes_have_one_form)
 }
 END_TEST
 
-/* ---- the check ------------------------------------------------------------------------------------------------ */
+/* ---- the check
+ * ------------------------------------------------------------------------------------------------ */
 
 static void build_chain(const char *second)
 {
@@ -1097,7 +1110,8 @@ START_TEST(mask_follows_its_axes)
     run("merge_duplicates");
     sdx_mask m;
     ck_assert_ptr_null(sdx_match_mask(g, wide, &m));
-    ck_assert(m.batch == 2 && m.key == 1 && m.at[0][0] == 0 && m.at[1][0] == 1 && !m.causal && m.source == mask);
+    ck_assert(m.batch == 2 && m.key == 1 && m.at[0][0] == 0 && m.at[1][0] == 1 && !m.causal &&
+              m.source == mask);
     ck_assert_ptr_nonnull(sdx_match_mask(g, x, &m));
 }
 END_TEST
