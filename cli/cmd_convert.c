@@ -10,10 +10,12 @@ static const cli_option options[] = {
     {"output_dir", CLI_STRING, "DIR", "where to write (default: models)"},
     {"text", CLI_STRING, "TEXT", "text to check the graph with (default: what is AI?)"},
     {"task", CLI_STRING, "TASK", "auto, or feature-extraction, fill-mask, text-classification, token-classification, "
-                                 "question-answering, sparse"},
+                                 "question-answering, text-generation, text2text-generation, "
+                                 "automatic-speech-recognition, image-classification, sparse"},
     {"opset", CLI_INT, "N", "opset to write, 13 to 21 (default: 14)"},
     {"dtype", CLI_STRING, "TYPE", "store matrices as fp32, fp16 or bf16; computing is in fp32 (default: fp32)"},
     {"splade", CLI_FLAG, NULL, "append the SPLADE head; the same as --task sparse"},
+    {"no_past", CLI_FLAG, NULL, "sequence to sequence: write no decoder_with_past_model.onnx"},
     {"external_data", CLI_FLAG, NULL, "put the weights in a file of their own"},
     {"threshold", CLI_REAL, "T", "largest L1 difference that passes (default: 1e-2)"},
     {NULL, CLI_FLAG, NULL, NULL},
@@ -21,8 +23,11 @@ static const cli_option options[] = {
 
 static void print_report(const sdx_convert_report *r, const char *output, const char *vocabulary, bool json)
 {
+    /* A folder has the file's name without .onnx. */
+    bool folder = r->graphs > 1;
+    int length = (int)strlen(output) - (folder ? (int)strlen(".onnx") : 0);
     if (json) {
-        printf("{\"model\": \"%s\", ", output);
+        printf("{\"model\": \"%.*s\", ", length, output);
         if (r->wrote_vocabulary) printf("\"vocabulary\": \"%s\", ", vocabulary);
         printf("\"model_type\": \"%s\", \"task\": \"%s\", \"nodes\": %zu, \"initializers\": %zu, \"output\": \"%s\", "
                "\"l1_difference\": %.9g, \"max_difference\": %.9g}\n",
@@ -30,8 +35,13 @@ static void print_report(const sdx_convert_report *r, const char *output, const 
         return;
     }
     printf("Model type: %s, task: %s\n", r->model_type, r->task);
-    printf("Wrote %s (%zu nodes, %zu initializers)%s%s\n", output, r->nodes, r->initializers,
-           r->wrote_vocabulary ? " and " : "; the checkpoint has no tokenizer", r->wrote_vocabulary ? vocabulary : "");
+    if (folder)
+        printf("Wrote %zu graphs to %.*s/ (%zu nodes, %zu initializers)\n", r->graphs, length, output, r->nodes,
+               r->initializers);
+    else
+        printf("Wrote %s (%zu nodes, %zu initializers)%s%s\n", output, r->nodes, r->initializers,
+               r->wrote_vocabulary ? " and " : "; the checkpoint has no tokenizer",
+               r->wrote_vocabulary ? vocabulary : "");
     printf("Checked output %s against an independent reference forward:\n", r->output_name);
     printf("L1 difference: %.6g (after ReLU), largest: %.6g\n", r->l1_difference, r->max_difference);
 }
@@ -62,6 +72,7 @@ static int convert_to(const cli_args *args, const char *checkpoint, const char *
         .opset = (int)cli_int(args, "opset", 0),
         .splade = cli_flag(args, "splade") || !strcmp(task, "sparse"),
         .external_data = cli_flag(args, "external_data"),
+        .no_past = cli_flag(args, "no_past"),
     };
     if (!parse_dtype(cli_string(args, "dtype", "fp32"), &o.dtype))
         return cli_usage_error("--dtype is fp32, fp16 or bf16");
@@ -95,6 +106,8 @@ static int run(const cli_args *args)
 
 const cli_command cli_command_convert = {
     "convert", "--model_name X [options]",
-    "make an ONNX file from a Hugging Face checkpoint folder\n\nWrites DIR/<name>.onnx and DIR/<name>-vocab.txt, then "
+    "make an ONNX file from a Hugging Face checkpoint folder\n\nWrites DIR/<name>.onnx and DIR/<name>-vocab.txt, or, of a "
+    "sequence-to-sequence model, DIR/<name>/ with\nencoder_model.onnx, decoder_model.onnx, decoder_with_past_model.onnx, "
+    "configuration and tokenizer; then "
     "runs the graph and an independent forward pass\nover the same text. Exit 1: they differ by more than the threshold.",
     "sardonyx convert --model_name ./splade-cocondenser --splade --output_dir models", options, run};

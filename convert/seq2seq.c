@@ -18,7 +18,7 @@ sdx_text_inputs sdx_build_encoder_inputs(sdx_builder *b)
     return in;
 }
 
-static void add_past_inputs(sdx_builder *b, sdx_decoder *d)
+static void add_past_inputs(sdx_builder *b, sdx_decoder_graph *d)
 {
     char name[64];
     for (int64_t i = 0; i < d->layers * SDX_CACHED; i++) {
@@ -29,7 +29,7 @@ static void add_past_inputs(sdx_builder *b, sdx_decoder *d)
 }
 
 /* Queries stand behind `past` tokens, keys begin at the first. */
-static void add_positions(sdx_builder *b, sdx_decoder *d)
+static void add_positions(sdx_builder *b, sdx_decoder_graph *d)
 {
     const char *name = "positions";
     d->queries = d->keys = sdx_build_range(b, name, d->ids);
@@ -44,10 +44,11 @@ static void add_positions(sdx_builder *b, sdx_decoder *d)
     d->keys = sdx_build_op(b, "Range", "positions/Range_keys", 3, in);
 }
 
-void sdx_decoder_begin(sdx_builder *b, sdx_decoder *d, int64_t hidden)
+void sdx_build_decoder_begin(sdx_builder *b, sdx_decoder_graph *d, int64_t hidden)
 {
     size_t count = (size_t)d->layers * SDX_CACHED;
-    sdx_id mask = sdx_build_input(b, "encoder_attention_mask", SDX_I64, 2, (int64_t[]){SDX_BATCH, SDX_ENCODER_SEQUENCE});
+    sdx_id mask =
+        sdx_build_input(b, "encoder_attention_mask", SDX_I64, 2, (int64_t[]){SDX_BATCH, SDX_ENCODER_SEQUENCE});
     d->ids = sdx_build_input(b, "input_ids", SDX_I64, 2, (int64_t[]){SDX_BATCH, SDX_DECODER_SEQUENCE});
     d->encoded = SDX_NONE;
     d->past = sdx_malloc(count * sizeof *d->past);
@@ -70,15 +71,15 @@ void sdx_decoder_begin(sdx_builder *b, sdx_decoder *d, int64_t hidden)
 /* ---- attention ------------------------------------------------------------------------------------------- */
 
 /* x [B, S, H] -> [B, heads, S, size] */
-static sdx_id project(sdx_builder *b, const sdx_decoder *d, const char *label, const char *suffix, const char *module,
-                      sdx_id x)
+static sdx_id project(sdx_builder *b, const sdx_decoder_graph *d, const char *label, const char *suffix,
+                      const char *module, sdx_id x)
 {
     x = sdx_build_split_heads(b, label, suffix, sdx_build_linear(b, module, x), d->heads, d->size);
     return sdx_build_heads_first(b, label, suffix, x, false);
 }
 
-static sdx_id attend(sdx_builder *b, const sdx_decoder *d, const sdx_attention_names *n, sdx_id x, sdx_id k, sdx_id v,
-                     sdx_id bias)
+static sdx_id attend(sdx_builder *b, const sdx_decoder_graph *d, const sdx_attention_names *n, sdx_id x,
+                     sdx_id k, sdx_id v, sdx_id bias)
 {
     char label[64];
     sdx_id q = project(b, d, n->attention, "q", n->query, x);
@@ -100,7 +101,8 @@ static sdx_id join(sdx_builder *b, const char *module, const char *suffix, sdx_i
     return x;
 }
 
-sdx_id sdx_decoder_self_attention(sdx_builder *b, sdx_decoder *d, const sdx_attention_names *n, sdx_id x, sdx_id bias)
+sdx_id sdx_build_decoder_self_attention(sdx_builder *b, sdx_decoder_graph *d, const sdx_attention_names *n,
+                                        sdx_id x, sdx_id bias)
 {
     if (b->status != SDX_OK) return SDX_NONE;
     sdx_id k = project(b, d, n->attention, "k", n->key, x), v = project(b, d, n->attention, "v", n->value, x);
@@ -114,7 +116,8 @@ sdx_id sdx_decoder_self_attention(sdx_builder *b, sdx_decoder *d, const sdx_atte
     return attend(b, d, n, x, k, v, bias);
 }
 
-sdx_id sdx_decoder_cross_attention(sdx_builder *b, sdx_decoder *d, const sdx_attention_names *n, sdx_id x)
+sdx_id sdx_build_decoder_cross_attention(sdx_builder *b, sdx_decoder_graph *d, const sdx_attention_names *n,
+                                         sdx_id x)
 {
     if (b->status != SDX_OK) return SDX_NONE;
     const sdx_id *past = d->past + d->layer * SDX_CACHED;
@@ -126,7 +129,7 @@ sdx_id sdx_decoder_cross_attention(sdx_builder *b, sdx_decoder *d, const sdx_att
     return attend(b, d, n, x, k, v, d->encoder_bias);
 }
 
-void sdx_decoder_end(sdx_builder *b, sdx_decoder *d, sdx_id logits, int64_t vocab)
+void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits, int64_t vocab)
 {
     char name[64];
     sdx_build_output(b, logits, "logits", SDX_F32, 3, (int64_t[]){SDX_BATCH, SDX_DECODER_SEQUENCE, vocab});

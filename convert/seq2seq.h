@@ -14,7 +14,7 @@
 
 enum { SDX_CACHED = 4 }; /* keys and values of both attentions, in the order of the names */
 
-typedef struct sdx_decoder {
+typedef struct sdx_decoder_graph {
     bool with_past;
     int64_t layers, heads, size; /* size: width of a head */
     double divisor;              /* of scores; 1: none */
@@ -24,7 +24,7 @@ typedef struct sdx_decoder {
     sdx_id queries, keys;        /* positions [S] and [past + S] */
     sdx_id *past, *present;      /* [layers * SDX_CACHED], SDX_NONE where there is none; owned */
     int64_t layer;               /* that is being built */
-} sdx_decoder;
+} sdx_decoder_graph;
 
 /* The modules of an attention by their names behind the layer's scope. */
 typedef struct sdx_attention_names {
@@ -35,12 +35,13 @@ typedef struct sdx_attention_names {
 /* Inputs input_ids and attention_mask of an encoder. */
 sdx_text_inputs sdx_build_encoder_inputs(sdx_builder *b);
 /* Adds the inputs and fills in the rest from layers, heads, size and with_past. */
-void sdx_decoder_begin(sdx_builder *b, sdx_decoder *d, int64_t hidden);
+void sdx_build_decoder_begin(sdx_builder *b, sdx_decoder_graph *d, int64_t hidden);
 /* Attention of x [B, S, H] to all tokens so far, or to what was encoded. */
-sdx_id sdx_decoder_self_attention(sdx_builder *b, sdx_decoder *d, const sdx_attention_names *n, sdx_id x,
-                                  sdx_id bias);
-sdx_id sdx_decoder_cross_attention(sdx_builder *b, sdx_decoder *d, const sdx_attention_names *n, sdx_id x);
+sdx_id sdx_build_decoder_self_attention(sdx_builder *b, sdx_decoder_graph *d, const sdx_attention_names *n,
+                                        sdx_id x, sdx_id bias);
+sdx_id sdx_build_decoder_cross_attention(sdx_builder *b, sdx_decoder_graph *d, const sdx_attention_names *n,
+                                         sdx_id x);
 /* Adds the outputs and frees what begin took. */
-void sdx_decoder_end(sdx_builder *b, sdx_decoder *d, sdx_id logits, int64_t vocab);
+void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits, int64_t vocab);
 
 #endif

@@ -137,7 +137,8 @@ static sdx_status invent_values(const sdx_shape *shape, float **out, sdx_error *
     uint32_t noise = 1;
     for (size_t i = 0; i < count; i++) {
         noise = noise * 1664525u + 1013904223u;
-        values[i] = 0.6f * sinf((float)i * 0.07f) + 0.3f * sinf((float)i * 0.31f) + (float)(noise >> 8) * 0x1p-26f;
+        values[i] =
+            0.6f * sinf((float)i * 0.07f) + 0.3f * sinf((float)i * 0.31f) + (float)(noise >> 8) * 0x1p-26f;
     }
     *out = values;
     return SDX_OK;
@@ -291,8 +292,9 @@ static sdx_status validate(const sdx_convert_options *options, const char *file,
     bool sparse = sdx_reference_is_sparse(reference);
     sdx_status status = make_probe(options, reference, &p, err);
     if (status == SDX_OK)
-        status = p.values ? sdx_reference_run_values(reference, p.values, &expected, err)
-                          : sdx_reference_run(reference, p.text.count, p.text.ids, p.text.type_ids, &expected, err);
+        status = p.values
+                     ? sdx_reference_run_values(reference, p.values, &expected, err)
+                     : sdx_reference_run(reference, p.text.count, p.text.ids, p.text.type_ids, &expected, err);
     sdx_reference_free(reference);
     if (status == SDX_OK) status = run_and_compare(file, &p, sparse, &expected, report, err);
     free(expected.value);
@@ -380,15 +382,16 @@ static sdx_status write_model(const sdx_convert_options *options, const sdx_refe
 {
     sdx_onnx_write_options how = {.external_data = options->external_data};
     char *path = path_of(options, reference, index);
-    sdx_status status = path ? sdx_onnx_write(model, path, &how, err) : sdx_fail_memory(err, strlen(options->output));
+    sdx_status status =
+        path ? sdx_onnx_write(model, path, &how, err) : sdx_fail_memory(err, strlen(options->output));
     sdx_model_close(model);
     free(path);
     return status;
 }
 
 /* One graph after the other, so that no two are in memory. Takes the first over. */
-static sdx_status write_models(const sdx_convert_options *options, const sdx_reference *reference, sdx_model *model,
-                               sdx_convert_report *made, sdx_error *err)
+static sdx_status write_models(const sdx_convert_options *options, const sdx_reference *reference,
+                               sdx_model *model, sdx_convert_report *made, sdx_error *err)
 {
     sdx_status status = sdx_reference_graph_file(reference, 0) ? make_folder(options, err) : SDX_OK;
     if (status == SDX_OK)

@@ -73,7 +73,8 @@ static const sdx_attention_names self = {
     "self_attn", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj",
 };
 static const sdx_attention_names cross = {
-    "encoder_attn", "encoder_attn.q_proj", "encoder_attn.k_proj", "encoder_attn.v_proj", "encoder_attn.out_proj",
+    "encoder_attn",        "encoder_attn.q_proj",   "encoder_attn.k_proj",
+    "encoder_attn.v_proj", "encoder_attn.out_proj",
 };
 
 /* ---- settings -------------------------------------------------------------------------------------------- */
@@ -106,9 +107,10 @@ static sdx_status check_shared_words(const sdx_config *config, const sdx_setting
     TRY(sdx_config_read_fields(config, &words, 1, &decoder, err));
     if (sdx_config_read_bool(config, "share_encoder_decoder_embeddings", true) && decoder.vocab == s->vocab)
         return SDX_OK;
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED,
-                    "%s: models whose encoder and decoder have different word embeddings cannot be converted yet",
-                    config->path);
+    return sdx_fail(
+        err, SDX_ERR_UNSUPPORTED,
+        "%s: models whose encoder and decoder have different word embeddings cannot be converted yet",
+        config->path);
 }
 
 static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
@@ -155,16 +157,19 @@ static sdx_id build_sines(sdx_builder *b, const sdx_settings *s)
 }
 
 /* Words and positions, in scope "encoder." or "decoder.": ids [B, S], positions [S] -> [B, S, H] */
-static sdx_id build_embeddings(sdx_builder *b, const sdx_settings *s, const char *scope, sdx_id ids, sdx_id positions)
+static sdx_id build_embeddings(sdx_builder *b, const sdx_settings *s, const char *scope, sdx_id ids,
+                               sdx_id positions)
 {
     sdx_build_scope(b, "%s", "");
     sdx_id x = sdx_build_embedding(b, "shared", ids);
     sdx_build_scope(b, "%s", scope);
     if (s->embedding_scale != 1)
         x = sdx_build_module_op2(b, "embed_tokens", "Mul", x, sdx_build_real(b, s->embedding_scale));
-    if (s->offset) positions = sdx_build_module_op2(b, "embed_positions", "Add", positions, sdx_build_int(b, s->offset));
+    if (s->offset)
+        positions = sdx_build_module_op2(b, "embed_positions", "Add", positions, sdx_build_int(b, s->offset));
     sdx_id table = b->parts & POSITIONS ? sdx_build_weight(b, "embed_positions.weight") : build_sines(b, s);
-    x = sdx_build_op2(b, "Add", "embeddings/Add", x, sdx_build_module_op2(b, "embed_positions", "Gather", table, positions));
+    x = sdx_build_op2(b, "Add", "embeddings/Add", x,
+                      sdx_build_module_op2(b, "embed_positions", "Gather", table, positions));
     return b->parts & EMBEDDING_NORM ? sdx_build_layer_norm(b, "layernorm_embedding", x, s->norm_epsilon) : x;
 }
 
@@ -177,7 +182,8 @@ static sdx_id build_final_norm(sdx_builder *b, const sdx_settings *s, const char
 static sdx_id build_encoder_layer(sdx_builder *b, const sdx_settings *s, sdx_id x, sdx_id bias)
 {
     if (!s->post_norm) return sdx_build_pre_norm_layer(b, s, &encoder_layer, x, bias);
-    return sdx_build_after_attention(b, s, &encoder_layer, x, sdx_build_self_attention(b, s, &encoder_layer, x, bias));
+    return sdx_build_after_attention(b, s, &encoder_layer, x,
+                                     sdx_build_self_attention(b, s, &encoder_layer, x, bias));
 }
 
 static void build_encoder(sdx_builder *b, const sdx_settings *s)
@@ -186,7 +192,8 @@ static void build_encoder(sdx_builder *b, const sdx_settings *s)
     sdx_id x = build_embeddings(b, s, "encoder.", in.ids, sdx_build_range(b, "positions", in.ids));
     x = sdx_build_layers(b, s, "encoder.layers.", build_encoder_layer, x, sdx_build_attention_bias(b, in.mask));
     x = build_final_norm(b, s, "encoder.layer_norm", x);
-    sdx_build_output(b, x, "last_hidden_state", SDX_F32, 3, (int64_t[]){SDX_BATCH, SDX_ENCODER_SEQUENCE, s->hidden});
+    sdx_build_output(b, x, "last_hidden_state", SDX_F32, 3,
+                     (int64_t[]){SDX_BATCH, SDX_ENCODER_SEQUENCE, s->hidden});
 }
 
 /* A sublayer's way in and out: its norm is at one of the two. */
@@ -201,12 +208,14 @@ static sdx_id leave(sdx_builder *b, const sdx_settings *s, const char *norm, sdx
     return s->post_norm ? sdx_build_layer_norm(b, norm, x, s->norm_epsilon) : x;
 }
 
-static sdx_id build_decoder_layer(sdx_builder *b, const sdx_settings *s, sdx_decoder *d, sdx_id x, sdx_id bias)
+static sdx_id build_decoder_layer(sdx_builder *b, const sdx_settings *s, sdx_decoder_graph *d, sdx_id x,
+                                  sdx_id bias)
 {
-    const char *of_self = "self_attn_layer_norm", *of_cross = "encoder_attn_layer_norm", *last = "final_layer_norm";
+    const char *of_self = "self_attn_layer_norm", *of_cross = "encoder_attn_layer_norm",
+               *last = "final_layer_norm";
     sdx_build_scope(b, "decoder.layers.%d.", (int)d->layer);
-    x = leave(b, s, of_self, x, sdx_decoder_self_attention(b, d, &self, enter(b, s, of_self, x), bias));
-    x = leave(b, s, of_cross, x, sdx_decoder_cross_attention(b, d, &cross, enter(b, s, of_cross, x)));
+    x = leave(b, s, of_self, x, sdx_build_decoder_self_attention(b, d, &self, enter(b, s, of_self, x), bias));
+    x = leave(b, s, of_cross, x, sdx_build_decoder_cross_attention(b, d, &cross, enter(b, s, of_cross, x)));
     sdx_id y = sdx_build_linear(b, "fc1", enter(b, s, last, x));
     y = sdx_build_linear(b, "fc2", sdx_build_activation(b, "activation", y, s->activation));
     return leave(b, s, last, x, y);
@@ -232,17 +241,17 @@ static sdx_id build_logits(sdx_builder *b, const sdx_settings *s, sdx_id x)
 static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool with_past)
 {
     int64_t size = s->hidden / s->decoder_heads;
-    sdx_decoder d = {.with_past = with_past,
-                     .layers = s->decoder_layers,
-                     .heads = s->decoder_heads,
-                     .size = size,
-                     .divisor = sqrt((double)size)};
-    sdx_decoder_begin(b, &d, s->hidden);
+    sdx_decoder_graph d = {.with_past = with_past,
+                           .layers = s->decoder_layers,
+                           .heads = s->decoder_heads,
+                           .size = size,
+                           .divisor = sqrt((double)size)};
+    sdx_build_decoder_begin(b, &d, s->hidden);
     sdx_id bias = build_causal_bias(b, d.queries, d.keys);
     sdx_id x = build_embeddings(b, s, "decoder.", d.ids, d.queries);
     for (; d.layer < d.layers; d.layer++) x = build_decoder_layer(b, s, &d, x, bias);
     x = build_final_norm(b, s, "decoder.layer_norm", x);
-    sdx_decoder_end(b, &d, build_logits(b, s, x), s->vocab);
+    sdx_build_decoder_end(b, &d, build_logits(b, s, x), s->vocab);
 }
 
 static void build_decoder(sdx_builder *b, const sdx_settings *s)
@@ -260,7 +269,8 @@ static void build_decoder_with_past(sdx_builder *b, const sdx_settings *s)
 static void forward_layer(sdx_forward *f, const sdx_settings *s, double *x, const double *bias)
 {
     if (s->post_norm)
-        sdx_forward_after_attention(f, s, &encoder_layer, x, sdx_forward_self_attention(f, s, &encoder_layer, x, bias));
+        sdx_forward_after_attention(f, s, &encoder_layer, x,
+                                    sdx_forward_self_attention(f, s, &encoder_layer, x, bias));
     else
         sdx_forward_pre_norm_layer(f, s, &encoder_layer, x, bias);
 }

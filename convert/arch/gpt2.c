@@ -5,20 +5,15 @@
 
 #include "../encoder.h"
 
-#define LAYER "h.*."
+#define LAYER                      "h.*."
 #define CONV1D_ROWS(name, in, out) SDX_WEIGHT_ROW(name, in out, BODY), SDX_BIAS_ROW(name, out, BODY)
 
 static const sdx_tensor_row rows[] = {
-    SDX_WEIGHT_ROW("wte", "VH", BODY),
-    SDX_WEIGHT_ROW("wpe", "PH", BODY),
-    SDX_NORM_ROWS(LAYER "ln_1", "H", BODY),
-    CONV1D_ROWS(LAYER "attn.c_attn", "H", "3H"),
-    CONV1D_ROWS(LAYER "attn.c_proj", "H", "H"),
-    SDX_NORM_ROWS(LAYER "ln_2", "H", BODY),
-    CONV1D_ROWS(LAYER "mlp.c_fc", "H", "I"),
-    CONV1D_ROWS(LAYER "mlp.c_proj", "I", "H"),
-    SDX_NORM_ROWS("ln_f", "H", BODY),
-    SDX_WEIGHT_ROW("lm_head", "VH", DECODER),
+    SDX_WEIGHT_ROW("wte", "VH", BODY),          SDX_WEIGHT_ROW("wpe", "PH", BODY),
+    SDX_NORM_ROWS(LAYER "ln_1", "H", BODY),     CONV1D_ROWS(LAYER "attn.c_attn", "H", "3H"),
+    CONV1D_ROWS(LAYER "attn.c_proj", "H", "H"), SDX_NORM_ROWS(LAYER "ln_2", "H", BODY),
+    CONV1D_ROWS(LAYER "mlp.c_fc", "H", "I"),    CONV1D_ROWS(LAYER "mlp.c_proj", "I", "H"),
+    SDX_NORM_ROWS("ln_f", "H", BODY),           SDX_WEIGHT_ROW("lm_head", "VH", DECODER),
 };
 
 static const sdx_config_field fields[] = {
@@ -58,8 +53,8 @@ static sdx_id build_conv1d(sdx_builder *b, const char *name, sdx_id x)
     return sdx_build_module_op2(b, name, "Add", x, sdx_build_module_weight(b, name, "bias"));
 }
 
-/* The future is -inf, padding -FLT_MAX: a row of padding in front, which sees nothing, then gets the mean of the
- * padding before it, as in PyTorch. The diagonal is never -inf. -> [B, 1, S, S] */
+/* The future is -inf, padding -FLT_MAX: a row of padding in front, which sees nothing, then gets the mean of
+ * the padding before it, as in PyTorch. The diagonal is never -inf. -> [B, 1, S, S] */
 static sdx_id build_bias(sdx_builder *b, sdx_id ids, sdx_id mask)
 {
     const char *name = "causal_bias";
@@ -75,12 +70,12 @@ static sdx_id build_attention(sdx_builder *b, const sdx_settings *s, sdx_id x, s
     const int64_t size = s->hidden / s->heads, sizes[] = {s->hidden, s->hidden, s->hidden};
     sdx_id part[3];
     sdx_build_split(b, "attn/Split", build_conv1d(b, "attn.c_attn", x), 2, 3, sizes, part);
-    sdx_id q = sdx_build_heads_first(b, "attn", "q", sdx_build_split_heads(b, "attn", "q", part[0], s->heads, size),
-                                     false);
-    sdx_id k = sdx_build_heads_first(b, "attn", "k", sdx_build_split_heads(b, "attn", "k", part[1], s->heads, size),
-                                     true);
-    sdx_id v = sdx_build_heads_first(b, "attn", "v", sdx_build_split_heads(b, "attn", "v", part[2], s->heads, size),
-                                     false);
+    sdx_id q = sdx_build_heads_first(b, "attn", "q",
+                                     sdx_build_split_heads(b, "attn", "q", part[0], s->heads, size), false);
+    sdx_id k = sdx_build_heads_first(b, "attn", "k",
+                                     sdx_build_split_heads(b, "attn", "k", part[1], s->heads, size), true);
+    sdx_id v = sdx_build_heads_first(b, "attn", "v",
+                                     sdx_build_split_heads(b, "attn", "v", part[2], s->heads, size), false);
     x = sdx_build_attend(b, "attn", sdx_build_scores(b, "attn", q, k, sqrt((double)size)), bias, v, s->hidden);
     return build_conv1d(b, "attn.c_proj", x);
 }

@@ -61,11 +61,11 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
     TRY(sdx_config_read_real(config, "initializer_range", 0.02, 1, &s->initializer_range, err));
     TRY(sdx_config_read_labels(config, &s->labels, err));
     if (s->patch > s->image)
-        return sdx_fail(err, SDX_ERR_FILE, "%s: a patch of %lld pixels is larger than the image's %lld", config->path,
-                        (long long)s->patch, (long long)s->image);
+        return sdx_fail(err, SDX_ERR_FILE, "%s: a patch of %lld pixels is larger than the image's %lld",
+                        config->path, (long long)s->patch, (long long)s->image);
     if (pooling && strcmp(pooling, "tanh"))
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"pooler_act\" is \"%.40s\"; only tanh is known", config->path,
-                        pooling);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"pooler_act\" is \"%.40s\"; only tanh is known",
+                        config->path, pooling);
     s->parts = sdx_config_read_bool(config, "qkv_bias", true) ? QUERY_BIAS : 0;
     s->positions = s->longest = 1 + (s->image / s->patch) * (s->image / s->patch);
     return SDX_OK;

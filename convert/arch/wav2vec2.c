@@ -95,7 +95,8 @@ static sdx_status read_convolutions(const sdx_config *config, sdx_settings *s, s
     s->layer_normed = norm && !strcmp(norm, "layer");
     if (norm && !s->layer_normed && strcmp(norm, "group"))
         return sdx_fail(err, SDX_ERR_UNSUPPORTED,
-                        "%s: \"feat_extract_norm\" is \"%.40s\"; known are group and layer", config->path, norm);
+                        "%s: \"feat_extract_norm\" is \"%.40s\"; known are group and layer", config->path,
+                        norm);
     if (s->hidden % s->groups || samples_of(s, TEST_FRAMES) > MOST_SAMPLES)
         return sdx_fail(err, SDX_ERR_FILE, "%s: the convolutions do not fit together", config->path);
     return SDX_OK;
@@ -106,14 +107,14 @@ static sdx_status refuse_variants(const sdx_config *config, sdx_error *err)
     static const char *const variants[] = {"add_adapter", "conv_pos_batch_norm", "use_weighted_layer_sum"};
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
         if (sdx_config_read_bool(config, variants[i], false))
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: models with \"%s\" cannot be converted yet", config->path,
-                            variants[i]);
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: models with \"%s\" cannot be converted yet",
+                            config->path, variants[i]);
     sdx_settings adapter;
     sdx_config_field width = {"adapter_attn_dim", SDX_FIELD(inner), 0, 1, 1 << 16};
     TRY(sdx_config_read_fields(config, &width, 1, &adapter, err));
     if (adapter.inner)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: models with \"adapter_attn_dim\" cannot be converted yet",
-                        config->path);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                        "%s: models with \"adapter_attn_dim\" cannot be converted yet", config->path);
     return SDX_OK;
 }
 
@@ -190,7 +191,8 @@ static sdx_id build_features(sdx_builder *b, const sdx_settings *s, sdx_id sampl
 static const char *weight_name(unsigned parts, bool magnitude)
 {
     if (parts & NEW_NAMES)
-        return magnitude ? POSITION ".parametrizations.weight.original0" : POSITION ".parametrizations.weight.original1";
+        return magnitude ? POSITION ".parametrizations.weight.original0"
+                         : POSITION ".parametrizations.weight.original1";
     return magnitude ? POSITION ".weight_g" : POSITION ".weight_v";
 }
 
@@ -248,7 +250,8 @@ static sdx_id build_layer(sdx_builder *b, const sdx_settings *s, sdx_id x, sdx_i
 /* The encoder's norm stands in front of layers that normalize behind, and behind the others. */
 static sdx_id build_body(sdx_builder *b, const sdx_settings *s)
 {
-    sdx_id x = build_features(b, s, sdx_build_input(b, "input_values", SDX_F32, 2, (int64_t[]){SDX_BATCH, SDX_SEQUENCE}));
+    sdx_id x = build_features(
+        b, s, sdx_build_input(b, "input_values", SDX_F32, 2, (int64_t[]){SDX_BATCH, SDX_SEQUENCE}));
     x = sdx_build_op2(b, "Add", "encoder/Add_positions", x, build_positions(b, s, x));
     if (!s->stable_norm) x = sdx_build_layer_norm(b, "encoder.layer_norm", x, s->norm_epsilon);
     x = sdx_build_layers(b, s, "encoder.layers.", build_layer, x, SDX_NONE);
@@ -274,8 +277,8 @@ typedef struct convolution {
 } convolution;
 
 /* y [T', out] from x [T, in], weight [out, in / groups, kernel]; bias may be NULL */
-static double *convolve(sdx_forward *f, const convolution *c, const double *w, const double *bias, const double *x,
-                        int64_t T, int64_t frames)
+static double *convolve(sdx_forward *f, const convolution *c, const double *w, const double *bias,
+                        const double *x, int64_t T, int64_t frames)
 {
     int64_t in = c->in / c->groups, out = c->out / c->groups;
     double *y = sdx_forward_alloc(f, frames * c->out);
@@ -297,7 +300,8 @@ static double *convolve(sdx_forward *f, const convolution *c, const double *w, c
 /* Each column of x [T, C] to mean 0 and deviation 1, then scaled and shifted. */
 static void forward_group_norm(sdx_forward *f, double *x, int64_t T, int64_t C)
 {
-    const double *scale = sdx_forward_weight(f, "layer_norm.weight"), *shift = sdx_forward_weight(f, "layer_norm.bias");
+    const double *scale = sdx_forward_weight(f, "layer_norm.weight"),
+                 *shift = sdx_forward_weight(f, "layer_norm.bias");
     for (int64_t c = 0; f->status == SDX_OK && c < C; c++) {
         double mean = 0, variance = 0;
         for (int64_t t = 0; t < T; t++) mean += x[t * C + c] / (double)T;
@@ -314,7 +318,8 @@ static double *forward_features(sdx_forward *f, const sdx_settings *s)
     double *x = sdx_forward_alloc(f, T);
     for (int64_t t = 0; f->status == SDX_OK && t < T; t++) x[t] = (double)f->values[t];
     for (int64_t i = 0; i < s->convolutions; i++) {
-        convolution c = {i ? s->conv_width[i - 1] : 1, s->conv_width[i], s->conv_kernel[i], s->conv_stride[i], 1, 0};
+        convolution c = {
+            i ? s->conv_width[i - 1] : 1, s->conv_width[i], s->conv_kernel[i], s->conv_stride[i], 1, 0};
         int64_t frames = (T - c.kernel) / c.stride + 1;
         sdx_forward_scope(f, CONV "%d.", (int)i);
         const double *bias = f->parts & CONV_BIAS ? sdx_forward_weight(f, "conv.bias") : NULL;
@@ -397,11 +402,11 @@ static const double *forward_ctc(sdx_forward *f, const sdx_settings *s)
 
 /* ---- heads: a row per way to name the weight norm -------------------------------------------------------- */
 
-#define HEAD(architecture, task, parts, builder, reference)                                                     \
+#define HEAD(architecture, task, parts, builder, reference)                                                    \
     {                                                                                                          \
         architecture, task, BODY | (parts), .build = builder, .forward = reference                             \
     }
-#define HEADS(architecture, task, parts, builder, reference)                                                    \
+#define HEADS(architecture, task, parts, builder, reference)                                                   \
     HEAD(architecture, task, (parts) | NEW_NAMES, builder, reference),                                         \
         HEAD(architecture, task, (parts) | OLD_NAMES, builder, reference)
 #define FAMILY(name, title)                                                                                    \
