@@ -70,7 +70,8 @@ static const sdx_class classes[] = {
      .special = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", "[CLS]", "[SEP]"}, .rules = SDX_RULES_DEBERTA,
      .unknown_normalized = true},
     {"BigBird", "big_bird", .layout = SDX_LAYOUT_BERT,
-     .special = {"<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]", "<s>", "</s>"}, .mask_lstrip = true},
+     .special = {"<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]", "<s>", "</s>"}, .unknown_normalized = true,
+     .mask_lstrip = true},
     {"Llama", "llama", .layout = SDX_LAYOUT_BOS, .special = {"<unk>", NULL, NULL, NULL, NULL, "<s>", "</s>"},
      .pieces = SDX_PIECES_LLAMA, .rules = SDX_RULES_LLAMA},
     /* vocab.json of characters */

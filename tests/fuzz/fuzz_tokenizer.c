@@ -1,14 +1,22 @@
-/* fuzz_tokenizer.c: a hostile tokenizer.json, then hostile text through whatever opened. Input: the file's
- * bytes, one NUL, text. The file must have a name, so it goes through /dev/shm or /tmp, once per process. */
+/* fuzz_tokenizer.c: a hostile tokenizer file, then hostile text through whatever opened. Input, by its first
+ * byte: 'S': a SentencePiece model of three quarters of the rest, then text; 'V': vocab.json, NUL, merges.txt,
+ * NUL, text; else tokenizer.json, NUL, text. Files must have names, so they go through /dev/shm or /tmp, a
+ * folder a process. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../../include/sardonyx.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+typedef struct bytes {
+    const uint8_t *data;
+    size_t size;
+} bytes;
 
 static void use(const sdx_tokenizer *t, const char *text, size_t size, size_t max_length)
 {
@@ -23,27 +31,73 @@ static void use(const sdx_tokenizer *t, const char *text, size_t size, size_t ma
     sdx_encoding_free(&e);
 }
 
+static void write_file(const char *folder, const char *name, bytes b)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "wb");
+    if (!file) return;
+    fwrite(b.data, 1, b.size, file);
+    fclose(file);
+}
+
+/* What stands before the next NUL; moves behind it. */
+static bytes take(bytes *rest)
+{
+    const uint8_t *end = rest->size ? memchr(rest->data, 0, rest->size) : NULL;
+    bytes part = {rest->data, end ? (size_t)(end - rest->data) : rest->size};
+    size_t used = part.size + (end != NULL);
+    *rest = (bytes){rest->data + used, rest->size - used};
+    return part;
+}
+
+/* Writes the files; what is left is the text. */
+static bytes write_files(const char *folder, bytes input)
+{
+    char kind = input.size ? (char)input.data[0] : '{';
+    if (kind != 'S' && kind != 'V') {
+        write_file(folder, "tokenizer.json", take(&input));
+        return input;
+    }
+    input = (bytes){input.data + 1, input.size - 1};
+    if (kind == 'V') {
+        write_file(folder, "vocab.json", take(&input));
+        write_file(folder, "merges.txt", take(&input));
+        return input;
+    }
+    size_t model = input.size / 4 * 3;
+    write_file(folder, "spiece.model", (bytes){input.data, model});
+    return (bytes){input.data + model, input.size - model};
+}
+
+static void remove_files(const char *folder)
+{
+    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "spiece.model"};
+    char path[128];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        remove(path);
+    }
+    rmdir(folder);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char path[64], *text;
+    char folder[64], *text;
     sdx_error err;
     sdx_tokenizer *t;
-    const uint8_t *end = size ? memchr(data, 0, size) : NULL;
-    size_t json = end ? (size_t)(end - data) : size, rest = end ? size - json - 1 : 0;
-    snprintf(path, sizeof path, "%s/sdx-fuzz-%ld.json", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm",
+    snprintf(folder, sizeof folder, "%s/sdx-fuzz-%ld", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm",
              (long)getpid());
-    FILE *file = fopen(path, "wb");
-    if (!file) return 0;
-    fwrite(data, 1, json, file);
-    fclose(file);
-    if (sdx_tokenizer_open(path, &t, &err) == SDX_OK) {
-        text = malloc(rest + 1); /* exact size: an overrun is seen */
-        if (text && rest) memcpy(text, end + 1, rest);
-        if (text) use(t, text, rest, 0);
-        if (text) use(t, text, rest, 7);
+    mkdir(folder, 0700);
+    bytes rest = write_files(folder, (bytes){data, size});
+    if (sdx_tokenizer_open(folder, &t, &err) == SDX_OK) {
+        text = malloc(rest.size + 1); /* exact size: an overrun is seen */
+        if (text && rest.size) memcpy(text, rest.data, rest.size);
+        if (text) use(t, text, rest.size, 0);
+        if (text) use(t, text, rest.size, 7);
         free(text);
         sdx_tokenizer_free(t);
     }
-    remove(path);
+    remove_files(folder);
     return 0;
 }
