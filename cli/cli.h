@@ -116,4 +116,25 @@ typedef struct cli_output {
 int cli_output_open(cli_output *out, const char *path);
 int cli_output_close(cli_output *out, bool keep);
 
+/* ---- documents through a task (records.c) ---------------------------------------------------------------------------- */
+
+enum { CLI_WINDOW = 512 }; /* documents taken in at once, so that a batch finds texts of like length */
+
+/* Handles n documents; what it prints goes to out. */
+typedef int (*cli_window_fn)(void *context, const cli_record *docs, size_t n, FILE *out);
+
+/* Hands --text (and --pair), or the lines of --input, to fn; out is --output, or output_path when that is not NULL. */
+int cli_documents(const cli_args *args, const char *output_path, cli_window_fn fn, void *context);
+
+/* The options that cli_task_options and cli_documents read. */
+#define CLI_TASK_OPTIONS                                                                                               \
+    {"model_name", CLI_STRING, "X", "checkpoint folder, or a name in the local Hugging Face cache"},                   \
+    {"model_path", CLI_STRING, "M", "the .onnx file, when it is not in that folder"},                                  \
+    {"tokenizer", CLI_STRING, "T", "folder with the tokenizer and its configuration"},                                 \
+    {"input", CLI_STRING, "FILE", "JSON lines with id and contents or text, or id<TAB>text (default: stdin)"},         \
+    {"output", CLI_STRING, "FILE", "where to write (default: stdout)"},                                                \
+    {"text", CLI_STRING, "TEXT", "one text instead of --input"},                                                       \
+    {"batch_tokens", CLI_INT, "N", "padded tokens in one run (default: 4096)"},                                        \
+    {"max_length", CLI_INT, "N", "tokens a text (default: the model's)"}
+
 #endif

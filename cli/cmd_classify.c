@@ -1,25 +1,15 @@
 /* cmd_classify.c: labels and scores, one JSON line a text. */
 #include <jansson.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli.h"
 
 static const cli_option options[] = {
-    {"model_name", CLI_STRING, "X", "checkpoint folder or cached name"},
-    {"model_path", CLI_STRING, "M", "the .onnx file, when it is not in that folder"},
-    {"tokenizer", CLI_STRING, "T", "folder with the tokenizer and config.json"},
-    {"input", CLI_STRING, "FILE", "JSON lines with text or contents, and pair where there is one (default: stdin)"},
-    {"output", CLI_STRING, "FILE", "JSON lines (default: stdout)"},
-    {"text", CLI_STRING, "TEXT", "one text instead of --input"},
+    CLI_TASK_OPTIONS,
     {"pair", CLI_STRING, "TEXT", "with --text: the second text of a pair"},
     {"top_k", CLI_INT, "K", "the K best labels (default: all)"},
-    {"batch_tokens", CLI_INT, "N", "padded tokens in one run (default: 4096)"},
-    {"max_length", CLI_INT, "N", "tokens a text (default: the model's)"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
-
-enum { WINDOW = 256 };
 
 typedef struct scored {
     size_t label;
@@ -56,10 +46,16 @@ static int write_labels(FILE *f, const sdx_classifier *c, const char *id, const 
     return EXIT_FINE;
 }
 
-static int classify_window(const cli_args *args, sdx_classifier *c, const cli_record *docs, size_t n, FILE *f)
+typedef struct job {
+    sdx_classifier *classifier;
+    size_t top_k;
+} job;
+
+static int classify_window(void *context, const cli_record *docs, size_t n, FILE *out)
 {
-    sdx_text texts[WINDOW] = {{NULL, 0}}, pairs[WINDOW] = {{NULL, 0}};
-    size_t labels = sdx_classifier_label_count(c);
+    const job *j = context;
+    sdx_text texts[CLI_WINDOW] = {{NULL, 0}}, pairs[CLI_WINDOW] = {{NULL, 0}};
+    size_t labels = sdx_classifier_label_count(j->classifier);
     float *scores = malloc(n * labels * sizeof *scores);
     if (!scores) return cli_usage_error("out of memory");
     for (size_t i = 0; i < n; i++) {
@@ -67,43 +63,10 @@ static int classify_window(const cli_args *args, sdx_classifier *c, const cli_re
         pairs[i] = (sdx_text){docs[i].pair, docs[i].pair_length};
     }
     sdx_error err = {0};
-    int code = sdx_classifier_run(c, texts, pairs, n, scores, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
+    int code = sdx_classifier_run(j->classifier, texts, pairs, n, scores, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
     for (size_t i = 0; i < n && code == EXIT_FINE; i++)
-        code = write_labels(f, c, docs[i].id, scores + i * labels, (size_t)cli_int(args, "top_k", 0));
+        code = write_labels(out, j->classifier, docs[i].id, scores + i * labels, j->top_k);
     free(scores);
-    return code;
-}
-
-static int classify_file(const cli_args *args, sdx_classifier *c, cli_records *in, FILE *f)
-{
-    cli_record docs[WINDOW];
-    int code = EXIT_FINE;
-    for (size_t n; code == EXIT_FINE && (n = cli_records_window(in, docs, WINDOW, &code)) > 0;) {
-        code = classify_window(args, c, docs, n, f);
-        while (n > 0) cli_record_free(&docs[--n]);
-    }
-    return code;
-}
-
-static int classify(const cli_args *args, sdx_classifier *c)
-{
-    const char *text = cli_string(args, "text", NULL), *pair = cli_string(args, "pair", NULL);
-    if (text) {
-        cli_record doc = {.id = (char[]){"0"}, .text = (char *)text, .text_length = strlen(text), .pair = (char *)pair};
-        doc.pair_length = pair ? strlen(pair) : 0;
-        return classify_window(args, c, &doc, 1, stdout);
-    }
-    cli_records in;
-    cli_output out;
-    int code = cli_records_open(&in, cli_string(args, "input", NULL));
-    if (code != EXIT_FINE) return code;
-    code = cli_output_open(&out, cli_string(args, "output", NULL));
-    if (code == EXIT_FINE) {
-        code = classify_file(args, c, &in, out.file);
-        int closed = cli_output_close(&out, code == EXIT_FINE);
-        if (code == EXIT_FINE) code = closed;
-    }
-    cli_records_close(&in);
     return code;
 }
 
@@ -114,10 +77,10 @@ static int run(const cli_args *args)
     int code = cli_task_options(args, 0, &o, &folder);
     if (code != EXIT_FINE) return code;
     sdx_error err = {0};
-    sdx_classifier *c;
-    if (sdx_classifier_open(&o, &c, &err) == SDX_OK) {
-        code = classify(args, c);
-        sdx_classifier_free(c);
+    job j = {.top_k = (size_t)cli_int(args, "top_k", 0)};
+    if (sdx_classifier_open(&o, &j.classifier, &err) == SDX_OK) {
+        code = cli_documents(args, NULL, classify_window, &j);
+        sdx_classifier_free(j.classifier);
     } else {
         code = cli_fail(&err);
     }

@@ -5,29 +5,17 @@
 #include "cli.h"
 
 static const cli_option options[] = {
-    {"model_name", CLI_STRING, "X", "sentence-transformers or checkpoint folder, or cached name"},
-    {"model_path", CLI_STRING, "M", "the .onnx file, when it is not in that folder"},
-    {"tokenizer", CLI_STRING, "T", "folder with tokenizer and modules.json"},
-    {"input", CLI_STRING, "FILE", "JSON lines with id and contents or text, or id<TAB>text (default: stdin)"},
-    {"output", CLI_STRING, "FILE", "JSON lines, or a matrix if it ends in .npy (default: stdout)"},
-    {"text", CLI_STRING, "TEXT", "one text instead of --input"},
-    {"batch_tokens", CLI_INT, "N", "padded tokens in one run (default: 4096)"},
-    {"max_length", CLI_INT, "N", "tokens a text (default: the model's)"},
+    CLI_TASK_OPTIONS, /* --output ending in .npy: one matrix */
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
-enum { WINDOW = 512 }; /* documents taken in at once, so that a batch finds texts of one length */
-
-typedef struct matrix { /* rows for the .npy form */
-    float *data;
-    size_t rows, capacity;
-} matrix;
-
-typedef struct sink {
-    cli_output *out; /* NULL: collect into matrix */
-    matrix *matrix;
+typedef struct job {
+    sdx_embedder *embedder;
     size_t dim;
-} sink;
+    bool matrix; /* collect rows for a .npy file instead of printing lines */
+    float *data; /* [rows, dim]; owned */
+    size_t rows, capacity;
+} job;
 
 static void print_row(FILE *f, const char *id, const float *row, size_t dim)
 {
@@ -42,43 +30,30 @@ static void print_row(FILE *f, const char *id, const float *row, size_t dim)
     fputs("]}\n", f);
 }
 
-static int append_rows(matrix *m, const float *rows, size_t count, size_t dim)
+/* Room for count more rows at the end of data. */
+static bool reserve(job *j, size_t count)
 {
-    if (m->rows + count > m->capacity) {
-        size_t capacity = m->capacity ? m->capacity * 2 : WINDOW;
-        float *data = realloc(m->data, capacity * dim * sizeof *data);
-        if (!data) return cli_usage_error("out of memory");
-        m->data = data;
-        m->capacity = capacity;
-    }
-    memcpy(m->data + m->rows * dim, rows, count * dim * sizeof *rows);
-    m->rows += count;
-    return EXIT_FINE;
+    if (j->rows + count <= j->capacity) return true;
+    size_t capacity = j->capacity ? j->capacity * 2 : CLI_WINDOW;
+    float *data = realloc(j->data, capacity * j->dim * sizeof *data);
+    if (!data) return false;
+    j->data = data;
+    j->capacity = capacity;
+    return true;
 }
 
-static int embed_window(sdx_embedder *e, const cli_record *docs, size_t n, float *rows, const sink *s)
+static int embed_window(void *context, const cli_record *docs, size_t n, FILE *out)
 {
-    sdx_text texts[WINDOW] = {{NULL, 0}};
+    job *j = context;
+    sdx_text texts[CLI_WINDOW] = {{NULL, 0}};
     for (size_t i = 0; i < n; i++) texts[i] = (sdx_text){docs[i].text, docs[i].text_length};
+    if (!reserve(j, n)) return cli_usage_error("out of memory");
+    float *rows = j->data + j->rows * j->dim;
     sdx_error err = {0};
-    if (sdx_embedder_run(e, texts, n, rows, &err) != SDX_OK) return cli_fail(&err);
-    if (s->matrix) return append_rows(s->matrix, rows, n, s->dim);
-    for (size_t i = 0; i < n; i++) print_row(s->out->file, docs[i].id, rows + i * s->dim, s->dim);
+    if (sdx_embedder_run(j->embedder, texts, n, rows, &err) != SDX_OK) return cli_fail(&err);
+    if (j->matrix) j->rows += n;
+    for (size_t i = 0; i < n && !j->matrix; i++) print_row(out, docs[i].id, rows + i * j->dim, j->dim);
     return EXIT_FINE;
-}
-
-static int embed_all(sdx_embedder *e, cli_records *in, const sink *s)
-{
-    float *rows = malloc(WINDOW * s->dim * sizeof *rows);
-    if (!rows) return cli_usage_error("out of memory");
-    cli_record docs[WINDOW];
-    int code = EXIT_FINE;
-    for (size_t n; code == EXIT_FINE && (n = cli_records_window(in, docs, WINDOW, &code)) > 0;) {
-        code = embed_window(e, docs, n, rows, s);
-        while (n > 0) cli_record_free(&docs[--n]);
-    }
-    free(rows);
-    return code;
 }
 
 static bool ends_with(const char *s, const char *end)
@@ -87,53 +62,16 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && !strcmp(s + n - m, end);
 }
 
-static int embed_to_npy(sdx_embedder *e, cli_records *in, const char *path)
+static int embed(const cli_args *args, job *j)
 {
-    matrix m = {NULL, 0, 0};
-    size_t dim = sdx_embedder_dim(e);
-    int code = embed_all(e, in, &(sink){NULL, &m, dim});
-    if (code == EXIT_FINE) {
-        sdx_tensor t = {SDX_F32, 2, {(int64_t)m.rows, (int64_t)dim}, m.data};
-        sdx_error err = {0};
-        if (sdx_tensor_write_npy(path, &t, &err) != SDX_OK) code = cli_fail(&err);
-    }
-    free(m.data);
-    return code;
-}
-
-static int embed_to_lines(sdx_embedder *e, cli_records *in, const char *path)
-{
-    cli_output out;
-    int code = cli_output_open(&out, path);
-    if (code != EXIT_FINE) return code;
-    code = embed_all(e, in, &(sink){&out, NULL, sdx_embedder_dim(e)});
-    int closed = cli_output_close(&out, code == EXIT_FINE);
-    return code == EXIT_FINE ? closed : code;
-}
-
-static int embed_one(sdx_embedder *e, const char *text)
-{
-    size_t dim = sdx_embedder_dim(e);
-    float *row = malloc(dim * sizeof *row);
-    if (!row) return cli_usage_error("out of memory");
+    const char *output = cli_string(args, "output", NULL);
+    j->dim = sdx_embedder_dim(j->embedder);
+    j->matrix = output && ends_with(output, ".npy");
+    int code = cli_documents(args, j->matrix ? "-" : NULL, embed_window, j);
+    if (code != EXIT_FINE || !j->matrix) return code;
+    sdx_tensor t = {SDX_F32, 2, {(int64_t)j->rows, (int64_t)j->dim}, j->data};
     sdx_error err = {0};
-    sdx_text t = {text, strlen(text)};
-    int code = sdx_embedder_run(e, &t, 1, row, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
-    if (code == EXIT_FINE) print_row(stdout, "0", row, dim);
-    free(row);
-    return code;
-}
-
-static int embed(const cli_args *args, sdx_embedder *e)
-{
-    const char *text = cli_string(args, "text", NULL), *output = cli_string(args, "output", NULL);
-    if (text) return embed_one(e, text);
-    cli_records in;
-    int code = cli_records_open(&in, cli_string(args, "input", NULL));
-    if (code != EXIT_FINE) return code;
-    code = output && ends_with(output, ".npy") ? embed_to_npy(e, &in, output) : embed_to_lines(e, &in, output);
-    cli_records_close(&in);
-    return code;
+    return sdx_tensor_write_npy(output, &t, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
 }
 
 static int run(const cli_args *args)
@@ -143,13 +81,14 @@ static int run(const cli_args *args)
     int code = cli_task_options(args, 0, &o, &folder);
     if (code != EXIT_FINE) return code;
     sdx_error err = {0};
-    sdx_embedder *e;
-    if (sdx_embedder_open(&o, &e, &err) == SDX_OK) {
-        code = embed(args, e);
-        sdx_embedder_free(e);
+    job j = {.embedder = NULL};
+    if (sdx_embedder_open(&o, &j.embedder, &err) == SDX_OK) {
+        code = embed(args, &j);
+        sdx_embedder_free(j.embedder);
     } else {
         code = cli_fail(&err);
     }
+    free(j.data);
     free(folder);
     return code;
 }

@@ -7,25 +7,15 @@
 #include "cli.h"
 
 static const cli_option options[] = {
-    {"model_name", CLI_STRING, "X", "checkpoint folder or cached name"},
-    {"model_path", CLI_STRING, "M", "the .onnx file, when it is not in that folder"},
-    {"tokenizer", CLI_STRING, "T", "folder with the tokenizer"},
-    {"input", CLI_STRING, "FILE", "JSON lines with id and contents or text, or id<TAB>text (default: stdin)"},
-    {"output", CLI_STRING, "FILE", "JSON lines (default: stdout)"},
-    {"text", CLI_STRING, "TEXT", "one text instead of --input"},
+    CLI_TASK_OPTIONS,
     {"format", CLI_STRING, "FORMAT", "jsonl: float weights (default); anserini: integer impacts"},
     {"threshold", CLI_REAL, "T", "leave out weights up to T (default: 0)"},
     {"top_k", CLI_INT, "K", "only the K heaviest terms, heaviest first"},
-    {"batch_tokens", CLI_INT, "N", "padded tokens in one run (default: 4096)"},
-    {"max_length", CLI_INT, "N", "tokens a text (default: 256)"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
-enum { WINDOW = 64 };
-
 typedef struct writer {
-    const sdx_tokenizer *tokenizer;
-    FILE *file;
+    sdx_sparse_encoder *encoder;
     bool anserini;
     double threshold;
     size_t top_k;
@@ -50,7 +40,7 @@ static json_t *vector_object(const writer *w, const term *terms, size_t n)
 {
     json_t *vector = json_object();
     for (size_t i = 0; i < n; i++) {
-        const char *token = sdx_tokenizer_token(w->tokenizer, terms[i].index);
+        const char *token = sdx_tokenizer_token(sdx_sparse_encoder_tokenizer(w->encoder), terms[i].index);
         if (!token) continue;
         if (!w->anserini) json_object_set_new(vector, token, json_real(terms[i].weight));
         else if (impact(terms[i].weight) > 0) json_object_set_new(vector, token, json_integer(impact(terms[i].weight)));
@@ -58,7 +48,7 @@ static json_t *vector_object(const writer *w, const term *terms, size_t n)
     return vector;
 }
 
-static int write_vector(const writer *w, const cli_record *doc, const sdx_sparse_vector *v)
+static int write_vector(const writer *w, const cli_record *doc, const sdx_sparse_vector *v, FILE *out)
 {
     term *terms = malloc((v->count + 1) * sizeof *terms);
     if (!terms) return cli_usage_error("out of memory");
@@ -77,63 +67,22 @@ static int write_vector(const writer *w, const cli_record *doc, const sdx_sparse
     json_decref(line);
     free(terms);
     if (!text) return cli_usage_error("out of memory");
-    fprintf(w->file, "%s\n", text);
+    fprintf(out, "%s\n", text);
     free(text);
     return EXIT_FINE;
 }
 
-static int encode_window(sdx_sparse_encoder *e, const cli_record *docs, size_t n, const writer *w)
+static int encode_window(void *context, const cli_record *docs, size_t n, FILE *out)
 {
-    sdx_text texts[WINDOW] = {{NULL, 0}};
-    sdx_sparse_vector vectors[WINDOW];
+    const writer *w = context;
+    sdx_text texts[CLI_WINDOW] = {{NULL, 0}};
+    sdx_sparse_vector vectors[CLI_WINDOW];
     for (size_t i = 0; i < n; i++) texts[i] = (sdx_text){docs[i].text, docs[i].text_length};
     sdx_error err = {0};
-    if (sdx_sparse_encoder_run(e, texts, n, vectors, &err) != SDX_OK) return cli_fail(&err);
+    if (sdx_sparse_encoder_run(w->encoder, texts, n, vectors, &err) != SDX_OK) return cli_fail(&err);
     int code = EXIT_FINE;
-    for (size_t i = 0; i < n && code == EXIT_FINE; i++) code = write_vector(w, &docs[i], &vectors[i]);
+    for (size_t i = 0; i < n && code == EXIT_FINE; i++) code = write_vector(w, &docs[i], &vectors[i], out);
     return code;
-}
-
-static int encode_all(sdx_sparse_encoder *e, cli_records *in, const writer *w)
-{
-    cli_record docs[WINDOW];
-    int code = EXIT_FINE;
-    for (size_t n; code == EXIT_FINE && (n = cli_records_window(in, docs, WINDOW, &code)) > 0;) {
-        code = encode_window(e, docs, n, w);
-        while (n > 0) cli_record_free(&docs[--n]);
-    }
-    return code;
-}
-
-static int encode_file(const cli_args *args, sdx_sparse_encoder *e, writer *w)
-{
-    cli_records in;
-    cli_output out;
-    int code = cli_records_open(&in, cli_string(args, "input", NULL));
-    if (code != EXIT_FINE) return code;
-    code = cli_output_open(&out, cli_string(args, "output", NULL));
-    if (code == EXIT_FINE) {
-        w->file = out.file;
-        code = encode_all(e, &in, w);
-        int closed = cli_output_close(&out, code == EXIT_FINE);
-        if (code == EXIT_FINE) code = closed;
-    }
-    cli_records_close(&in);
-    return code;
-}
-
-static int encode(const cli_args *args, sdx_sparse_encoder *e)
-{
-    const char *format = cli_string(args, "format", "jsonl"), *text = cli_string(args, "text", NULL);
-    writer w = {.tokenizer = sdx_sparse_encoder_tokenizer(e), .file = stdout};
-    w.anserini = !strcmp(format, "anserini");
-    w.threshold = cli_real(args, "threshold", 0);
-    w.top_k = (size_t)cli_int(args, "top_k", 0);
-    if (!w.anserini && strcmp(format, "jsonl"))
-        return cli_usage_error("--format is jsonl or anserini, not \"%s\"", format);
-    if (!text) return encode_file(args, e, &w);
-    cli_record doc = {.id = (char[]){"0"}, .text = (char *)text, .text_length = strlen(text)};
-    return encode_window(e, &doc, 1, &w);
 }
 
 static int run(const cli_args *args)
@@ -142,11 +91,15 @@ static int run(const cli_args *args)
     char *folder = NULL;
     int code = cli_task_options(args, 256, &o, &folder);
     if (code != EXIT_FINE) return code;
+    const char *format = cli_string(args, "format", "jsonl");
+    writer w = {.anserini = !strcmp(format, "anserini"), .threshold = cli_real(args, "threshold", 0)};
+    w.top_k = (size_t)cli_int(args, "top_k", 0);
     sdx_error err = {0};
-    sdx_sparse_encoder *e;
-    if (sdx_sparse_encoder_open(&o, &e, &err) == SDX_OK) {
-        code = encode(args, e);
-        sdx_sparse_encoder_free(e);
+    if (!w.anserini && strcmp(format, "jsonl")) {
+        code = cli_usage_error("--format is jsonl or anserini, not \"%s\"", format);
+    } else if (sdx_sparse_encoder_open(&o, &w.encoder, &err) == SDX_OK) {
+        code = cli_documents(args, NULL, encode_window, &w);
+        sdx_sparse_encoder_free(w.encoder);
     } else {
         code = cli_fail(&err);
     }

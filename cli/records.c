@@ -106,18 +106,6 @@ int cli_records_next(cli_records *in, cli_record *out, sdx_error *err)
     return parsed;
 }
 
-size_t cli_records_window(cli_records *in, cli_record *out, size_t room, int *code)
-{
-    size_t n = 0;
-    int got = 1;
-    sdx_error err = {0};
-    while (n < room && (got = cli_records_next(in, &out[n], &err)) == 1) n++;
-    if (got >= 0) return n;
-    *code = cli_fail(&err);
-    while (n > 0) cli_record_free(&out[--n]);
-    return 0;
-}
-
 int cli_output_open(cli_output *out, const char *path)
 {
     *out = (cli_output){.file = stdout};
@@ -149,5 +137,48 @@ int cli_output_close(cli_output *out, bool keep)
         free(out->temporary);
     }
     *out = (cli_output){0};
+    return code;
+}
+
+size_t cli_records_window(cli_records *in, cli_record *out, size_t room, int *code)
+{
+    size_t n = 0;
+    int got = 1;
+    sdx_error err = {0};
+    while (n < room && (got = cli_records_next(in, &out[n], &err)) == 1) n++;
+    if (got >= 0) return n;
+    *code = cli_fail(&err);
+    while (n > 0) cli_record_free(&out[--n]);
+    return 0;
+}
+
+static int each_window(cli_records *in, FILE *out, cli_window_fn fn, void *context)
+{
+    cli_record docs[CLI_WINDOW];
+    int code = EXIT_FINE;
+    for (size_t n; code == EXIT_FINE && (n = cli_records_window(in, docs, CLI_WINDOW, &code)) > 0;) {
+        code = fn(context, docs, n, out);
+        while (n > 0) cli_record_free(&docs[--n]);
+    }
+    return code;
+}
+
+int cli_documents(const cli_args *args, const char *output_path, cli_window_fn fn, void *context)
+{
+    const char *text = cli_string(args, "text", NULL), *pair = cli_string(args, "pair", NULL);
+    cli_records in = {.file = NULL};
+    cli_output out;
+    int code = text ? EXIT_FINE : cli_records_open(&in, cli_string(args, "input", NULL));
+    if (code != EXIT_FINE) return code;
+    code = cli_output_open(&out, output_path ? output_path : cli_string(args, "output", NULL));
+    if (code == EXIT_FINE) {
+        cli_record one = {.id = (char[]){"0"}, .text = (char *)text, .pair = (char *)pair};
+        one.text_length = text ? strlen(text) : 0;
+        one.pair_length = pair ? strlen(pair) : 0;
+        code = text ? fn(context, &one, 1, out.file) : each_window(&in, out.file, fn, context);
+        int closed = cli_output_close(&out, code == EXIT_FINE);
+        if (code == EXIT_FINE) code = closed;
+    }
+    cli_records_close(&in);
     return code;
 }
