@@ -13,6 +13,7 @@ static const cli_option options[] = {
     {"runs", CLI_INT, "N", "timed runs of each shape (default: as many as fit in a second, 5 at least)"},
     {"repeat_on_stdin", CLI_FLAG, NULL, "print ready; then for each line BxS run it once and print the milliseconds"},
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
+    {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
@@ -264,6 +265,7 @@ static int run(const cli_args *args)
     if (args->n_positional != 1) return cli_usage_error("bench takes one model");
     sdx_run_options run_options = cli_run_options(args);
     run_options.no_optimize = cli_flag(args, "no_optimize");
+    run_options.strict = cli_flag(args, "strict_onnx");
     sdx_error err = {0};
     sdx_program *program;
     bench b = {NULL, NULL};

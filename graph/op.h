@@ -157,6 +157,7 @@ typedef struct sdx_pass_context {
     sdx_eval_fn eval; /* NULL: nothing can be folded */
     void *eval_context;
     bool for_run;  /* inside the engine: forms that are never written to a file are allowed */
+    bool strict;   /* what the file's metadata allows beyond the standard is not done */
     size_t changes; /* rewrites made by the pass */
     sdx_error *err;
 } sdx_pass_context;

@@ -155,6 +155,7 @@ typedef struct sdx_run_options {
     int threads;      /* 0: what the cgroup quota, the cpuset and OMP_NUM_THREADS allow */
     const char *isa;  /* cap on the instruction set, NULL: SARDONYX_ISA, else the best this CPU has */
     bool no_optimize; /* run the graph as the file spells it */
+    bool strict;      /* only what the standard says, also where the file's metadata allows something better */
     bool profile;     /* record the time of every step, for sdx_session_profile */
     uint64_t max_steps; /* 0: no limit; else a run that takes more operators than this fails: ends loops */
 } sdx_run_options;
@@ -239,18 +240,23 @@ SDX_API sdx_status sdx_optimize(const sdx_optimize_options *options, sdx_graph_s
 
 typedef struct sdx_quantize_options {
     const char *input, *output;
+    /* "accurate", or the form that others write: "anserini", "avx512_vnni", "avx2", "arm64". NULL: accurate, or, when
+     * one of the next three is set, ONNX Runtime's form with these. */
+    const char *preset;
     bool per_channel;
     bool unsigned_weights; /* QUInt8 instead of QInt8 */
     bool reduce_range;     /* 7-bit weights */
     const char *const *exclude; /* node names left alone */
     size_t n_exclude;
     bool external_data;
+    bool report; /* fill in the report's table */
 } sdx_quantize_options;
 
 typedef struct sdx_quantize_report {
     size_t quantized;           /* operators now in int8 */
     size_t skipped;             /* candidates left in float */
     uint64_t bytes_before, bytes_after;
+    char *table; /* a line for each candidate: signal to quantization noise of its weights; free() it; NULL if not asked */
 } sdx_quantize_report;
 
 SDX_API sdx_status sdx_quantize(const sdx_quantize_options *options, sdx_quantize_report *report, sdx_error *err);
@@ -364,6 +370,18 @@ SDX_API sdx_generate_options sdx_generator_defaults(const sdx_generator *generat
 SDX_API sdx_status sdx_generator_run(sdx_generator *generator, const sdx_generate_options *options, sdx_text text,
                                      const int64_t **ids, size_t *count, sdx_error *err);
 SDX_API const sdx_tokenizer *sdx_generator_tokenizer(const sdx_generator *generator);
+
+/* Text from speech, by a CTC model (input_values to logits): resampling and normalization follow
+ * preprocessor_config.json in the tokenizer's folder; the best token of each frame is taken. */
+typedef struct sdx_transcriber sdx_transcriber;
+SDX_API sdx_status sdx_transcriber_open(const sdx_task_options *options, sdx_transcriber **out, sdx_error *err);
+SDX_API void sdx_transcriber_free(sdx_transcriber *transcriber);
+/* samples: [count], one channel at rate Hz; rate 0: the model's input as it is, neither resampled nor normalized.
+ * free() the text; length may be NULL. */
+SDX_API sdx_status sdx_transcriber_run(sdx_transcriber *transcriber, const float *samples, size_t count, int rate,
+                                       char **text, size_t *length, sdx_error *err);
+/* A WAV file (PCM of 8, 16, 24 or 32 bits, or float), its channels mixed to one. free() the samples. */
+SDX_API sdx_status sdx_audio_read_wav(const char *path, float **samples, size_t *count, int *rate, sdx_error *err);
 
 /* ---- about -------------------------------------------------------------------------------------- */
 

@@ -48,8 +48,8 @@ sdx_quant_params sdx_quant_params_of(sdx_quant_format f, float min, float max)
         lo = -hi;
     }
     float scale = (float)((hi - lo) / (double)(highest - lowest));
-    if (scale < FLT_MIN) return (sdx_quant_params){1, f.symmetric ? 0 : lowest};
-    double zero = f.symmetric ? 0 : nearbyint((double)lowest - lo / (double)scale);
+    if (scale < FLT_MIN) return (sdx_quant_params){1, f.symmetric ? (f.is_signed ? 0 : (highest + 1) / 2) : lowest};
+    double zero = f.symmetric && f.is_signed ? 0 : nearbyint((double)lowest - lo / (double)scale);
     return (sdx_quant_params){scale, (int)fmin(fmax(zero, lowest), highest)};
 }
 

@@ -7,7 +7,7 @@
 
 typedef struct sdx_quant_format {
     bool is_signed;    /* int8, else uint8 */
-    bool symmetric;    /* zero point 0 (int8 only) */
+    bool symmetric;    /* zero point 0; for uint8 in the middle */
     bool reduce_range; /* 7 bits, for CPUs whose u8*s8 pair sums saturate in 16 bits */
 } sdx_quant_format;
 

@@ -1,4 +1,6 @@
-/* attention.c: com.microsoft Attention, and QAttention whose projection is 8-bit.
+/* attention.c: com.microsoft Attention, QAttention whose projection is 8-bit, and sardonyx DynamicAttention: a
+ * QAttention that quantizes its float32 input itself, row by row (see dynamic_linear.c; X_SCALE and X_ZERO are
+ * absent).
  *
  *     [Q K V] = input * weights + bias           one product, heads side by side in the columns
  *     output  = softmax(scale * Q K^T + attention_bias + mask) V, head by head
@@ -7,12 +9,12 @@
  * past_sequence_length the past is a buffer of which so many rows are valid, and present has its size.
  *
  * Workspace: [QKV] [weights packed, when not constant] [mask addend] [present, when not an output] then, for
- * QAttention, [zero points and scales] [copy of A], and the heads' own.
+ * QAttention, [zero points and scales] [copy of A] [rows of a float32 input], and the heads' own.
  */
 #include <math.h>
 
 #include "attention.h"
-#include "linear.h"
+#include "dynamic_linear.h"
 
 typedef struct inputs { /* numbers of the inputs that the two operators have in different places */
     int mask, past, bias, past_length;
@@ -154,6 +156,16 @@ static sdx_status infer_attention_8bit(sdx_infer *infer)
     return infer_common(infer, &places_int8);
 }
 
+static sdx_status infer_dynamic_attention(sdx_infer *infer)
+{
+    TRY(sdx_want_present(infer, WEIGHT_SCALE, "the weight's scale"));
+    TRY(sdx_want_dtype(infer, X, "the input", SDX_SET(SDX_F32)));
+    TRY(sdx_want_dtype(infer, WEIGHT, "the weight", SDX_SET_BYTE));
+    TRY(sdx_int8_check(infer, WEIGHT, "the weight", WEIGHT_SCALE, WEIGHT_ZERO,
+                       sdx_type_dim(&infer->in[WEIGHT], 1)));
+    return infer_common(infer, &places_int8);
+}
+
 /* ---- prepare --------------------------------------------------------------------------------------------- */
 
 static sdx_status pack_weight(sdx_prepare *p, attention *state)
@@ -216,7 +228,9 @@ static sizes make_sizes(const attention *state, const sdx_shape *x, const sdx_sh
 static bool plan_8bit(const sdx_plan_step *step, const sizes *s, size_t *total)
 {
     size_t rows = (size_t)(s->batch * s->queries), columns = (size_t)s->columns;
-    return sdx_workspace_add(total, rows, sizeof(int32_t)) &&
+    bool is_float = step->in[X].dtype == SDX_F32;
+    return (!is_float || sdx_dynamic_rows_plan(total, s->batch * s->queries, s->input)) &&
+           sdx_workspace_add(total, rows, sizeof(int32_t)) &&
            sdx_workspace_add(total, columns, sizeof(int32_t)) &&
            sdx_workspace_add(total, columns, sizeof(float)) &&
            sdx_workspace_add(
@@ -286,6 +300,31 @@ static void project_f32(const sdx_run *run, const sizes *s, const float *bias, f
                                          .ldc = s->columns});
 }
 
+/* The job's left operand: bytes that another operator made, or rows quantized here. */
+static void place_input(const sdx_run *run, sdx_gemm_int8_job *job, int32_t *zeros, float *column_scale,
+                        char **workspace)
+{
+    sdx_tensor x = get(run, X), weight_scale = get(run, WEIGHT_SCALE);
+    if (x.dtype == SDX_F32) {
+        static const float one = 1;
+        sdx_tensor unit = {.dtype = SDX_F32, .data = (void *)&one};
+        sdx_dynamic_rows rows = sdx_dynamic_rows_take(workspace, job->m, job->k);
+        sdx_dynamic_rows_fill(run->kernels, run->threads, true, x.data, &rows);
+        job->a = rows.q;
+        job->a_zero = rows.zero;
+        job->row_scale = rows.scale;
+        job->scale_step = sdx_int8_scales(&unit, &weight_scale, job->n, column_scale);
+        return;
+    }
+    sdx_tensor x_scale = get(run, X_SCALE);
+    job->a = x.data;
+    job->a_signed = x.dtype == SDX_I8;
+    job->scale_step = sdx_int8_scales(&x_scale, &weight_scale, job->n, column_scale);
+    if (!sdx_run_has_in(run, X_ZERO)) return;
+    sdx_tensor zero = get(run, X_ZERO);
+    job->a_zero = sdx_int8_zeros(&zero, job->m, zeros);
+}
+
 static void project_int8(const sdx_run *run, const sizes *s, const float *bias, float *qkv, void *packing,
                          char **workspace)
 {
@@ -306,24 +345,17 @@ static void project_int8(const sdx_run *run, const sizes *s, const float *bias, 
                              .m = rows,
                              .n = s->columns,
                              .k = s->input,
-                             .a = get(run, X).data,
                              .lda = s->input,
-                             .a_signed = run->in[X].dtype == SDX_I8,
                              .packed = packed,
                              .c = (int32_t *)(void *)qkv,
                              .ldc = s->columns,
                              .scale = scale,
                              .bias = bias};
-    sdx_tensor x_scale = get(run, X_SCALE), weight_scale = get(run, WEIGHT_SCALE), zero;
-    if (sdx_run_has_in(run, X_ZERO)) {
-        zero = get(run, X_ZERO);
-        job.a_zero = sdx_int8_zeros(&zero, rows, x_zero);
-    }
+    place_input(run, &job, x_zero, scale, workspace);
     if (sdx_run_has_in(run, WEIGHT_ZERO)) {
-        zero = get(run, WEIGHT_ZERO);
+        sdx_tensor zero = get(run, WEIGHT_ZERO);
         job.b_zero = sdx_int8_zeros(&zero, s->columns, weight_zero);
     }
-    job.scale_step = sdx_int8_scales(&x_scale, &weight_scale, s->columns, scale);
     job.workspace =
         sdx_workspace_take(workspace, sdx_gemm_int8_workspace(run->kernels, run->threads, rows, s->input));
     sdx_gemm_int8_run(&job);
@@ -452,6 +484,8 @@ static const sdx_op_def rows[] = {
     {MS, "Attention", 1, 0, 2, 7, 1, 2, ANY, infer_attention, prepare_attention, plan_attention, run_attention},
     {MS, "QAttention", 1, 0, 2, 9, 1, 2, ANY, infer_attention_8bit, prepare_attention_8bit, plan_attention_8bit,
      run_attention_8bit},
+    {"sardonyx", "DynamicAttention", 1, 0, 2, 9, 1, 2, ANY, infer_dynamic_attention, prepare_attention_8bit,
+     plan_attention_8bit, run_attention_8bit},
 };
 
 SDX_OP_TABLE(attention);

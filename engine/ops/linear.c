@@ -117,6 +117,21 @@ size_t sdx_gemm_int8_workspace(const sdx_kernels *kernels, int threads, int64_t 
     return int8_slice(kernels, m, k) * (size_t)threads;
 }
 
+/* count sums of row i from column `from`, as float. */
+static void int8_scale_row(const sdx_gemm_int8_job *j, int64_t i, int64_t from, int64_t count, int32_t *acc)
+{
+    float scale[256], *y = (float *)(void *)acc;
+    const sdx_element_kernels *element = &j->kernels->element;
+    for (int64_t n; count > 0; count -= n, from += n, acc += n, y += n) {
+        n = count < 256 ? count : 256;
+        element->binary_f32[SDX_BINARY_MUL](n, j->row_scale + i, 0, j->scale + from * j->scale_step, j->scale_step,
+                                            scale);
+        j->kernels->quantize.s32_f32(n, acc, scale, 1, NULL, y);
+        if (j->bias || j->activation != SDX_ACT_NONE)
+            element->bias_act_f32(n, y, j->bias ? j->bias + from : NULL, j->activation, y);
+    }
+}
+
 /* Columns of the finished panels, row by row while they are near. */
 static void int8_epilogue(const sdx_gemm_int8_job *j, const piece *p)
 {
@@ -125,6 +140,10 @@ static void int8_epilogue(const sdx_gemm_int8_job *j, const piece *p)
     if (to > j->n) to = j->n;
     for (int64_t i = p->row; i < p->row + p->rows; i++) {
         int32_t *acc = j->c + i * j->ldc + from;
+        if (j->row_scale) {
+            int8_scale_row(j, i, from, to - from, acc);
+            continue;
+        }
         j->kernels->quantize.s32_f32(to - from, acc, j->scale + from * j->scale_step, j->scale_step,
                                      j->bias ? j->bias + from : NULL, (float *)(void *)acc);
     }
@@ -164,6 +183,14 @@ static void range_part(void *context, int64_t begin, int64_t end, int worker)
     t->kernels->reduce.min_max_f32(end - begin, t->x + begin, &t->min[worker], &t->max[worker]);
 }
 
+void sdx_dynamic_params(float min, float max, float *scale, uint8_t *zero)
+{
+    min = min < 0 ? min : 0;
+    max = max > 0 ? max : 0;
+    *scale = max == min ? 1.0f : (max - min) / 255.0f;
+    *zero = (uint8_t)rintf(fminf(fmaxf(0.0f - min / *scale, 0.0f), 255.0f));
+}
+
 void sdx_dynamic_range(const sdx_kernels *kernels, int threads, int64_t n, const float *x, float *scale,
                        uint8_t *zero)
 {
@@ -174,9 +201,7 @@ void sdx_dynamic_range(const sdx_kernels *kernels, int threads, int64_t n, const
         if (t.min[i] < min) min = t.min[i];
         if (t.max[i] > max) max = t.max[i];
     }
-    *scale = max == min ? 1.0f : (max - min) / 255.0f;
-    float z = rintf(fminf(fmaxf(0.0f - min / *scale, 0.0f), 255.0f));
-    *zero = (uint8_t)z;
+    sdx_dynamic_params(min, max, scale, zero);
 }
 
 typedef struct quantize_task {

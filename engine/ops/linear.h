@@ -47,6 +47,9 @@ typedef struct sdx_gemm_int8_job {
     const float *scale;
     int scale_step;
     const float *bias;
+    /* With row_scale [m] too: activation(c * (row_scale[i] * scale[j * scale_step]) + bias[j]), each step rounded. */
+    const float *row_scale;
+    sdx_activation activation;
     void *workspace; /* sdx_gemm_int8_workspace bytes */
 } sdx_gemm_int8_job;
 
@@ -55,6 +58,7 @@ void sdx_gemm_int8_run(const sdx_gemm_int8_job *job);
 
 /* DynamicQuantizeLinear's scale and zero point: the range of x, widened to hold 0, over 0..255; scale 1 when x
  * is all zeros. */
+void sdx_dynamic_params(float min, float max, float *scale, uint8_t *zero);
 void sdx_dynamic_range(const sdx_kernels *kernels, int threads, int64_t n, const float *x, float *scale,
                        uint8_t *zero);
 void sdx_quantize_u8(const sdx_kernels *kernels, int threads, int64_t n, const float *x, float scale,

@@ -26,6 +26,8 @@ const sdx_pass sdx_passes[] = {
     {"fuse_skip_layer_norm", "residual Add (and bias) into the normalization after it",
      sdx_pass_fuse_skip_layer_norm},
     {"fuse_bias_gelu", "bias Add into the Gelu after it", sdx_pass_fuse_bias_gelu},
+    {"fuse_dynamic_linear", "dynamically quantized layers in one step; only inside the engine",
+     sdx_pass_fuse_dynamic_linear},
 };
 const size_t sdx_pass_count = sizeof sdx_passes / sizeof *sdx_passes;
 

@@ -1,0 +1,172 @@
+/* dynamic_linear.c: a dense layer in int8 whose input is quantized on the way in. Made by the pass
+ * fuse_dynamic_linear only, never read from a file:
+ *
+ *     DynamicLinear(X [..., k], W [k, n] int8|uint8, w_scale [1|n], w_zero? [1|n], bias? [n])
+ *     y = activation((float)acc * (x_scale * w_scale) + bias)
+ *
+ * per_row 0 is DynamicQuantizeLinear - MatMulInteger - Cast - Mul - Add - activation, rounding by rounding; the sums
+ * become floats while they are in the cache, which saves the chain's passes over memory. per_row 1 gives every row
+ * a scale and zero point of its own: a row no longer pays for its neighbours' outliers, and its result is the same
+ * in any batch (per-token activation scales, Yao et al. 2022, ZeroQuant). */
+#include "dynamic_linear.h"
+
+#include <string.h>
+
+enum { X, W, W_SCALE, W_ZERO, BIAS };
+
+/* ---- rows ------------------------------------------------------------------------------------------------ */
+
+bool sdx_dynamic_rows_plan(size_t *total, int64_t m, int64_t k)
+{
+    return sdx_workspace_add(total, (size_t)m, (size_t)k) &&
+           sdx_workspace_add(total, (size_t)m, sizeof(float)) &&
+           sdx_workspace_add(total, (size_t)m, sizeof(int32_t));
+}
+
+sdx_dynamic_rows sdx_dynamic_rows_take(char **workspace, int64_t m, int64_t k)
+{
+    sdx_dynamic_rows rows = {.m = m, .k = k};
+    rows.q = sdx_workspace_take(workspace, (size_t)m * (size_t)k);
+    rows.scale = sdx_workspace_take(workspace, (size_t)m * sizeof *rows.scale);
+    rows.zero = sdx_workspace_take(workspace, (size_t)m * sizeof *rows.zero);
+    return rows;
+}
+
+typedef struct fill_task {
+    const sdx_kernels *kernels;
+    const float *x;
+    const sdx_dynamic_rows *rows;
+} fill_task;
+
+static void fill_rows(void *context, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const fill_task *t = context;
+    const sdx_dynamic_rows *r = t->rows;
+    for (int64_t i = begin; i < end; i++) {
+        const float *x = t->x + i * r->k;
+        float min, max;
+        uint8_t zero;
+        t->kernels->reduce.min_max_f32(r->k, x, &min, &max);
+        sdx_dynamic_params(min, max, &r->scale[i], &zero);
+        t->kernels->quantize.f32_u8(r->k, x, r->scale[i], zero, r->q + i * r->k);
+        r->zero[i] = zero;
+    }
+}
+
+void sdx_dynamic_rows_fill(const sdx_kernels *kernels, int threads, bool per_row, const float *x,
+                           const sdx_dynamic_rows *rows)
+{
+    fill_task task = {kernels, x, rows};
+    if (per_row) {
+        sdx_parallel_for(threads, rows->m, sdx_row_grain(rows->k), fill_rows, &task);
+        return;
+    }
+    float scale;
+    uint8_t zero;
+    sdx_dynamic_range(kernels, threads, rows->m * rows->k, x, &scale, &zero);
+    sdx_quantize_u8(kernels, threads, rows->m * rows->k, x, scale, zero, rows->q);
+    for (int64_t i = 0; i < rows->m; i++) {
+        rows->scale[i] = scale;
+        rows->zero[i] = zero;
+    }
+}
+
+/* ---- the operator ---------------------------------------------------------------------------------------- */
+
+typedef struct dynamic_linear {
+    bool per_row;
+    sdx_activation activation;
+    int64_t k, n;
+    const void *packed;
+    const void *kept[5];
+} dynamic_linear;
+
+static sdx_status infer(sdx_infer *in)
+{
+    sdx_shape shape;
+    TRY(sdx_want_dtype(in, X, "X", SDX_SET(SDX_F32)));
+    TRY(sdx_want_dtype(in, W, "W", SDX_SET_BYTE));
+    TRY(sdx_want_rank(in, W, "W", 2, 2));
+    TRY(sdx_product_shape(&in->in[X], (sdx_transpose){0}, &in->in[W], (sdx_transpose){0}, &shape, in->err));
+    sdx_dim n = sdx_type_dim(&in->in[W], 1);
+    TRY(sdx_int8_check(in, W, "W", W_SCALE, W_ZERO, n));
+    TRY(sdx_want_dtype(in, BIAS, "the bias", SDX_SET(SDX_F32)));
+    if (sdx_infer_has(in, BIAS)) TRY(sdx_want_dim(in, BIAS, "the bias", 0, n));
+    sdx_infer_set(in, 0, SDX_F32, &shape);
+    return SDX_OK;
+}
+
+static sdx_activation activation_of(const sdx_node *n)
+{
+    static const char *const names[] = {[SDX_ACT_NONE] = "", [SDX_ACT_RELU] = "Relu", [SDX_ACT_GELU] = "Gelu",
+                                        [SDX_ACT_TANH] = "Tanh"};
+    const char *name = sdx_node_string(n, "activation", "");
+    int a = SDX_ACT_TANH;
+    while (a > SDX_ACT_NONE && strcmp(names[a], name)) a--;
+    return (sdx_activation)a;
+}
+
+static sdx_status prepare(sdx_prepare *p)
+{
+    dynamic_linear *state;
+    PREPARE_STATE(p, state);
+    const sdx_tensor *w = p->in[W].constant;
+    if (!w) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "W must be constant");
+    state->per_row = sdx_node_int(p->node, "per_row", 0) != 0;
+    state->activation = activation_of(p->node);
+    state->k = w->dim[0];
+    state->n = w->dim[1];
+    TRY(sdx_int8_pack(p, w, state->k, state->n, &state->packed));
+    p->packed |= 1u << W;
+    return sdx_prepare_keep_all(p, state->kept);
+}
+
+static int64_t row_count(const dynamic_linear *state, int64_t count)
+{
+    return state->k ? count / state->k : 0;
+}
+
+/* Workspace: [rows] [column zeros] [column scales] [copies of A] */
+static sdx_status plan(sdx_plan_step *step)
+{
+    const dynamic_linear *state = step->state;
+    int64_t m = row_count(state, sdx_shape_count(&step->in[X].shape));
+    size_t *total = &step->workspace;
+    bool ok = sdx_dynamic_rows_plan(total, m, state->k) &&
+              sdx_workspace_add(total, (size_t)state->n, sizeof(int32_t)) &&
+              sdx_workspace_add(total, (size_t)state->n, sizeof(float)) &&
+              sdx_workspace_add(total, 1, sdx_gemm_int8_workspace(step->kernels, step->threads, m, state->k));
+    return ok ? SDX_OK : sdx_workspace_fail(step->err);
+}
+
+static sdx_status run(sdx_run *r)
+{
+    const dynamic_linear *state = r->state;
+    int64_t m = row_count(state, sdx_tensor_count(&r->in[X]));
+    char *workspace = r->workspace;
+    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, m, state->k);
+    int32_t *zeros = sdx_workspace_take(&workspace, (size_t)state->n * sizeof *zeros);
+    float *scales = sdx_workspace_take(&workspace, (size_t)state->n * sizeof *scales);
+    sdx_gemm_int8_job job = {.kernels = r->kernels, .threads = r->threads, .m = m, .n = state->n, .k = state->k,
+                             .a = rows.q, .lda = state->k, .packed = state->packed, .a_zero = rows.zero,
+                             .c = r->out[0].data, .ldc = state->n, .row_scale = rows.scale, .scale = scales,
+                             .activation = state->activation, .workspace = workspace};
+    sdx_tensor scale = sdx_kept_in(r, state->kept, W_SCALE);
+    job.scale_step = sdx_tensor_count(&scale) != 1;
+    for (int64_t j = 0; j < (job.scale_step ? state->n : 1); j++) scales[j] = (float)sdx_tensor_get_f64(&scale, j);
+    if (sdx_run_has_in(r, W_ZERO)) {
+        sdx_tensor zero = sdx_kept_in(r, state->kept, W_ZERO);
+        job.b_zero = sdx_int8_zeros(&zero, state->n, zeros);
+    }
+    if (sdx_run_has_in(r, BIAS)) job.bias = sdx_kept_in(r, state->kept, BIAS).data;
+    sdx_dynamic_rows_fill(r->kernels, r->threads, state->per_row, sdx_kept_in(r, state->kept, X).data, &rows);
+    sdx_gemm_int8_run(&job);
+    return SDX_OK;
+}
+
+static const sdx_op_def rows[] = {
+    {"sardonyx", "DynamicLinear", 1, 0, 3, 5, 1, 1, SDX_OP_ANY_ALIGNMENT, infer, prepare, plan, run},
+};
+
+SDX_OP_TABLE(dynamic_linear);

@@ -1,0 +1,77 @@
+/* quantizer.h: what the files of the quantizer share: its state, constants in integers, and the rewrites. */
+#ifndef SDX_QUANT_QUANTIZER_H
+#define SDX_QUANT_QUANTIZER_H
+
+#include "../base/buffer.h"
+#include "../graph/graph.h"
+#include "format.h"
+
+/* A value in integer form: three values of the graph. */
+typedef struct sdx_quantized {
+    sdx_id q, scale, zero;
+    int kind; /* axis and type: one constant may be wanted in two forms */
+} sdx_quantized;
+
+typedef struct sdx_quant_recipe {
+    const char *name;       /* as --preset takes it */
+    bool per_channel;       /* weights: one scale per column */
+    bool unsigned_weights;  /* uint8 */
+    bool symmetric;         /* unsigned weights too, around 128 */
+    bool reduce_range;
+    bool row_scales;        /* tables: one scale per row; norms stay in float; activation scales per row where the
+                               engine can: the file's metadata says so */
+} sdx_quant_recipe;
+
+typedef struct sdx_quantizer {
+    const sdx_quantize_options *options;
+    sdx_quant_recipe recipe;
+    sdx_model *model;
+    sdx_graph *graph;
+    sdx_quantized *done; /* [n_done], by value id: what was quantized already; q is SDX_NONE where nothing was. Owned. */
+    sdx_id n_done;
+    double signal, noise; /* sums of squares of the weights quantized since they were last set to 0, and of the errors */
+    sdx_buffer text;      /* of the report */
+    sdx_quantize_report report;
+    sdx_error *err;
+} sdx_quantizer;
+
+/* ---- constants.c ------------------------------------------------------------------------------------------------ */
+
+/* What is laid over one scale. */
+typedef enum sdx_quant_axis { SDX_QUANT_TENSOR, SDX_QUANT_COLUMN, SDX_QUANT_ROW } sdx_quant_axis;
+
+const char *sdx_quantizer_name(const sdx_quantizer *z, sdx_id v);
+/* "<name><suffix>" in the arena; NULL when out of memory. */
+const char *sdx_quantizer_suffixed(sdx_quantizer *z, const char *name, const char *suffix);
+/* One node with one result, both named <name><suffix>. */
+sdx_status sdx_quantizer_emit(sdx_quantizer *z, const char *domain, const char *op, const char *name, const char *suffix,
+                              int n_in, const sdx_id *in, sdx_id *result);
+/* The same with an existing value as the result; *node may be NULL. */
+sdx_status sdx_quantizer_emit_to(sdx_quantizer *z, const char *domain, const char *op, const char *name,
+                                 const char *suffix, int n_in, const sdx_id *in, sdx_id result, sdx_id *node);
+sdx_status sdx_quantizer_constant(sdx_quantizer *z, const char *name, const char *suffix, const sdx_tensor *t,
+                                  sdx_id *out);
+/* A float32 constant with a matrix (or, by min_rank, a vector) in it. */
+bool sdx_quantizer_is_weight(const sdx_quantizer *z, sdx_id v, int min_rank);
+/* Constant v in integers, made once. Per column (the last axis) scale and zero are vectors, per row (axis 0 of 2) the
+ * scale is [rows, 1]. */
+sdx_status sdx_quantizer_weight(sdx_quantizer *z, sdx_id v, sdx_quant_format format, sdx_quant_axis axis,
+                                sdx_quantized *out);
+/* Value v through a DynamicQuantizeLinear, made once. */
+sdx_status sdx_quantizer_activation(sdx_quantizer *z, sdx_id v, sdx_quantized *out);
+/* Attribute by attribute, those in names[] (NULL at the end) that `from` has. */
+sdx_status sdx_quantizer_copy_attributes(sdx_quantizer *z, const sdx_node *from, sdx_id to, const char *const *names);
+/* Nodes without a name are called after what they make. */
+const char *sdx_quantizer_node_name(const sdx_quantizer *z, const sdx_node *n);
+
+/* ---- rewrites: each returns with *done false when the node is not one it takes -------------------------------------- */
+
+typedef sdx_status (*sdx_quant_rewrite)(sdx_quantizer *z, sdx_id node, bool *done);
+
+sdx_status sdx_quant_matmul(sdx_quantizer *z, sdx_id node, bool *done);    /* products.c */
+sdx_status sdx_quant_gemm(sdx_quantizer *z, sdx_id node, bool *done);
+sdx_status sdx_quant_attention(sdx_quantizer *z, sdx_id node, bool *done);
+sdx_status sdx_quant_gather(sdx_quantizer *z, sdx_id node, bool *done);    /* tables.c */
+sdx_status sdx_quant_embed(sdx_quantizer *z, sdx_id node, bool *done);
+
+#endif
