@@ -50,8 +50,10 @@ common() {
     part zoo-as-spelled build/release/zoo_check $data/zoo --no-optimize
     part zoo-1-thread-openblas env SARDONYX_GEMM=openblas build/release/zoo_check $data/zoo --threads 1
     part cli bash tests/cli/run.sh $sdx
+    must operators-page sh -c "$sdx ops --markdown | cmp - docs/operators.md"
     must ort-environment bash tools/venv.sh
     part ort build/venv/bin/python tests/models/ort_check.py $sdx $data/zoo
+    part explain build/venv/bin/python tests/models/explain_check.py $sdx $data/zoo/bert-mlm/torchscript-op14.onnx
     for target in $(ls tests/fuzz/fuzz_*.c); do
         name=$(basename "$target" .c)
         part "$name" build/release/"$name" tests/fuzz/corpus/"${name#fuzz_}"
@@ -84,6 +86,7 @@ if [ "$level" = full ]; then
         part full-zoo-as-spelled build/release/zoo_check "$shared/zoo" --no-optimize --expected tests/models/zoo_expected.tsv
         part full-node-tests bash tests/onnx/node_tests.sh $sdx "$shared"
         part full-guide bash tests/models/guide.sh $sdx "$shared/guide"
+        part full-fusion build/venv/bin/python tests/models/fusion_check.py $sdx "$shared"
         part full-tokens bash tests/models/tokens.sh $sdx "$shared"
         part full-ort build/venv/bin/python tests/models/ort_check.py $sdx "$shared/zoo"
         part full-generate python3 tests/models/generate_check.py $sdx "$shared/zoo"
