@@ -7,12 +7,12 @@
 
 static const cli_option options[] = {
     {"model_name", CLI_STRING, "X", "folder with encoder_model.onnx and its decoders, or cached name"},
-    {"model_path", CLI_STRING, "M", "that folder, or a decoder-only .onnx file, when the tokenizer is elsewhere"},
+    {"model_path", CLI_STRING, "M",
+     "that folder, or a decoder-only .onnx file, when the tokenizer is elsewhere"},
     {"tokenizer", CLI_STRING, "T", "folder with the tokenizer (default: the model's)"},
     {"input", CLI_STRING, "FILE", "JSON lines with text or contents, or plain lines (default: stdin)"},
     {"output", CLI_STRING, "FILE", "answers (default: stdout)"},
     {"text", CLI_STRING, "TEXT", "one text instead of --input"},
-    {"json", CLI_FLAG, NULL, "JSON lines with ids and text instead of text alone"},
     {"num_beams", CLI_INT, "N", "1: greedy; else beam search"},
     {"max_new_tokens", CLI_INT, "N", "tokens after the prompt at most"},
     {"max_length", CLI_INT, "N", "ids in all at most"},
@@ -25,7 +25,8 @@ static const cli_option options[] = {
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
-/* ---- options ------------------------------------------------------------------------------------------------------- */
+/* ---- options
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* A count from the command line over the one there is. */
 static int take_size(const cli_args *args, const char *name, size_t *value)
@@ -59,12 +60,9 @@ static int take_options(const cli_args *args, sdx_generate_options *o)
         const char *name;
         size_t *value;
     } sizes[] = {
-        {"num_beams", &o->num_beams},
-        {"max_new_tokens", &o->max_new_tokens},
-        {"max_length", &o->max_length},
-        {"min_length", &o->min_length},
-        {"min_new_tokens", &o->min_new_tokens},
-        {"no_repeat_ngram_size", &o->no_repeat_ngram_size},
+        {"num_beams", &o->num_beams},           {"max_new_tokens", &o->max_new_tokens},
+        {"max_length", &o->max_length},         {"min_length", &o->min_length},
+        {"min_new_tokens", &o->min_new_tokens}, {"no_repeat_ngram_size", &o->no_repeat_ngram_size},
     };
     int code = EXIT_FINE;
     if (cli_string(args, "max_length", NULL)) o->max_new_tokens = 0; /* of the folder: it would win */
@@ -76,7 +74,8 @@ static int take_options(const cli_args *args, sdx_generate_options *o)
     return code == EXIT_FINE ? take_early_stopping(args, &o->early_stopping) : code;
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------- */
+/* ---- answers
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* {"id":..,"ids":[..],"text":".."}; id only when the document has one. */
 static int write_json(FILE *f, const char *id, const int64_t *ids, size_t n, const char *text, size_t length)
@@ -94,7 +93,8 @@ static int write_json(FILE *f, const char *id, const int64_t *ids, size_t n, con
     return EXIT_FINE;
 }
 
-static int answer(const cli_args *args, sdx_generator *g, const sdx_generate_options *o, const cli_record *doc, FILE *f)
+static int answer(const cli_args *args, sdx_generator *g, const sdx_generate_options *o, const cli_record *doc,
+                  FILE *f)
 {
     sdx_error err = {0};
     const int64_t *ids;
@@ -104,13 +104,16 @@ static int answer(const cli_args *args, sdx_generator *g, const sdx_generate_opt
         sdx_tokenizer_decode(sdx_generator_tokenizer(g), ids, n, true, &text, &length, &err) != SDX_OK)
         return cli_fail(&err);
     int code = EXIT_FINE;
-    if (cli_flag(args, "json")) code = write_json(f, doc->id, ids, n, text, length);
-    else fprintf(f, "%s\n", text);
+    if (cli_flag(args, "json"))
+        code = write_json(f, doc->id, ids, n, text, length);
+    else
+        fprintf(f, "%s\n", text);
     free(text);
     return code;
 }
 
-static int answer_file(const cli_args *args, sdx_generator *g, const sdx_generate_options *o, cli_records *in, FILE *f)
+static int answer_file(const cli_args *args, sdx_generator *g, const sdx_generate_options *o, cli_records *in,
+                       FILE *f)
 {
     cli_record doc;
     int code = EXIT_FINE;
@@ -162,10 +165,14 @@ static int run(const cli_args *args)
 }
 
 const cli_command cli_command_generate = {
-    "generate", "--model_name X [--tokenizer T] [options]",
+    "generate",
+    "--model_name X [--tokenizer T] [options]",
     "answer texts with a sequence-to-sequence model, or continue them with a decoder\n\nThe folder holds "
-    "encoder_model.onnx, decoder_model.onnx and decoder_with_past_model.onnx (or decoder_model_merged.onnx), or one\n"
+    "encoder_model.onnx, decoder_model.onnx and decoder_with_past_model.onnx (or decoder_model_merged.onnx), "
+    "or one\n"
     "decoder-only model.onnx. Options that are not given are generation_config.json's. Ids equal those of "
     "transformers'\ngenerate(); a configuration that asks for sampling is answered greedily.",
-    "sardonyx generate --model_name ./t5-small-onnx --text 'translate English to German: A fine day.' --num_beams 4",
-    options, run};
+    "sardonyx generate --model_name ./t5-small-onnx --text 'translate English to German: A fine day.' "
+    "--num_beams 4",
+    options,
+    run};

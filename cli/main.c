@@ -4,7 +4,7 @@
 
 #include "cli.h"
 
-#define COMMANDS(X) X(convert) X(optimize) X(quantize) X(run) X(test) X(tokenize) X(encode) X(embed) X(classify) X(generate) X(inspect) X(bench) X(ops)
+#define COMMANDS(X) X(convert) X(optimize) X(quantize) X(run) X(test) X(tokenize) X(encode) X(embed) X(classify) X(generate) X(transcribe) X(inspect) X(bench) X(ops)
 
 #define DECLARE(verb) extern const cli_command cli_command_##verb;
 #define LIST(verb) &cli_command_##verb,

@@ -1,8 +1,9 @@
 /* beam.c: beam search as transformers 4.57 does it, step by step and in float32, so that ids come out equal.
  *
- * A step looks at the best K = max(2, 1 + eos ids) * num_beams continuations of all rows: even if the best num_beams
- * all end, num_beams are left to go on with. Those among the best num_beams that end compete, by score over length to
- * the power length_penalty, for one of num_beams places. "Minus infinity" is -1e9 added to a score, as there. */
+ * A step looks at the best K = max(2, 1 + eos ids) * num_beams continuations of all rows: even if the best
+ * num_beams all end, num_beams are left to go on with. Those among the best num_beams that end compete, by
+ * score over length to the power length_penalty, for one of num_beams places. "Minus infinity" is -1e9 added to
+ * a score, as there. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,17 +29,18 @@ typedef struct hypothesis {
 struct sdx_beam {
     const sdx_rules *rules;
     size_t beams, kept, prompt, length, stride;
-    int64_t *rows, *next_rows;         /* [beams, stride]; in block, as all arrays down to parent */
-    int64_t *ended, *next_ended;       /* [beams, stride]: ids of the hypotheses */
-    hypothesis *place, *next_place;    /* [beams], best first */
-    float *score, *next_score;         /* [beams] of the rows */
-    candidate *top;                    /* [kept], best first */
-    size_t *parent;                    /* [beams] */
+    int64_t *rows, *next_rows;      /* [beams, stride]; in block, as all arrays down to parent */
+    int64_t *ended, *next_ended;    /* [beams, stride]: ids of the hypotheses */
+    hypothesis *place, *next_place; /* [beams], best first */
+    float *score, *next_score;      /* [beams] of the rows */
+    candidate *top;                 /* [kept], best first */
+    size_t *parent;                 /* [beams] */
     void *block;
     bool improvable; /* a row might still beat a place */
 };
 
-/* ---- making ------------------------------------------------------------------------------------------------------ */
+/* ---- making
+ * ------------------------------------------------------------------------------------------------------ */
 
 static size_t block_bytes(size_t beams, size_t kept, size_t stride)
 {
@@ -62,11 +64,13 @@ static void lay_out(sdx_beam *b)
     b->next_score = b->score + b->beams;
 }
 
-sdx_status sdx_beam_create(const sdx_rules *rules, const int64_t *prompt, size_t n, sdx_beam **out, sdx_error *err)
+sdx_status sdx_beam_create(const sdx_rules *rules, const int64_t *prompt, size_t n, sdx_beam **out,
+                           sdx_error *err)
 {
     const sdx_generate_options *o = &rules->options;
     if (o->num_beams < 1 || o->num_beams > SDX_MAX_BEAMS)
-        return sdx_fail(err, SDX_ERR_USAGE, "num_beams is %zu; it must be 1 to %d", o->num_beams, SDX_MAX_BEAMS);
+        return sdx_fail(err, SDX_ERR_USAGE, "num_beams is %zu; it must be 1 to %d", o->num_beams,
+                        SDX_MAX_BEAMS);
     size_t kept = (rules->n_eos > 1 ? 1 + rules->n_eos : 2) * o->num_beams;
     sdx_beam *b = sdx_calloc(1, sizeof *b);
     if (b) *b = (sdx_beam){.rules = rules, .beams = o->num_beams, .kept = kept, .prompt = n, .length = n};
@@ -94,7 +98,8 @@ void sdx_beam_free(sdx_beam *b)
     free(b);
 }
 
-/* ---- a step ------------------------------------------------------------------------------------------------------- */
+/* ---- a step
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* The best continuations of all rows, into top; false if there are not enough that are numbers. */
 static bool find_top(sdx_beam *b, const float *scores, size_t vocab)
@@ -109,7 +114,8 @@ static bool find_top(sdx_beam *b, const float *scores, size_t vocab)
             b->top[at] = (candidate){r, (int64_t)v, score, false};
         }
     for (size_t k = 0; k < count; k++)
-        b->top[k].ends = b->length + 1 >= b->rules->options.max_length || sdx_rules_ends(b->rules, b->top[k].token);
+        b->top[k].ends =
+            b->length + 1 >= b->rules->options.max_length || sdx_rules_ends(b->rules, b->top[k].token);
     return count == b->kept;
 }
 
@@ -209,8 +215,8 @@ sdx_status sdx_beam_step(sdx_beam *b, const float *scores, size_t vocab, bool *d
 {
     if (b->length >= b->stride) return sdx_fail(err, SDX_ERR_USAGE, "the search is over");
     if (!find_top(b, scores, vocab))
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%zu rows of %zu scores do not hold %zu numbers", b->beams, vocab,
-                        b->kept);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%zu rows of %zu scores do not hold %zu numbers", b->beams,
+                        vocab, b->kept);
     bool open = false;
     for (size_t k = 0; k < b->kept; k++) open |= !b->top[k].ends;
     update_places(b);

@@ -1,5 +1,5 @@
-/* generate.c: text to text. A decoder scores, rules forbid and force, greedy choice or a beam search decides. The
- * prompt is run as one row: the first step of a beam search is the same for all its rows. */
+/* generate.c: text to text. A decoder scores, rules forbid and force, greedy choice or a beam search decides.
+ * The prompt is run as one row: the first step of a beam search is the same for all its rows. */
 #include "generate.h"
 
 #include <math.h>
@@ -19,16 +19,20 @@ struct sdx_generator {
     size_t count, room;
 };
 
-/* ---- opening ------------------------------------------------------------------------------------------------------ */
+/* ---- opening
+ * ------------------------------------------------------------------------------------------------------ */
 
 static sdx_status read_rules(sdx_generator *g, const sdx_task_options *o, sdx_error *err)
 {
     const char *places[] = {o->model, o->tokenizer ? o->tokenizer : o->model};
     char *folders[2];
     sdx_status status = SDX_OK;
-    for (int i = 0; i < 2; i++) folders[i] = sdx_is_directory(places[i]) ? sdx_strdup(places[i]) : sdx_path_dirname(places[i]);
-    if (folders[0] && folders[1]) status = sdx_rules_read((const char *const *)folders, 2, &g->rules, err);
-    else status = sdx_fail_memory(err, 1);
+    for (int i = 0; i < 2; i++)
+        folders[i] = sdx_is_directory(places[i]) ? sdx_strdup(places[i]) : sdx_path_dirname(places[i]);
+    if (folders[0] && folders[1])
+        status = sdx_rules_read((const char *const *)folders, 2, &g->rules, err);
+    else
+        status = sdx_fail_memory(err, 1);
     free(folders[0]);
     free(folders[1]);
     return status;
@@ -47,8 +51,10 @@ sdx_status sdx_generator_open(const sdx_task_options *o, sdx_generator **out, sd
     if (sdx_decoder_has_encoder(g->decoder) && g->rules.start < 0)
         status = sdx_fail(err, SDX_ERR_FILE, "%s: its configuration has no decoder_start_token_id", o->model);
 done:
-    if (status != SDX_OK) sdx_generator_free(g);
-    else *out = g;
+    if (status != SDX_OK)
+        sdx_generator_free(g);
+    else
+        *out = g;
     return status;
 }
 
@@ -62,10 +68,17 @@ void sdx_generator_free(sdx_generator *g)
     free(g);
 }
 
-sdx_generate_options sdx_generator_defaults(const sdx_generator *g) { return g->rules.options; }
-const sdx_tokenizer *sdx_generator_tokenizer(const sdx_generator *g) { return g->tokenizer; }
+sdx_generate_options sdx_generator_defaults(const sdx_generator *g)
+{
+    return g->rules.options;
+}
+const sdx_tokenizer *sdx_generator_tokenizer(const sdx_generator *g)
+{
+    return g->tokenizer;
+}
 
-/* ---- searching ---------------------------------------------------------------------------------------------------- */
+/* ---- searching
+ * ---------------------------------------------------------------------------------------------------- */
 
 static sdx_status keep(sdx_generator *g, const int64_t *ids, size_t n, size_t room, sdx_error *err)
 {
@@ -88,7 +101,8 @@ static size_t best_of(const float *x, size_t n)
     return best;
 }
 
-static sdx_status search_greedily(sdx_generator *g, const sdx_rules *rules, const int64_t *prompt, size_t n, sdx_error *err)
+static sdx_status search_greedily(sdx_generator *g, const sdx_rules *rules, const int64_t *prompt, size_t n,
+                                  sdx_error *err)
 {
     size_t limit = rules->options.max_length, vocab;
     float *scores;
@@ -112,8 +126,8 @@ static void log_softmax(float *x, size_t n)
 }
 
 /* scores[rows] from the decoder into all[beams], all ready for the search; one row stands for all. */
-static void prepare_scores(const sdx_rules *rules, const int64_t *ids, size_t stride, size_t length, float *scores,
-                           size_t rows, size_t vocab, float *all)
+static void prepare_scores(const sdx_rules *rules, const int64_t *ids, size_t stride, size_t length,
+                           float *scores, size_t rows, size_t vocab, float *all)
 {
     for (size_t r = 0; r < rules->options.num_beams; r++) {
         float *row = all + r * vocab;
@@ -123,7 +137,8 @@ static void prepare_scores(const sdx_rules *rules, const int64_t *ids, size_t st
     }
 }
 
-static sdx_status search_beams(sdx_generator *g, const sdx_rules *rules, const int64_t *prompt, size_t n, sdx_error *err)
+static sdx_status search_beams(sdx_generator *g, const sdx_rules *rules, const int64_t *prompt, size_t n,
+                               sdx_error *err)
 {
     static const size_t first_row[SDX_MAX_BEAMS];
     size_t stride, length, vocab, rows = 1, before = 1, beams = rules->options.num_beams;
@@ -152,10 +167,11 @@ done:
     return status;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------ */
+/* ---- running
+ * ------------------------------------------------------------------------------------------------------ */
 
-sdx_status sdx_generator_run(sdx_generator *g, const sdx_generate_options *options, sdx_text text, const int64_t **ids,
-                             size_t *count, sdx_error *err)
+sdx_status sdx_generator_run(sdx_generator *g, const sdx_generate_options *options, sdx_text text,
+                             const int64_t **ids, size_t *count, sdx_error *err)
 {
     sdx_encoding source;
     sdx_rules rules = g->rules; /* its lists stay the generator's */

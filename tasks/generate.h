@@ -1,6 +1,7 @@
-/* generate.h: the parts of text generation. generate.c drives them: a decoder that turns token sequences into scores
- * (generate_decoder.c), rules that forbid and force tokens (generate_rules.c, read by generate_config.c), and the beam
- * search (beam.c). All follow transformers' generate(), whose names the options bear. */
+/* generate.h: the parts of text generation. generate.c drives them: a decoder that turns token sequences into
+ * scores (generate_decoder.c), rules that forbid and force tokens (generate_rules.c, read by
+ * generate_config.c), and the beam search (beam.c). All follow transformers' generate(), whose names the
+ * options bear. */
 #ifndef SDX_TASKS_GENERATE_H
 #define SDX_TASKS_GENERATE_H
 
@@ -8,7 +9,8 @@
 
 enum { SDX_MAX_EOS = 8, SDX_MAX_BEAMS = 1024, SDX_MAX_GENERATED = 1 << 20 };
 
-/* ---- rules ----------------------------------------------------------------------------------------------------- */
+/* ---- rules
+ * ----------------------------------------------------------------------------------------------------- */
 
 typedef struct sdx_rules {
     sdx_generate_options options;
@@ -30,12 +32,15 @@ sdx_status sdx_rules_fix_lengths(sdx_rules *rules, size_t prompt, sdx_error *err
 void sdx_rules_apply(const sdx_rules *rules, const int64_t *ids, size_t n, float *scores, size_t vocab);
 bool sdx_rules_ends(const sdx_rules *rules, int64_t id);
 
-/* ---- beam search ------------------------------------------------------------------------------------------------- */
+/* ---- beam search
+ * ------------------------------------------------------------------------------------------------- */
 
 typedef struct sdx_beam sdx_beam;
 
-/* Every one of options.num_beams rows begins with prompt[n]. The rules, lengths fixed, must outlive the search. */
-sdx_status sdx_beam_create(const sdx_rules *rules, const int64_t *prompt, size_t n, sdx_beam **out, sdx_error *err);
+/* Every one of options.num_beams rows begins with prompt[n]. The rules, lengths fixed, must outlive the search.
+ */
+sdx_status sdx_beam_create(const sdx_rules *rules, const int64_t *prompt, size_t n, sdx_beam **out,
+                           sdx_error *err);
 void sdx_beam_free(sdx_beam *beam);
 /* scores: [num_beams, vocab], log probabilities after the rules. *done: the search is over. */
 sdx_status sdx_beam_step(sdx_beam *beam, const float *scores, size_t vocab, bool *done, sdx_error *err);
@@ -43,7 +48,8 @@ sdx_status sdx_beam_step(sdx_beam *beam, const float *scores, size_t vocab, bool
 const int64_t *sdx_beam_rows(const sdx_beam *beam, size_t *stride, size_t *length, const size_t **parent);
 const int64_t *sdx_beam_best(const sdx_beam *beam, size_t *length);
 
-/* ---- decoder ----------------------------------------------------------------------------------------------------- */
+/* ---- decoder
+ * ----------------------------------------------------------------------------------------------------- */
 
 typedef struct sdx_decoder sdx_decoder;
 
@@ -53,8 +59,8 @@ void sdx_decoder_free(sdx_decoder *decoder);
 bool sdx_decoder_has_encoder(const sdx_decoder *decoder);
 /* A new text: forgets the caches; with an encoder, runs it on ids[n]. */
 sdx_status sdx_decoder_begin(sdx_decoder *decoder, const int64_t *ids, size_t n, sdx_error *err);
-/* Scores of the tokens after ids[rows][length], rows stride apart; row r continues row parent[r] of the last call.
- * *logits: [rows, *vocab], the caller's to change, valid until the next call. */
+/* Scores of the tokens after ids[rows][length], rows stride apart; row r continues row parent[r] of the last
+ * call. *logits: [rows, *vocab], the caller's to change, valid until the next call. */
 sdx_status sdx_decoder_step(sdx_decoder *decoder, const int64_t *ids, size_t stride, size_t length,
                             const size_t *parent, size_t rows, float **logits, size_t *vocab, sdx_error *err);
 

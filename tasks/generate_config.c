@@ -1,5 +1,5 @@
-/* generate_config.c: a folder's own rules of generation: generation_config.json, or, in folders older than that file,
- * the same names in config.json. */
+/* generate_config.c: a folder's own rules of generation: generation_config.json, or, in folders older than that
+ * file, the same names in config.json. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,7 +34,8 @@ static sdx_status read_eos(const json_t *config, const char *path, sdx_rules *r,
     const json_t *value = json_object_get(config, "eos_token_id");
     size_t n = json_is_array(value) ? json_array_size(value) : json_is_integer(value);
     if (n > SDX_MAX_EOS)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: %zu eos_token_id; at most %d are supported", path, n, SDX_MAX_EOS);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: %zu eos_token_id; at most %d are supported", path, n,
+                        SDX_MAX_EOS);
     for (size_t i = 0; i < n; i++)
         r->eos[i] = json_integer_value(json_is_array(value) ? json_array_get(value, i) : value);
     r->n_eos = n;
@@ -93,7 +94,8 @@ static void read_options(const json_t *config, sdx_generate_options *o)
     if (!o->max_length && !o->max_new_tokens) o->max_new_tokens = DEFAULT_NEW_TOKENS;
 }
 
-static sdx_status find_config(const char *const *folders, size_t n, const char **path, json_t **out, sdx_error *err)
+static sdx_status find_config(const char *const *folders, size_t n, const char **path, json_t **out,
+                              sdx_error *err)
 {
     static const char *const names[] = {"generation_config.json", "config.json"};
     *out = NULL;
@@ -120,8 +122,10 @@ sdx_status sdx_rules_read(const char *const *folders, size_t n, sdx_rules *out, 
     sdx_status status = read_eos(config, path, &r, err);
     if (status == SDX_OK) status = read_bad_words(config, path, &r, err);
     json_decref(config);
-    if (status == SDX_OK) *out = r;
-    else sdx_rules_free(&r);
+    if (status == SDX_OK)
+        *out = r;
+    else
+        sdx_rules_free(&r);
     return status;
 }
 

@@ -1,14 +1,15 @@
 /* generate_decoder.c: token sequences to scores of the next token, from the graphs that optimum exports:
  *
  *   encoder_model.onnx            ids -> states [1, S, D], once a text
- *   decoder_model.onnx            the first call: whole rows, states -> logits, present.N.{decoder,encoder}.{key,value}
- *   decoder_with_past_model.onnx  every other call: last tokens, past_key_values.* -> logits, present.N.decoder.*
- *   decoder_model_merged.onnx     both of them, by use_cache_branch
- *   any other .onnx file          a decoder without encoder; with past_key_values.* inputs, cached as well
+ *   decoder_model.onnx            the first call: whole rows, states -> logits,
+ * present.N.{decoder,encoder}.{key,value} decoder_with_past_model.onnx  every other call: last tokens,
+ * past_key_values.* -> logits, present.N.decoder.* decoder_model_merged.onnx     both of them, by
+ * use_cache_branch any other .onnx file          a decoder without encoder; with past_key_values.* inputs,
+ * cached as well
  *
- * Without a graph that takes a past, every call runs whole rows. Inputs are known by their names. A cache is copied
- * once a step, when its rows are put into the order that the search decided on; cross-attention's only when the number
- * of rows changes. All rows are of one text, so nothing is padded. */
+ * Without a graph that takes a past, every call runs whole rows. Inputs are known by their names. A cache is
+ * copied once a step, when its rows are put into the order that the search decided on; cross-attention's only
+ * when the number of rows changes. All rows are of one text, so nothing is padded. */
 #include "generate.h"
 
 #include <stdio.h>
@@ -18,40 +19,41 @@
 #include "../base/file.h"
 #include "../base/memory.h"
 
-#define PAST "past_key_values."
+#define PAST    "past_key_values."
 #define PRESENT "present."
 
 typedef struct stage { /* a graph */
     sdx_program *program;
     sdx_session *session;
     size_t n_in, n_out;
-    int logits; /* the output of that name */
+    int logits;        /* the output of that name */
     const char **name; /* [n_in], and so on; owned */
     sdx_tensor *in, *out;
 } stage;
 
 /* What is fed to one past_key_values.* input, or to encoder_hidden_states. */
 typedef struct slot {
-    const char *name;  /* after "past_key_values."; the model's */
-    sdx_tensor value;  /* [rows, ...]; data owned */
-    size_t room;       /* bytes */
-    sdx_tensor fresh;  /* of the last run: takes value's place, rows in a new order; data NULL: none */
+    const char *name; /* after "past_key_values."; the model's */
+    sdx_tensor value; /* [rows, ...]; data owned */
+    size_t room;      /* bytes */
+    sdx_tensor fresh; /* of the last run: takes value's place, rows in a new order; data NULL: none */
 } slot;
 
 struct sdx_decoder {
     stage encoder, first, past; /* program NULL: there is none; a merged graph is `past`, and first is empty */
     slot *slots;                /* [n_slots]: inputs of `past` */
     size_t n_slots;
-    slot states;    /* of the encoder */
-    size_t source;  /* tokens of the text that the encoder read */
-    size_t cached;  /* tokens in the cache */
+    slot states;      /* of the encoder */
+    size_t source;    /* tokens of the text that the encoder read */
+    size_t cached;    /* tokens in the cache */
     int64_t *numbers; /* ids, ones and positions of a run; owned */
     size_t numbers_room;
     float *logits; /* owned */
     size_t logits_room;
 };
 
-/* ---- opening ------------------------------------------------------------------------------------------------------ */
+/* ---- opening
+ * ------------------------------------------------------------------------------------------------------ */
 
 static int find_output(const sdx_model *m, const char *name)
 {
@@ -60,9 +62,13 @@ static int find_output(const sdx_model *m, const char *name)
     return -1;
 }
 
-static bool begins(const char *s, const char *start) { return !strncmp(s, start, strlen(start)); }
+static bool begins(const char *s, const char *start)
+{
+    return !strncmp(s, start, strlen(start));
+}
 
-static sdx_status open_stage(const char *path, const sdx_run_options *run, const char *output, stage *s, sdx_error *err)
+static sdx_status open_stage(const char *path, const sdx_run_options *run, const char *output, stage *s,
+                             sdx_error *err)
 {
     TRY(sdx_program_open(path, run, &s->program, err));
     TRY(sdx_session_create(s->program, &s->session, err));
@@ -100,8 +106,8 @@ static char *find_file(const char *folder, const char *name)
     return NULL;
 }
 
-static sdx_status open_if_there(const char *folder, const char *name, const sdx_run_options *run, const char *output,
-                                stage *s, sdx_error *err)
+static sdx_status open_if_there(const char *folder, const char *name, const sdx_run_options *run,
+                                const char *output, stage *s, sdx_error *err)
 {
     char *path = find_file(folder, name);
     sdx_status status = path ? open_stage(path, run, output, s, err) : SDX_OK;
@@ -116,8 +122,10 @@ static sdx_status open_seq2seq(sdx_decoder *d, const char *folder, const sdx_run
     const char *past = d->first.program ? "decoder_with_past_model.onnx" : "decoder_model_merged.onnx";
     TRY(open_if_there(folder, past, run, "logits", &d->past, err));
     if (d->first.program || d->past.program) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_FILE, "%s: has encoder_model.onnx, but neither decoder_model.onnx nor "
-                    "decoder_model_merged.onnx", folder);
+    return sdx_fail(err, SDX_ERR_FILE,
+                    "%s: has encoder_model.onnx, but neither decoder_model.onnx nor "
+                    "decoder_model_merged.onnx",
+                    folder);
 }
 
 /* A lone graph is run on whole rows unless it takes a past. */
@@ -133,7 +141,10 @@ static sdx_status open_lone(sdx_decoder *d, const char *path, const sdx_run_opti
     return SDX_OK;
 }
 
-static bool is_cross(const char *name) { return strstr(name, ".encoder.") != NULL; }
+static bool is_cross(const char *name)
+{
+    return strstr(name, ".encoder.") != NULL;
+}
 
 /* The first graph gives every slot its first value, the other all but cross-attention's each time. */
 static sdx_status check_presents(const sdx_decoder *d, sdx_error *err)
@@ -144,8 +155,8 @@ static sdx_status check_presents(const sdx_decoder *d, sdx_error *err)
         char name[256];
         snprintf(name, sizeof name, PRESENT "%s", d->slots[k].name);
         if (find_output(first, name) < 0 || (!is_cross(name) && find_output(past, name) < 0))
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "no decoder has an output \"%s\" for its input " PAST "%s", name,
-                            d->slots[k].name);
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                            "no decoder has an output \"%s\" for its input " PAST "%s", name, d->slots[k].name);
     }
     return SDX_OK;
 }
@@ -161,7 +172,8 @@ static sdx_status make_slots(sdx_decoder *d, sdx_error *err)
         sdx_port port = sdx_model_input(m, i);
         if (!begins(port.name, PAST)) continue;
         if (port.rank != 4 || !sdx_dtype_size(port.dtype))
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "input \"%s\" is not [rows, heads, tokens, size]", port.name);
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "input \"%s\" is not [rows, heads, tokens, size]",
+                            port.name);
         slot *s = &d->slots[d->n_slots++];
         *s = (slot){.name = port.name + strlen(PAST), .value = {.dtype = port.dtype, .rank = 4}};
         memcpy(s->value.dim, port.dim, 4 * sizeof *port.dim);
@@ -178,8 +190,10 @@ sdx_status sdx_decoder_open(const char *path, const sdx_run_options *run, sdx_de
     sdx_status status = encoder ? open_seq2seq(d, path, run, err) : open_lone(d, path, run, err);
     free(encoder);
     if (status == SDX_OK) status = make_slots(d, err);
-    if (status == SDX_OK) *out = d;
-    else sdx_decoder_free(d);
+    if (status == SDX_OK)
+        *out = d;
+    else
+        sdx_decoder_free(d);
     return status;
 }
 
@@ -197,11 +211,18 @@ void sdx_decoder_free(sdx_decoder *d)
     free(d);
 }
 
-bool sdx_decoder_has_encoder(const sdx_decoder *d) { return d->encoder.program != NULL; }
+bool sdx_decoder_has_encoder(const sdx_decoder *d)
+{
+    return d->encoder.program != NULL;
+}
 
-/* ---- caches ------------------------------------------------------------------------------------------------------- */
+/* ---- caches
+ * ------------------------------------------------------------------------------------------------------- */
 
-static size_t row_bytes(const sdx_tensor *t) { return t->dim[0] > 0 ? sdx_tensor_bytes(t) / (size_t)t->dim[0] : 0; }
+static size_t row_bytes(const sdx_tensor *t)
+{
+    return t->dim[0] > 0 ? sdx_tensor_bytes(t) / (size_t)t->dim[0] : 0;
+}
 
 static sdx_status slot_reserve(slot *s, size_t bytes, sdx_error *err)
 {
@@ -224,7 +245,8 @@ static sdx_status slot_settle(slot *s, const size_t *parent, size_t rows, sdx_er
     TRY(slot_reserve(s, rows * bytes, err));
     for (size_t r = 0; r < rows; r++) {
         if (from.dim[0] < 1 || parent[r] >= (size_t)from.dim[0])
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "\"%s\" has %lld rows, not one a sequence", s->name, (long long)from.dim[0]);
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "\"%s\" has %lld rows, not one a sequence", s->name,
+                            (long long)from.dim[0]);
         memcpy((char *)s->value.data + r * bytes, (char *)from.data + parent[r] * bytes, bytes);
     }
     void *data = s->value.data;
@@ -254,15 +276,16 @@ static sdx_status slot_repeat(slot *s, size_t rows, sdx_error *err)
 static sdx_status slot_clear(slot *s, size_t rows, sdx_error *err)
 {
     if (s->value.dim[1] < 0 || s->value.dim[3] < 0)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "input \"" PAST "%s\" does not say its heads and their size", s->name);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "input \"" PAST "%s\" does not say its heads and their size",
+                        s->name);
     s->value.dim[0] = (int64_t)rows;
     s->value.dim[2] = 0;
     s->fresh = (sdx_tensor){.data = NULL};
     return slot_reserve(s, 1, err);
 }
 
-/* What a run gave under present.* is what the next one gets. A merged graph gives empty cross-attention after the
- * first run: the first stays. */
+/* What a run gave under present.* is what the next one gets. A merged graph gives empty cross-attention after
+ * the first run: the first stays. */
 static void take_present(sdx_decoder *d, const stage *s, bool began)
 {
     const sdx_model *m = sdx_program_model(s->program);
@@ -277,10 +300,11 @@ static void take_present(sdx_decoder *d, const stage *s, bool began)
     }
 }
 
-/* ---- feeding ------------------------------------------------------------------------------------------------------ */
+/* ---- feeding
+ * ------------------------------------------------------------------------------------------------------ */
 
 typedef struct call {
-    const int64_t *ids; /* [rows] rows, stride apart */
+    const int64_t *ids;                /* [rows] rows, stride apart */
     size_t rows, stride, skip, length; /* tokens skip to length are fed */
 } call;
 
@@ -320,7 +344,9 @@ static sdx_tensor fill(const sdx_decoder *d, filling what, const call *c, sdx_dt
     for (size_t r = 0; r < c->rows; r++)
         for (size_t t = 0; t < width; t++) {
             int64_t *x = &data[r * width + t];
-            *x = what == FILL_IDS ? c->ids[r * c->stride + c->skip + t] : what == FILL_POSITIONS ? (int64_t)(c->skip + t) : 1;
+            *x = what == FILL_IDS         ? c->ids[r * c->stride + c->skip + t]
+                 : what == FILL_POSITIONS ? (int64_t)(c->skip + t)
+                                          : 1;
         }
     if (what == FILL_CACHE_BRANCH) {
         *(bool *)data = d->cached > 0;
@@ -330,7 +356,8 @@ static sdx_tensor fill(const sdx_decoder *d, filling what, const call *c, sdx_dt
     return (sdx_tensor){dtype, 2, {(int64_t)c->rows, (int64_t)width}, data};
 }
 
-static sdx_status feed(sdx_decoder *d, const sdx_port *port, const call *c, int64_t *data, sdx_tensor *in, sdx_error *err)
+static sdx_status feed(sdx_decoder *d, const sdx_port *port, const call *c, int64_t *data, sdx_tensor *in,
+                       sdx_error *err)
 {
     for (size_t i = 0; i < sizeof fillings / sizeof *fillings; i++) {
         if (strcmp(port->name, fillings[i].name)) continue;
@@ -343,7 +370,8 @@ static sdx_status feed(sdx_decoder *d, const sdx_port *port, const call *c, int6
         return SDX_OK;
     }
     if (strcmp(port->name, "encoder_hidden_states") || !d->encoder.program)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the graph has an input \"%s\", which no text gives", port->name);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the graph has an input \"%s\", which no text gives",
+                        port->name);
     TRY(slot_repeat(&d->states, c->rows, err));
     *in = d->states.value;
     return SDX_OK;
@@ -369,7 +397,8 @@ static sdx_status run_stage(sdx_decoder *d, stage *s, const call *c, sdx_error *
     return sdx_session_run(s->session, s->n_in, s->name, s->in, s->n_out, s->out, err);
 }
 
-/* ---- the calls ---------------------------------------------------------------------------------------------------- */
+/* ---- the calls
+ * ---------------------------------------------------------------------------------------------------- */
 
 sdx_status sdx_decoder_begin(sdx_decoder *d, const int64_t *ids, size_t n, sdx_error *err)
 {
@@ -381,7 +410,8 @@ sdx_status sdx_decoder_begin(sdx_decoder *d, const int64_t *ids, size_t n, sdx_e
     d->states.name = "last_hidden_state";
     d->states.fresh = d->encoder.out[d->encoder.logits];
     if (d->states.fresh.rank != 3)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the encoder's last_hidden_state is not [batch, tokens, size]");
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                        "the encoder's last_hidden_state is not [batch, tokens, size]");
     return slot_settle(&d->states, (size_t[]){0}, 1, err);
 }
 
@@ -400,8 +430,11 @@ static sdx_status copy_logits(sdx_decoder *d, const sdx_tensor *t, size_t rows, 
     }
     for (size_t r = 0; r < rows; r++) {
         size_t at = ((r + 1) * tokens - 1) * n;
-        if (t->dtype == SDX_F32) memcpy(d->logits + r * n, (float *)t->data + at, n * sizeof(float));
-        else for (size_t v = 0; v < n; v++) d->logits[r * n + v] = (float)sdx_tensor_get_f64(t, (int64_t)(at + v));
+        if (t->dtype == SDX_F32)
+            memcpy(d->logits + r * n, (float *)t->data + at, n * sizeof(float));
+        else
+            for (size_t v = 0; v < n; v++)
+                d->logits[r * n + v] = (float)sdx_tensor_get_f64(t, (int64_t)(at + v));
     }
     *vocab = n;
     return SDX_OK;
@@ -411,15 +444,18 @@ static sdx_status settle(sdx_decoder *d, const size_t *parent, size_t rows, sdx_
 {
     for (size_t k = 0; k < d->n_slots; k++) {
         slot *s = &d->slots[k];
-        if (!d->cached) TRY(slot_clear(s, rows, err));
-        else if (s->fresh.data) TRY(slot_settle(s, parent, rows, err));
-        else TRY(slot_repeat(s, rows, err));
+        if (!d->cached)
+            TRY(slot_clear(s, rows, err));
+        else if (s->fresh.data)
+            TRY(slot_settle(s, parent, rows, err));
+        else
+            TRY(slot_repeat(s, rows, err));
     }
     return SDX_OK;
 }
 
-sdx_status sdx_decoder_step(sdx_decoder *d, const int64_t *ids, size_t stride, size_t length, const size_t *parent,
-                            size_t rows, float **logits, size_t *vocab, sdx_error *err)
+sdx_status sdx_decoder_step(sdx_decoder *d, const int64_t *ids, size_t stride, size_t length,
+                            const size_t *parent, size_t rows, float **logits, size_t *vocab, sdx_error *err)
 {
     bool began = d->cached == 0;
     stage *s = d->past.program && (!began || !d->first.program) ? &d->past : &d->first;

@@ -1,5 +1,5 @@
-/* generate_rules.c: what may follow. Each rule is one of transformers' logits processors, and they run in its order:
- * repetition penalty, n-grams, bad words, minimal length, forced first and last token. */
+/* generate_rules.c: what may follow. Each rule is one of transformers' logits processors, and they run in its
+ * order: repetition penalty, n-grams, bad words, minimal length, forced first and last token. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +44,8 @@ static void ban_words(const sdx_rules *r, const int64_t *ids, size_t n, float *s
         size_t length = r->bad_end[w] - begin;
         const int64_t *word = r->bad_ids + begin;
         if (length > n && length > 1) continue;
-        if (!memcmp(ids + n - (length - 1), word, (length - 1) * sizeof *ids)) ban(scores, vocab, word[length - 1]);
+        if (!memcmp(ids + n - (length - 1), word, (length - 1) * sizeof *ids))
+            ban(scores, vocab, word[length - 1]);
     }
 }
 
@@ -75,11 +76,14 @@ bool sdx_rules_ends(const sdx_rules *r, int64_t id)
 sdx_status sdx_rules_fix_lengths(sdx_rules *r, size_t prompt, sdx_error *err)
 {
     sdx_generate_options *o = &r->options;
-    if (o->max_new_tokens > SDX_MAX_GENERATED || o->max_length > SDX_MAX_GENERATED || prompt > SDX_MAX_GENERATED)
+    if (o->max_new_tokens > SDX_MAX_GENERATED || o->max_length > SDX_MAX_GENERATED ||
+        prompt > SDX_MAX_GENERATED)
         return sdx_fail(err, SDX_ERR_USAGE, "more than %d tokens are asked for", SDX_MAX_GENERATED);
     if (o->max_new_tokens) o->max_length = prompt + o->max_new_tokens;
     if (o->min_new_tokens) o->min_length = prompt + o->min_new_tokens;
     if (o->max_length > prompt) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_USAGE, "the prompt has %zu tokens, max_length is %zu: no room for an answer; "
-                    "raise max_length, or give max_new_tokens", prompt, o->max_length);
+    return sdx_fail(err, SDX_ERR_USAGE,
+                    "the prompt has %zu tokens, max_length is %zu: no room for an answer; "
+                    "raise max_length, or give max_new_tokens",
+                    prompt, o->max_length);
 }

@@ -1,5 +1,11 @@
 """generate_check.py SARDONYX ZOO: greedy and beam-4 answers against those of transformers' generate() in
-ZOO/{t5,bart}/generate.json: from three graphs, from the decoder without a past, and from the merged decoder."""
+ZOO/{t5,bart}/generate.json: from three graphs, from the decoder without a past, and from the merged decoder.
+And the text of ZOO/w2v2-ctc against the best tokens of its golden logits, from the graphs and from the
+checkpoint."""
+import array
+import ast
+import glob
+import itertools
 import json
 import os
 import subprocess
@@ -28,7 +34,8 @@ def link_graphs(optimum, names, folder):
 
 def answers(sardonyx, folder, tokenizer, texts, options):
     lines = "".join(json.dumps({"text": t}) + "\n" for t in texts)
-    command = [sardonyx, "generate", "--model_name", folder, "--tokenizer", tokenizer, "--json", "--max_new_tokens", "20"]
+    command = [sardonyx, "generate", "--model_name", folder, "--tokenizer", tokenizer, "--json"]
+    options = ["--max_new_tokens", "20", *options]
     run = subprocess.run(command + options, input=lines, capture_output=True, text=True)
     if run.returncode:
         print(run.stderr.strip())
@@ -44,23 +51,61 @@ def strip_padding(ids, pad):
     return ids[:end]
 
 
+def check_answers(sardonyx, zoo, model):
+    """(what was checked, it is good, what it gave) for each way to run the model."""
+    with open(f"{zoo}/{model}/generate.json") as f:
+        golden = json.load(f)
+    with open(f"{zoo}/{model}/optimum/generation_config.json") as f:
+        pad = json.load(f)["pad_token_id"]
+    for graphs, names in GRAPHS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            there = link_graphs(f"{zoo}/{model}/optimum", names, folder)
+            for setting, options in SETTINGS.items():
+                ids, texts = golden["generate"][setting]
+                want = [{"ids": strip_padding(i, pad), "text": t} for i, t in zip(ids, texts)]
+                got = there and answers(sardonyx, folder, f"{zoo}/{model}/checkpoint", golden["texts"], options)
+                yield f"{model}, {graphs}, {setting}", got == want, got
+
+
+def read_npy(path):
+    """Shape and values of a little-endian float32 file."""
+    with open(path, "rb") as f:
+        data = f.read()
+    start = 10 + int.from_bytes(data[8:10], "little")
+    return ast.literal_eval(data[10:start].decode())["shape"], array.array("f", data[start:])
+
+
+def golden_texts(folder, case):
+    """Of each row: the best token of each frame, runs collapsed, blanks dropped, "|" a space."""
+    with open(f"{folder}/checkpoint/vocab.json") as f:
+        token = {i: t for t, i in json.load(f).items()}
+    (rows, frames, n), x = read_npy(f"{case}/output_logits.npy")
+    frame = [x[i * n:(i + 1) * n] for i in range(rows * frames)]
+    best = [token[max(range(n), key=f.__getitem__)] for f in frame]
+    for r in range(rows):
+        runs = [t for t, _ in itertools.groupby(best[r * frames:(r + 1) * frames])]
+        yield "".join(" " if t == "|" else t for t in runs if t != "<pad>").strip()
+
+
+def check_speech(sardonyx, folder):
+    ways = [["--model_name", f"{folder}/checkpoint"]]
+    for graph in ["torchscript-op14", "dynamo-op18"]:
+        ways.append(["--model_path", f"{folder}/{graph}.onnx", "--tokenizer", f"{folder}/checkpoint"])
+    for way, case in itertools.product(ways, sorted(glob.glob(f"{folder}/case_?"))):
+        command = [sardonyx, "transcribe", *way, f"{case}/input_input_values.npy"]
+        run = subprocess.run(command, capture_output=True, text=True)
+        got = run.stdout.splitlines()
+        good = bool(got) and got == list(golden_texts(folder, case))
+        yield f"{os.path.basename(way[1])}, {case}", good, got or run.stderr
+
+
 def main(sardonyx, zoo):
     passed = failed = 0
-    for model in MODELS:
-        with open(f"{zoo}/{model}/generate.json") as f:
-            golden = json.load(f)
-        with open(f"{zoo}/{model}/optimum/generation_config.json") as f:
-            pad = json.load(f)["pad_token_id"]
-        for graphs, names in GRAPHS.items():
-            with tempfile.TemporaryDirectory() as folder:
-                there = link_graphs(f"{zoo}/{model}/optimum", names, folder)
-                for setting, options in SETTINGS.items():
-                    ids, texts = golden["generate"][setting]
-                    want = [{"ids": strip_padding(i, pad), "text": t} for i, t in zip(ids, texts)]
-                    got = there and answers(sardonyx, folder, f"{zoo}/{model}/checkpoint", golden["texts"], options)
-                    good = got == want
-                    passed, failed = passed + good, failed + (not good)
-                    print(f"{'' if good else 'FAILED '}{model}, {graphs}, {setting}" + ("" if good else f": {got}, not {want}"))
+    checks = [check_answers(sardonyx, zoo, model) for model in MODELS]
+    checks.append(check_speech(sardonyx, f"{zoo}/w2v2-ctc"))
+    for name, good, got in itertools.chain(*checks):
+        passed, failed = passed + good, failed + (not good)
+        print(name if good else f"FAILED {name}: {got}")
     print(f"{passed} passed, {failed} failed")
     return failed != 0
 
