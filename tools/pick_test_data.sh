@@ -16,10 +16,10 @@ pick() { # entry, then the graphs taken
     done
 }
 checkpoint() { for entry in "$@"; do mkdir -p "zoo/$entry"; cp -r "$shared/zoo/$entry/checkpoint" "zoo/$entry/"; done; }
-pick bert-model torchscript-op14 dynamo-op18 torchscript-op14.ort-optimized dynamo-op18.ort-optimized
+pick bert-model torchscript-op14 dynamo-op18 torchscript-op14.ort-optimized
 pick bert-model-sdpa torchscript-op14 dynamo-op18
 pick bert-mlm torchscript-op14
-pick bert-splade torchscript-op14 dynamo-op18
+pick bert-splade torchscript-op14
 pick bert-classify-bin torchscript-op14
 pick distilbert-classify torchscript-op14 dynamo-op18
 pick electra-model torchscript-op14 dynamo-op18 torchscript-op14.ort-optimized
