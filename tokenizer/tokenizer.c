@@ -248,13 +248,21 @@ static const sdx_token *token_at(const sdx_tokenizer *t, int64_t id)
     return known ? &t->vocab.token[id] : NULL;
 }
 
+/* By its text: a vocabulary may hold a special token twice. */
+static bool is_special(const sdx_tokenizer *t, const sdx_token *token)
+{
+    if (token->special) return true;
+    int32_t id = sdx_tokenizer_added_id(t, token->text.data, token->text.size);
+    return id >= 0 && t->vocab.token[id].special;
+}
+
 /* The tokens of ids, one piece each, into now. Unknown ids are passed over, as tokenizers does. */
 static sdx_status gather_tokens(const sdx_tokenizer *t, const int64_t *ids, size_t count, bool skip_special,
                                 sdx_scratch *s, sdx_error *err)
 {
     for (size_t i = 0; i < count; i++) {
         const sdx_token *token = token_at(t, ids[i]);
-        if (!token || (skip_special && token->special)) continue;
+        if (!token || (skip_special && is_special(t, token))) continue;
         if (!t->decoders.count && s->now.count) TRY(sdx_text_append(&s->now, " ", 1, err));
         size_t begin = s->now.size;
         TRY(sdx_text_append(&s->now, token->text.data, token->text.size, err));

@@ -319,7 +319,8 @@ sdx_status sdx_vocab_finish(sdx_vocab *v, sdx_error *err); /* table and trie fro
 void sdx_vocab_fini(sdx_vocab *v);
 /* The id of a token of the model or an added one; -1. */
 int32_t sdx_tokenizer_find(const sdx_tokenizer *t, const char *text, size_t n);
-bool sdx_tokenizer_is_added(const sdx_tokenizer *t, const char *text, size_t n);
+/* The id of an added token with this text; -1. */
+int32_t sdx_tokenizer_added_id(const sdx_tokenizer *t, const char *text, size_t n);
 /* Registers an added token: its id is the vocabulary's if it is there, else token.id, else (-1) a new one. Of
  * two with one text, the first says whether it is normalized, the later what it strips. */
 sdx_status sdx_tokenizer_add(sdx_tokenizer *t, sdx_added_token token, sdx_error *err);

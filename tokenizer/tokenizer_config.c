@@ -87,7 +87,7 @@ static sdx_status add_listed(const sdx_tokenizer_config *c, sdx_tokenizer *t, sd
 
 sdx_status sdx_tokenizer_add_special(sdx_tokenizer *t, const char *text, sdx_error *err)
 {
-    if (sdx_tokenizer_is_added(t, text, strlen(text))) return SDX_OK;
+    if (sdx_tokenizer_added_id(t, text, strlen(text)) >= 0) return SDX_OK;
     return sdx_tokenizer_add(t, (sdx_added_token){.text = {text, strlen(text)}, .id = -1, .special = true},
                              err);
 }
@@ -97,7 +97,7 @@ static sdx_status add_given(const json_t *value, sdx_tokenizer *t, sdx_error *er
 {
     sdx_added_token token;
     const char *text = token_text(value);
-    if (!text || sdx_tokenizer_is_added(t, text, strlen(text))) return SDX_OK;
+    if (!text || sdx_tokenizer_added_id(t, text, strlen(text)) >= 0) return SDX_OK;
     if (!json_is_object(value)) return sdx_tokenizer_add_special(t, text, err);
     TRY(sdx_json_added_token(value, -1, &token, err));
     token.special = true;

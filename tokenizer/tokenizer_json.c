@@ -30,6 +30,16 @@ static sdx_status read_truncation(sdx_tokenizer *t, const json_t *root, sdx_erro
     return SDX_OK;
 }
 
+/* Who pads is the caller; the file only says with what, where the configuration does not. */
+static sdx_status read_padding(sdx_tokenizer *t, const json_t *root, sdx_error *err)
+{
+    int64_t id;
+    TRY(sdx_json_integer(json_object_get(root, "padding"), "pad_id", -1, &id, err));
+    if (t->pad_id < 0 && id >= 0 && (uint64_t)id < t->vocab.size && t->vocab.token[id].text.data)
+        t->pad_id = (int32_t)id;
+    return SDX_OK;
+}
+
 static sdx_status build(sdx_tokenizer *t, sdx_json_file *file, const sdx_tokenizer_config *config,
                         sdx_error *err)
 {
@@ -38,7 +48,8 @@ static sdx_status build(sdx_tokenizer *t, sdx_json_file *file, const sdx_tokeniz
     TRY(sdx_json_read_steps(t, file->root, err));
     TRY(sdx_json_read_post_processor(t, file->root, err));
     TRY(read_truncation(t, file->root, err));
-    return sdx_tokenizer_config_apply(config, NULL, t, err);
+    TRY(sdx_tokenizer_config_apply(config, NULL, t, err));
+    return read_padding(t, file->root, err);
 }
 
 sdx_status sdx_tokenizer_read_json(sdx_tokenizer *t, const char *path, sdx_error *err)

@@ -99,16 +99,16 @@ static sdx_added_token *find_added(const sdx_tokenizer *t, sdx_string text)
     return found ? &t->added[found - 1] : NULL;
 }
 
-bool sdx_tokenizer_is_added(const sdx_tokenizer *t, const char *text, size_t n)
+int32_t sdx_tokenizer_added_id(const sdx_tokenizer *t, const char *text, size_t n)
 {
-    return find_added(t, (sdx_string){text, n});
+    const sdx_added_token *a = find_added(t, (sdx_string){text, n});
+    return a ? a->id : -1;
 }
 
 int32_t sdx_tokenizer_find(const sdx_tokenizer *t, const char *text, size_t n)
 {
     int32_t id = sdx_trie_get(&t->vocab.trie, text, n);
-    const sdx_added_token *a = id < 0 ? find_added(t, (sdx_string){text, n}) : NULL;
-    return a ? a->id : id;
+    return id < 0 ? sdx_tokenizer_added_id(t, text, n) : id;
 }
 
 /* Twice the room, and a table of twice that, so that it is never more than half full. */
