@@ -11,6 +11,7 @@ static int run(const cli_args *args)
     sdx_error err = {0};
     sdx_model *model;
     if (sdx_model_open(args->positional[0], &model, &err) != SDX_OK) return cli_fail(&err);
+    cli_warn(model);
     char *text;
     sdx_status status = sdx_model_inspect(model, cli_flag(args, "json"), &text, &err);
     sdx_model_close(model);

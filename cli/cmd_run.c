@@ -162,6 +162,7 @@ static int run(const cli_args *args)
     sdx_error err = {0};
     sdx_program *program;
     if (sdx_program_open(path, &options_run, &program, &err) != SDX_OK) return cli_fail(&err);
+    cli_warn(sdx_program_model(program));
     const sdx_model *model = sdx_program_model(program);
     bound_inputs in = {.count = 0};
     int code = cli_string(args, "text", NULL) ? tokenize_inputs(args, model, &in) : read_inputs(args, &in);

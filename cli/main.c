@@ -29,6 +29,12 @@ int cli_fail(const sdx_error *err)
     return err->status == SDX_ERR_INTERNAL || err->status == SDX_ERR_MEMORY ? EXIT_OUR_FAULT : EXIT_USAGE;
 }
 
+void cli_warn(const sdx_model *model)
+{
+    const char *warning = sdx_model_warning(model);
+    if (warning) fprintf(stderr, "sardonyx: warning: %s\n", warning);
+}
+
 static void print_overview(FILE *out)
 {
     fprintf(out, "usage: sardonyx VERB [options]\n\nTransformer models on a CPU: convert, optimize, quantize, run.\n\n");

@@ -113,15 +113,16 @@ sdx_id sdx_graph_find_value(const sdx_graph *g, const char *name)
     return (sdx_id)sdx_map_get(&g->names, name, strlen(name), SDX_NONE);
 }
 
-/* name itself, or name_1, name_2, ... when it is taken. */
+/* name itself, or name_1, name_2, ... when it is taken; after a few, numbers that nobody is likely to have had. */
 static char *unique_name(sdx_graph *g, const char *name)
 {
+    enum { FEW_TRIES = 32 };
     sdx_arena *arena = &g->model->arena;
     const char *base = name && *name ? name : "value";
     if (sdx_graph_find_value(g, base) == SDX_NONE) return sdx_arena_strdup(arena, base);
     for (int i = 1;; i++) {
         char candidate[512];
-        snprintf(candidate, sizeof candidate, "%.480s_%d", base, i);
+        snprintf(candidate, sizeof candidate, "%.480s_%d", base, i < FEW_TRIES ? i : g->n_value + i);
         if (sdx_graph_find_value(g, candidate) == SDX_NONE) return sdx_arena_strdup(arena, candidate);
     }
 }

@@ -58,6 +58,13 @@ typedef struct sdx_value {
     int uses; /* node inputs that read it, plus one if it is a graph output; set by sdx_graph_index */
 } sdx_value;
 
+/* A weight, or the default of an input: what a file stores. NULL for what is computed, given or captured. */
+static inline const sdx_tensor *sdx_value_stored(const sdx_value *v)
+{
+    if (v->preset) return v->preset;
+    return v->producer == SDX_NONE && v->outer == SDX_NONE ? v->type.constant : NULL;
+}
+
 typedef enum sdx_attr_type { /* the codes of AttributeProto.AttributeType */
     SDX_ATTR_FLOAT = 1,
     SDX_ATTR_INT = 2,

@@ -51,11 +51,11 @@ static sdx_status count_op(summary *s, const sdx_node *n, sdx_map *known, sdx_er
 
 static void note_initializer(summary *s, const sdx_value *v)
 {
-    size_t bytes = sdx_tensor_bytes(v->type.constant);
+    size_t bytes = sdx_tensor_bytes(sdx_value_stored(v));
     s->initializers++;
     s->initializer_bytes += bytes;
     int at = s->n_largest < N_LARGEST ? s->n_largest++ : N_LARGEST;
-    for (; at > 0 && sdx_tensor_bytes(s->largest[at - 1]->type.constant) < bytes; at--)
+    for (; at > 0 && sdx_tensor_bytes(sdx_value_stored(s->largest[at - 1])) < bytes; at--)
         if (at < N_LARGEST) s->largest[at] = s->largest[at - 1];
     if (at < N_LARGEST) s->largest[at] = v;
 }
@@ -63,8 +63,7 @@ static void note_initializer(summary *s, const sdx_value *v)
 static sdx_status gather_graph(summary *s, const sdx_graph *g, sdx_map *known, sdx_error *err)
 {
     for (sdx_id v = 0; v < g->n_value; v++)
-        if (g->value[v].type.constant && g->value[v].producer == SDX_NONE && g->value[v].outer == SDX_NONE)
-            note_initializer(s, &g->value[v]);
+        if (sdx_value_stored(&g->value[v])) note_initializer(s, &g->value[v]);
     for (sdx_id i = 0; i < g->n_node; i++) {
         const sdx_node *n = &g->node[i];
         if (n->dead) continue;
@@ -227,7 +226,7 @@ static json_t *json_largest(json_out *o, const summary *s)
 {
     json_t *list = json_array();
     for (int i = 0; i < s->n_largest; i++) {
-        const sdx_tensor *t = s->largest[i]->type.constant;
+        const sdx_tensor *t = sdx_value_stored(s->largest[i]);
         json_t *entry = json_object(), *shape = json_array();
         for (int k = 0; k < t->rank; k++) append(o, shape, json_integer(t->dim[k]));
         set(o, entry, "name", json_text(s->largest[i]->name));

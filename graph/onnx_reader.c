@@ -11,7 +11,9 @@
 
 enum {
     MAX_OPSETS = 256,
-    IR_DEFAULTS = 4 /* initializers need not be inputs */
+    IR_DEFAULTS = 4, /* initializers need not be inputs */
+    IR_NEWEST = 14,  /* what is known: ONNX 1.23 */
+    OPSET_NEWEST = 28
 };
 
 typedef struct reader {
@@ -483,6 +485,19 @@ static sdx_status read_header(reader *r, const Onnx__ModelProto *p)
     return SDX_OK;
 }
 
+/* A file from the future is read as far as it is understood: operators as of the newest version known. */
+static sdx_status warn_of_newer(reader *r)
+{
+    sdx_model *m = r->model;
+    long long opset = (long long)sdx_model_opset(m, "");
+    if (m->ir_version <= IR_NEWEST && opset <= OPSET_NEWEST) return SDX_OK;
+    m->warning = sdx_arena_printf(r->arena,
+                                  "%s: it is of ONNX IR version %lld and opset %lld, newer than the %d and %d known here; "
+                                  "operators are taken as of opset %d",
+                                  m->path, (long long)m->ir_version, opset, IR_NEWEST, OPSET_NEWEST, OPSET_NEWEST);
+    return m->warning ? SDX_OK : sdx_fail_memory(r->err, 256);
+}
+
 static sdx_status read_model(reader *r, const Onnx__ModelProto *p)
 {
     if (!p->graph) return sdx_fail(r->err, SDX_ERR_FILE, "not a valid ONNX model: it holds no graph");
@@ -494,6 +509,7 @@ static sdx_status read_model(reader *r, const Onnx__ModelProto *p)
         return sdx_fail(r->err, SDX_ERR_FILE,
                         "the model does not say which version of ONNX's operators it uses");
     TRY(read_header(r, p));
+    TRY(warn_of_newer(r));
     TRY(read_functions(r, p));
     return read_graph(r, r->model->graph, p->graph);
 }
