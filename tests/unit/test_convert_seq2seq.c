@@ -160,7 +160,17 @@ static void close_graph(graph *g)
     sdx_program_free(g->program);
 }
 
-/* Inputs by name: ids, mask, encoded, or, for past_key_values.X, output present.X of `first`. */
+/* past_key_values.X is the output present.X of the graph that ran first. */
+static sdx_tensor find_past(const graph *first, const char *input)
+{
+    char name[64];
+    snprintf(name, sizeof name, "present%s", input + strlen("past_key_values"));
+    for (size_t i = 0; i < first->n_out; i++)
+        if (!strcmp(sdx_model_output(sdx_program_model(first->program), i).name, name)) return first->out[i];
+    ck_abort_msg("no output %s", name);
+    return (sdx_tensor){0};
+}
+
 static void run_graph(graph *g, const sdx_tensor *ids, const sdx_tensor *mask, const sdx_tensor *encoded,
                       const graph *first)
 {
@@ -170,12 +180,11 @@ static void run_graph(graph *g, const sdx_tensor *ids, const sdx_tensor *mask, c
     sdx_error err = {0};
     size_t n = sdx_model_input_count(model);
     for (size_t i = 0; i < n; i++) {
-        const char *name = names[i] = sdx_model_input(model, i).name, *tail = name + strlen("past_key_values");
-        in[i] = !strcmp(name, "input_ids") ? *ids : !strcmp(name, "encoder_hidden_states") ? *encoded : *mask;
-        if (strncmp(name, "past_key_values", strlen("past_key_values"))) continue;
-        for (size_t j = 0; j < first->n_out; j++)
-            if (!strcmp(sdx_model_output(sdx_program_model(first->program), j).name + strlen("present"), tail))
-                in[i] = first->out[j];
+        const char *name = names[i] = sdx_model_input(model, i).name;
+        in[i] = !strcmp(name, "input_ids")               ? *ids
+                : !strcmp(name, "encoder_hidden_states") ? *encoded
+                : !strncmp(name, "past_key_values", 15)  ? find_past(first, name)
+                                                         : *mask;
     }
     ck_assert_msg(sdx_session_run(g->session, n, names, in, g->n_out, g->out, &err) == SDX_OK, "%s",
                   err.message);
