@@ -153,12 +153,13 @@ static bool find_in_block(const uint64_t free[4], const unsigned char *byte, uin
     return false;
 }
 
-/* A base where all children find a free node; byte: [count], count > 0. */
+/* A base where all children find a free node; byte: [count], count > 0. Only children fill the older blocks:
+ * that always works, while several rarely fit there. */
 static sdx_status find_base(builder *b, const unsigned char *byte, uint32_t count, uint32_t *base)
 {
-    uint32_t blocks = b->trie->size / BLOCK,
-             need = count == 1 ? 1 : 32 + 4 * count; /* a fuller block rarely fits */
-    for (uint32_t k = blocks > OPEN_BLOCKS ? blocks - OPEN_BLOCKS : 0; k < blocks; k++) {
+    uint32_t blocks = b->trie->size / BLOCK, window = count == 1 ? OPEN_BLOCKS : OPEN_BLOCKS / 4;
+    uint32_t need = count == 1 ? 1 : 32 + 4 * count;
+    for (uint32_t k = blocks > window ? blocks - window : 0; k < blocks; k++) {
         if (b->free_count[k % OPEN_BLOCKS] < need) continue;
         if (!find_in_block(b->free[k % OPEN_BLOCKS], byte, count, base)) continue;
         *base += k * BLOCK;
@@ -167,8 +168,6 @@ static sdx_status find_base(builder *b, const unsigned char *byte, uint32_t coun
     *base = b->trie->size;
     return add_block(b);
 }
-
-/* ---- building ------------------------------------------------------------------------------------------ */
 
 static sdx_status push_range(builder *b, range r)
 {
