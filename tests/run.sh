@@ -66,6 +66,8 @@ common() {
     part asan-unit build/asan/unit
     part asan-kcheck build/asan/kcheck
     part asan-zoo build/asan/zoo_check $data/zoo
+    part asan-alloc build/asan/alloc_check $data/zoo/bert-mlm/torchscript-op14.onnx \
+        $data/zoo/bert-splade/torchscript-op14.onnx $data/zoo/bert-model/torchscript-op14.ort-optimized.onnx
     part asan-cli bash tests/cli/run.sh build/asan/sardonyx
     for target in $(ls tests/fuzz/fuzz_*.c); do
         name=$(basename "$target" .c)

@@ -22,9 +22,13 @@ static size_t count_of(const sdx_tensor *t)
     return n;
 }
 
-/* Zeros: ids and masks that every model takes. */
+/* Zeros: ids and masks that every model takes; sequences without items. */
 static int make_input(const sdx_port *port, sdx_tensor *t)
 {
+    if (port->sequence) {
+        *t = (sdx_tensor){.dtype = SDX_TENSOR_LIST, .data = calloc(1, sizeof(sdx_tensor_list))};
+        return t->data != NULL;
+    }
     *t = (sdx_tensor){.dtype = port->dtype, .rank = port->rank < 0 ? 0 : port->rank};
     for (int i = 0; i < t->rank; i++) t->dim[i] = port->dim[i] < 0 ? SMALL : port->dim[i];
     t->data = aligned_alloc(64, (count_of(t) * sdx_dtype_size(t->dtype) + 64) / 64 * 64);
