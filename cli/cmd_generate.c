@@ -25,8 +25,7 @@ static const cli_option options[] = {
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
-/* ---- options
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------------------- */
 
 /* A count from the command line over the one there is. */
 static int take_size(const cli_args *args, const char *name, size_t *value)
@@ -74,8 +73,7 @@ static int take_options(const cli_args *args, sdx_generate_options *o)
     return code == EXIT_FINE ? take_early_stopping(args, &o->early_stopping) : code;
 }
 
-/* ---- answers
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------------------- */
 
 /* {"id":..,"ids":[..],"text":".."}; id only when the document has one. */
 static int write_json(FILE *f, const char *id, const int64_t *ids, size_t n, const char *text, size_t length)

@@ -39,8 +39,7 @@ struct sdx_beam {
     bool improvable; /* a row might still beat a place */
 };
 
-/* ---- making
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- making ---------------------------------------------------------------------------------------------- */
 
 static size_t block_bytes(size_t beams, size_t kept, size_t stride)
 {
@@ -98,8 +97,7 @@ void sdx_beam_free(sdx_beam *b)
     free(b);
 }
 
-/* ---- a step
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- a step ---------------------------------------------------------------------------------------------- */
 
 /* The best continuations of all rows, into top; false if there are not enough that are numbers. */
 static bool find_top(sdx_beam *b, const float *scores, size_t vocab)

@@ -19,8 +19,7 @@ struct sdx_generator {
     size_t count, room;
 };
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- opening --------------------------------------------------------------------------------------------- */
 
 static sdx_status read_rules(sdx_generator *g, const sdx_task_options *o, sdx_error *err)
 {
@@ -77,8 +76,7 @@ const sdx_tokenizer *sdx_generator_tokenizer(const sdx_generator *g)
     return g->tokenizer;
 }
 
-/* ---- searching
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- searching ------------------------------------------------------------------------------------------- */
 
 static sdx_status keep(sdx_generator *g, const int64_t *ids, size_t n, size_t room, sdx_error *err)
 {
@@ -167,8 +165,7 @@ done:
     return status;
 }
 
-/* ---- running
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- running --------------------------------------------------------------------------------------------- */
 
 sdx_status sdx_generator_run(sdx_generator *g, const sdx_generate_options *options, sdx_text text,
                              const int64_t **ids, size_t *count, sdx_error *err)

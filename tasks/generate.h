@@ -9,8 +9,7 @@
 
 enum { SDX_MAX_EOS = 8, SDX_MAX_BEAMS = 1024, SDX_MAX_GENERATED = 1 << 20 };
 
-/* ---- rules
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- rules ----------------------------------------------------------------------------------------------- */
 
 typedef struct sdx_rules {
     sdx_generate_options options;
@@ -32,8 +31,7 @@ sdx_status sdx_rules_fix_lengths(sdx_rules *rules, size_t prompt, sdx_error *err
 void sdx_rules_apply(const sdx_rules *rules, const int64_t *ids, size_t n, float *scores, size_t vocab);
 bool sdx_rules_ends(const sdx_rules *rules, int64_t id);
 
-/* ---- beam search
- * ------------------------------------------------------------------------------------------------- */
+/* ---- beam search ----------------------------------------------------------------------------------------- */
 
 typedef struct sdx_beam sdx_beam;
 
@@ -48,8 +46,7 @@ sdx_status sdx_beam_step(sdx_beam *beam, const float *scores, size_t vocab, bool
 const int64_t *sdx_beam_rows(const sdx_beam *beam, size_t *stride, size_t *length, const size_t **parent);
 const int64_t *sdx_beam_best(const sdx_beam *beam, size_t *length);
 
-/* ---- decoder
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- decoder --------------------------------------------------------------------------------------------- */
 
 typedef struct sdx_decoder sdx_decoder;
 

@@ -52,8 +52,7 @@ struct sdx_decoder {
     size_t logits_room;
 };
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- opening --------------------------------------------------------------------------------------------- */
 
 static int find_output(const sdx_model *m, const char *name)
 {
@@ -216,8 +215,7 @@ bool sdx_decoder_has_encoder(const sdx_decoder *d)
     return d->encoder.program != NULL;
 }
 
-/* ---- caches
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- caches ---------------------------------------------------------------------------------------------- */
 
 static size_t row_bytes(const sdx_tensor *t)
 {
@@ -300,8 +298,7 @@ static void take_present(sdx_decoder *d, const stage *s, bool began)
     }
 }
 
-/* ---- feeding
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- feeding --------------------------------------------------------------------------------------------- */
 
 typedef struct call {
     const int64_t *ids;                /* [rows] rows, stride apart */
@@ -397,8 +394,7 @@ static sdx_status run_stage(sdx_decoder *d, stage *s, const call *c, sdx_error *
     return sdx_session_run(s->session, s->n_in, s->name, s->in, s->n_out, s->out, err);
 }
 
-/* ---- the calls
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the calls ------------------------------------------------------------------------------------------- */
 
 sdx_status sdx_decoder_begin(sdx_decoder *d, const int64_t *ids, size_t n, sdx_error *err)
 {
