@@ -50,7 +50,8 @@ const int64_t *sdx_beam_best(const sdx_beam *beam, size_t *length);
 
 typedef struct sdx_decoder sdx_decoder;
 
-/* path: a folder with encoder_model.onnx and its decoders, or a decoder-only graph or its folder. */
+/* path: a folder with encoder_model.onnx and its decoders, a decoder-only graph or its folder, or a checkpoint
+ * folder, which is converted in memory. */
 sdx_status sdx_decoder_open(const char *path, const sdx_run_options *run, sdx_decoder **out, sdx_error *err);
 void sdx_decoder_free(sdx_decoder *decoder);
 bool sdx_decoder_has_encoder(const sdx_decoder *decoder);

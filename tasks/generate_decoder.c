@@ -16,20 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../base/file.h"
 #include "../base/memory.h"
+#include "generate_graphs.h"
 
-#define PAST    "past_key_values."
+#define PAST    SDX_PAST
 #define PRESENT "present."
-
-typedef struct stage { /* a graph */
-    sdx_program *program;
-    sdx_session *session;
-    size_t n_in, n_out;
-    int logits;        /* the output of that name */
-    const char **name; /* [n_in], and so on; owned */
-    sdx_tensor *in, *out;
-} stage;
 
 /* What is fed to one past_key_values.* input, or to encoder_hidden_states. */
 typedef struct slot {
@@ -40,8 +31,8 @@ typedef struct slot {
 } slot;
 
 struct sdx_decoder {
-    stage encoder, first, past; /* program NULL: there is none; a merged graph is `past`, and first is empty */
-    slot *slots;                /* [n_slots]: inputs of `past` */
+    sdx_stages graphs;
+    slot *slots; /* [n_slots]: inputs of graphs.past */
     size_t n_slots;
     slot states;      /* of the encoder */
     size_t source;    /* tokens of the text that the encoder read */
@@ -54,90 +45,9 @@ struct sdx_decoder {
 
 /* ---- opening --------------------------------------------------------------------------------------------- */
 
-static int find_output(const sdx_model *m, const char *name)
-{
-    for (size_t i = 0; i < sdx_model_output_count(m); i++)
-        if (!strcmp(sdx_model_output(m, i).name, name)) return (int)i;
-    return -1;
-}
-
 static bool begins(const char *s, const char *start)
 {
     return !strncmp(s, start, strlen(start));
-}
-
-static sdx_status open_stage(const char *path, const sdx_run_options *run, const char *output, stage *s,
-                             sdx_error *err)
-{
-    TRY(sdx_program_open(path, run, &s->program, err));
-    TRY(sdx_session_create(s->program, &s->session, err));
-    const sdx_model *m = sdx_program_model(s->program);
-    s->n_in = sdx_model_input_count(m);
-    s->n_out = sdx_model_output_count(m);
-    s->logits = find_output(m, output);
-    if (s->logits < 0) return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: has no output \"%s\"", path, output);
-    s->name = sdx_calloc(s->n_in + 1, sizeof *s->name);
-    s->in = sdx_calloc(s->n_in + 1, sizeof *s->in);
-    s->out = sdx_calloc(s->n_out + 1, sizeof *s->out);
-    return s->name && s->in && s->out ? SDX_OK : sdx_fail_memory(err, s->n_in * sizeof *s->in);
-}
-
-static void close_stage(stage *s)
-{
-    sdx_session_free(s->session);
-    sdx_program_free(s->program);
-    free(s->name);
-    free(s->in);
-    free(s->out);
-}
-
-/* path/name or path/onnx/name in new memory; NULL when neither is there. */
-static char *find_file(const char *folder, const char *name)
-{
-    char *path = sdx_path_join(folder, name);
-    if (path && sdx_file_exists(path)) return path;
-    free(path);
-    char *inner = sdx_path_join(folder, "onnx");
-    path = inner ? sdx_path_join(inner, name) : NULL;
-    free(inner);
-    if (path && sdx_file_exists(path)) return path;
-    free(path);
-    return NULL;
-}
-
-static sdx_status open_if_there(const char *folder, const char *name, const sdx_run_options *run,
-                                const char *output, stage *s, sdx_error *err)
-{
-    char *path = find_file(folder, name);
-    sdx_status status = path ? open_stage(path, run, output, s, err) : SDX_OK;
-    free(path);
-    return status;
-}
-
-static sdx_status open_seq2seq(sdx_decoder *d, const char *folder, const sdx_run_options *run, sdx_error *err)
-{
-    TRY(open_if_there(folder, "encoder_model.onnx", run, "last_hidden_state", &d->encoder, err));
-    TRY(open_if_there(folder, "decoder_model.onnx", run, "logits", &d->first, err));
-    const char *past = d->first.program ? "decoder_with_past_model.onnx" : "decoder_model_merged.onnx";
-    TRY(open_if_there(folder, past, run, "logits", &d->past, err));
-    if (d->first.program || d->past.program) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_FILE,
-                    "%s: has encoder_model.onnx, but neither decoder_model.onnx nor "
-                    "decoder_model_merged.onnx",
-                    folder);
-}
-
-/* A lone graph is run on whole rows unless it takes a past. */
-static sdx_status open_lone(sdx_decoder *d, const char *path, const sdx_run_options *run, sdx_error *err)
-{
-    TRY(open_stage(path, run, "logits", &d->first, err));
-    for (size_t i = 0; i < d->first.n_in; i++) {
-        if (!begins(sdx_model_input(sdx_program_model(d->first.program), i).name, PAST)) continue;
-        d->past = d->first;
-        d->first = (stage){0};
-        break;
-    }
-    return SDX_OK;
 }
 
 static bool is_cross(const char *name)
@@ -148,12 +58,11 @@ static bool is_cross(const char *name)
 /* The first graph gives every slot its first value, the other all but cross-attention's each time. */
 static sdx_status check_presents(const sdx_decoder *d, sdx_error *err)
 {
-    const sdx_model *past = sdx_program_model(d->past.program);
-    const sdx_model *first = d->first.program ? sdx_program_model(d->first.program) : past;
+    const sdx_stage *past = &d->graphs.past, *first = d->graphs.first.program ? &d->graphs.first : past;
     for (size_t k = 0; k < d->n_slots; k++) {
         char name[256];
         snprintf(name, sizeof name, PRESENT "%s", d->slots[k].name);
-        if (find_output(first, name) < 0 || (!is_cross(name) && find_output(past, name) < 0))
+        if (sdx_stage_output(first, name) < 0 || (!is_cross(name) && sdx_stage_output(past, name) < 0))
             return sdx_fail(err, SDX_ERR_UNSUPPORTED,
                             "no decoder has an output \"%s\" for its input " PAST "%s", name, d->slots[k].name);
     }
@@ -163,11 +72,11 @@ static sdx_status check_presents(const sdx_decoder *d, sdx_error *err)
 /* A slot for each past input; without them a graph for later calls would be of no use. */
 static sdx_status make_slots(sdx_decoder *d, sdx_error *err)
 {
-    if (!d->past.program) return SDX_OK;
-    const sdx_model *m = sdx_program_model(d->past.program);
-    d->slots = sdx_calloc(d->past.n_in + 1, sizeof *d->slots);
-    if (!d->slots) return sdx_fail_memory(err, d->past.n_in * sizeof *d->slots);
-    for (size_t i = 0; i < d->past.n_in; i++) {
+    if (!d->graphs.past.program) return SDX_OK;
+    const sdx_model *m = sdx_program_model(d->graphs.past.program);
+    d->slots = sdx_calloc(d->graphs.past.n_in + 1, sizeof *d->slots);
+    if (!d->slots) return sdx_fail_memory(err, d->graphs.past.n_in * sizeof *d->slots);
+    for (size_t i = 0; i < d->graphs.past.n_in; i++) {
         sdx_port port = sdx_model_input(m, i);
         if (!begins(port.name, PAST)) continue;
         if (port.rank != 4 || !sdx_dtype_size(port.dtype))
@@ -185,9 +94,7 @@ sdx_status sdx_decoder_open(const char *path, const sdx_run_options *run, sdx_de
 {
     sdx_decoder *d = sdx_calloc(1, sizeof *d);
     if (!d) return sdx_fail_memory(err, sizeof *d);
-    char *encoder = sdx_is_directory(path) ? find_file(path, "encoder_model.onnx") : NULL;
-    sdx_status status = encoder ? open_seq2seq(d, path, run, err) : open_lone(d, path, run, err);
-    free(encoder);
+    sdx_status status = sdx_stages_open(path, run, &d->graphs, err);
     if (status == SDX_OK) status = make_slots(d, err);
     if (status == SDX_OK)
         *out = d;
@@ -199,9 +106,7 @@ sdx_status sdx_decoder_open(const char *path, const sdx_run_options *run, sdx_de
 void sdx_decoder_free(sdx_decoder *d)
 {
     if (!d) return;
-    close_stage(&d->encoder);
-    close_stage(&d->first);
-    close_stage(&d->past);
+    sdx_stages_close(&d->graphs);
     for (size_t i = 0; i < d->n_slots; i++) free(d->slots[i].value.data);
     free(d->slots);
     free(d->states.value.data);
@@ -212,7 +117,7 @@ void sdx_decoder_free(sdx_decoder *d)
 
 bool sdx_decoder_has_encoder(const sdx_decoder *d)
 {
-    return d->encoder.program != NULL;
+    return d->graphs.encoder.program != NULL;
 }
 
 /* ---- caches ---------------------------------------------------------------------------------------------- */
@@ -284,7 +189,7 @@ static sdx_status slot_clear(slot *s, size_t rows, sdx_error *err)
 
 /* What a run gave under present.* is what the next one gets. A merged graph gives empty cross-attention after
  * the first run: the first stays. */
-static void take_present(sdx_decoder *d, const stage *s, bool began)
+static void take_present(sdx_decoder *d, const sdx_stage *s, bool began)
 {
     const sdx_model *m = sdx_program_model(s->program);
     for (size_t i = 0; i < s->n_out; i++) {
@@ -366,7 +271,7 @@ static sdx_status feed(sdx_decoder *d, const sdx_port *port, const call *c, int6
         *in = d->slots[k].value;
         return SDX_OK;
     }
-    if (strcmp(port->name, "encoder_hidden_states") || !d->encoder.program)
+    if (strcmp(port->name, "encoder_hidden_states") || !d->graphs.encoder.program)
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the graph has an input \"%s\", which no text gives",
                         port->name);
     TRY(slot_repeat(&d->states, c->rows, err));
@@ -375,7 +280,7 @@ static sdx_status feed(sdx_decoder *d, const sdx_port *port, const call *c, int6
 }
 
 /* Runs a graph; its outputs are in s->out. */
-static sdx_status run_stage(sdx_decoder *d, stage *s, const call *c, sdx_error *err)
+static sdx_status run_stage(sdx_decoder *d, sdx_stage *s, const call *c, sdx_error *err)
 {
     const sdx_model *m = sdx_program_model(s->program);
     size_t cells = cells_of(d, c);
@@ -400,11 +305,11 @@ sdx_status sdx_decoder_begin(sdx_decoder *d, const int64_t *ids, size_t n, sdx_e
 {
     d->cached = d->source = 0;
     for (size_t k = 0; k < d->n_slots; k++) d->slots[k].fresh = (sdx_tensor){.data = NULL};
-    if (!d->encoder.program) return SDX_OK;
+    if (!d->graphs.encoder.program) return SDX_OK;
     d->source = n;
-    TRY(run_stage(d, &d->encoder, &(call){ids, 1, n, 0, n}, err));
+    TRY(run_stage(d, &d->graphs.encoder, &(call){ids, 1, n, 0, n}, err));
     d->states.name = "last_hidden_state";
-    d->states.fresh = d->encoder.out[d->encoder.logits];
+    d->states.fresh = d->graphs.encoder.out[d->graphs.encoder.result];
     if (d->states.fresh.rank != 3)
         return sdx_fail(err, SDX_ERR_UNSUPPORTED,
                         "the encoder's last_hidden_state is not [batch, tokens, size]");
@@ -454,13 +359,14 @@ sdx_status sdx_decoder_step(sdx_decoder *d, const int64_t *ids, size_t stride, s
                             const size_t *parent, size_t rows, float **logits, size_t *vocab, sdx_error *err)
 {
     bool began = d->cached == 0;
-    stage *s = d->past.program && (!began || !d->first.program) ? &d->past : &d->first;
-    if (s == &d->past) TRY(settle(d, parent, rows, err));
-    TRY(run_stage(d, s, &(call){ids, rows, stride, d->past.program ? d->cached : 0, length}, err));
+    sdx_stage *s =
+        d->graphs.past.program && (!began || !d->graphs.first.program) ? &d->graphs.past : &d->graphs.first;
+    if (s == &d->graphs.past) TRY(settle(d, parent, rows, err));
+    TRY(run_stage(d, s, &(call){ids, rows, stride, d->graphs.past.program ? d->cached : 0, length}, err));
     take_present(d, s, began);
-    if (d->past.program) d->cached = length;
+    if (d->graphs.past.program) d->cached = length;
     *logits = NULL;
-    TRY(copy_logits(d, &s->out[s->logits], rows, vocab, err));
+    TRY(copy_logits(d, &s->out[s->result], rows, vocab, err));
     *logits = d->logits;
     return SDX_OK;
 }

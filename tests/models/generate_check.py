@@ -1,7 +1,7 @@
 """generate_check.py SARDONYX ZOO: greedy and beam-4 answers against those of transformers' generate() in
-ZOO/{t5,bart}/generate.json: from three graphs, from the decoder without a past, and from the merged decoder.
-And the text of ZOO/w2v2-ctc against the best tokens of its golden logits, from the graphs and from the
-checkpoint."""
+ZOO/{t5,bart}/generate.json: from optimum's three graphs, the decoder without a past, the merged decoder; from
+our own conversion, on disk and in memory. And the text of ZOO/w2v2-ctc against the best tokens of its golden
+logits, from the graphs and from the checkpoint."""
 import array
 import ast
 import glob
@@ -51,20 +51,31 @@ def strip_padding(ids, pad):
     return ids[:end]
 
 
-def check_answers(sardonyx, zoo, model):
+def make_folder(sardonyx, model, way, folder):
+    """The folder to generate from, made inside `folder` where it has to be; None if that fails."""
+    if way in GRAPHS:
+        return folder if link_graphs(f"{model}/optimum", GRAPHS[way], folder) else None
+    if way == "checkpoint":
+        return f"{model}/checkpoint"
+    command = [sardonyx, "convert", "--model_name", f"{model}/checkpoint", "--output_dir", folder]
+    run = subprocess.run(command, capture_output=True, text=True)
+    return f"{folder}/checkpoint" if run.returncode == 0 else None
+
+
+def check_answers(sardonyx, model):
     """(what was checked, it is good, what it gave) for each way to run the model."""
-    with open(f"{zoo}/{model}/generate.json") as f:
+    with open(f"{model}/generate.json") as f:
         golden = json.load(f)
-    with open(f"{zoo}/{model}/optimum/generation_config.json") as f:
+    with open(f"{model}/optimum/generation_config.json") as f:
         pad = json.load(f)["pad_token_id"]
-    for graphs, names in GRAPHS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            there = link_graphs(f"{zoo}/{model}/optimum", names, folder)
+    for way in [*GRAPHS, "checkpoint", "converted"]:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = make_folder(sardonyx, model, way, temporary)
             for setting, options in SETTINGS.items():
                 ids, texts = golden["generate"][setting]
                 want = [{"ids": strip_padding(i, pad), "text": t} for i, t in zip(ids, texts)]
-                got = there and answers(sardonyx, folder, f"{zoo}/{model}/checkpoint", golden["texts"], options)
-                yield f"{model}, {graphs}, {setting}", got == want, got
+                got = folder and answers(sardonyx, folder, f"{model}/checkpoint", golden["texts"], options)
+                yield f"{model}, {way}, {setting}", got == want, got
 
 
 def read_npy(path):
@@ -101,7 +112,7 @@ def check_speech(sardonyx, folder):
 
 def main(sardonyx, zoo):
     passed = failed = 0
-    checks = [check_answers(sardonyx, zoo, model) for model in MODELS]
+    checks = [check_answers(sardonyx, f"{zoo}/{model}") for model in MODELS]
     checks.append(check_speech(sardonyx, f"{zoo}/w2v2-ctc"))
     for name, good, got in itertools.chain(*checks):
         passed, failed = passed + good, failed + (not good)
