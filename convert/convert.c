@@ -120,14 +120,29 @@ static sdx_status read_config(sdx_reference *r, const sdx_convert_options *optio
     return status;
 }
 
+/* Sentence encoders often keep the name of the architecture they were trained as, without its head's weights: when
+ * the task is ours to choose, the bare model will do. The first failure is what is reported. */
+static sdx_status check_weights(sdx_reference *r, const sdx_convert_options *options, sdx_error *err)
+{
+    sdx_status status = sdx_family_check(r->family, &r->settings, r->checkpoint, &r->head, &r->parts, err);
+    bool automatic = !r->splade && (!options->task || !strcmp(options->task, "auto"));
+    const sdx_config none = {.path = ""};
+    const sdx_head *head;
+    if (status == SDX_OK || !automatic ||
+        sdx_family_find_head(r->family, &none, "feature-extraction", &head, NULL) != SDX_OK || head == r->head ||
+        sdx_family_check(r->family, &r->settings, r->checkpoint, &head, &r->parts, NULL) != SDX_OK)
+        return status;
+    r->head = head;
+    return SDX_OK;
+}
+
 static sdx_status read_folder(const sdx_convert_options *options, sdx_reference **out, sdx_error *err)
 {
     sdx_reference *r = sdx_calloc(1, sizeof *r);
     if (!r) return sdx_fail_memory(err, sizeof *r);
     sdx_status status = read_config(r, options, err);
     if (status == SDX_OK) status = sdx_checkpoint_open(options->checkpoint, &r->checkpoint, err);
-    if (status == SDX_OK)
-        status = sdx_family_check(r->family, &r->settings, r->checkpoint, &r->head, &r->parts, err);
+    if (status == SDX_OK) status = check_weights(r, options, err);
     if (status == SDX_OK)
         *out = r;
     else
