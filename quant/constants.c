@@ -1,6 +1,6 @@
 /* constants.c: nodes and constants for the rewrites: weights in integers, each made once, and activations that are
  * quantized when the graph runs. */
-#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../base/memory.h"
@@ -65,7 +65,7 @@ static sdx_quantized *cached(sdx_quantizer *z, sdx_id v)
         sdx_id n = z->graph->n_value + 64;
         sdx_quantized *grown = sdx_realloc(z->done, (size_t)n * sizeof *grown);
         if (!grown) return NULL;
-        for (sdx_id i = z->n_done; i < n; i++) grown[i] = (sdx_quantized){SDX_NONE, SDX_NONE, SDX_NONE, 0};
+        for (sdx_id i = z->n_done; i < n; i++) grown[i] = (sdx_quantized){SDX_NONE, SDX_NONE, SDX_NONE, 0, NULL};
         z->done = grown;
         z->n_done = n;
     }
@@ -108,13 +108,25 @@ static void add_noise(sdx_quantizer *z, const sdx_quant_params *p, bool is_signe
     }
 }
 
-static sdx_status quantize_blocks(sdx_quantizer *z, sdx_id v, sdx_quant_format f, const layout *l, float *scales,
-                                  uint8_t *zeros, uint8_t *q)
+/* Block b times the factors; placed as in the tensor, so that strides stay. */
+static const char *multiplied(const char *x, const layout *l, const float *factor, float *scratch)
+{
+    for (int64_t i = 0; i < l->length; i++) {
+        float f;
+        memcpy(&f, x + i * l->stride * (int64_t)sizeof f, sizeof f);
+        scratch[i * l->stride] = f * factor[i];
+    }
+    return (const char *)scratch;
+}
+
+static sdx_status quantize_blocks(sdx_quantizer *z, sdx_id v, sdx_quant_format f, const layout *l, const float *factor,
+                                  float *scratch, float *scales, uint8_t *zeros, uint8_t *q)
 {
     const char *data = sdx_graph_constant(z->graph, v)->data;
     for (int64_t b = 0; b < l->blocks; b++) {
         const char *x = data + b * l->step * (int64_t)sizeof(float);
         float min, max;
+        if (factor) x = multiplied(x, l, factor, scratch);
         if (!sdx_quant_range(x, l->length, l->stride, &min, &max))
             return sdx_fail(z->err, SDX_ERR_FILE, "%s: weight \"%s\" holds NaN or infinity and cannot be quantized",
                             z->model->path, sdx_quantizer_name(z, v));
@@ -138,7 +150,7 @@ static sdx_status add_params(sdx_quantizer *z, const char *name, sdx_quant_forma
 }
 
 sdx_status sdx_quantizer_weight(sdx_quantizer *z, sdx_id v, sdx_quant_format format, sdx_quant_axis axis,
-                                sdx_quantized *out)
+                                const float *factor, sdx_quantized *out)
 {
     sdx_quantized *before = cached(z, v);
     if (!before) return sdx_fail_memory(z->err, sizeof *before);
@@ -153,7 +165,11 @@ sdx_status sdx_quantizer_weight(sdx_quantizer *z, sdx_id v, sdx_quant_format for
     ARENA_NEW(&z->model->arena, scales, (size_t)l.blocks, z->err);
     ARENA_NEW(&z->model->arena, zeros, (size_t)l.blocks, z->err);
     ARENA_NEW(&z->model->arena, q, (size_t)sdx_tensor_count(&tensor), z->err);
-    TRY(quantize_blocks(z, v, format, &l, scales, zeros, q));
+    float *scratch = factor ? sdx_malloc((size_t)(l.length * l.stride) * sizeof *scratch) : NULL;
+    if (factor && !scratch) return sdx_fail_memory(z->err, (size_t)(l.length * l.stride) * sizeof *scratch);
+    sdx_status status = quantize_blocks(z, v, format, &l, factor, scratch, scales, zeros, q);
+    free(scratch);
+    TRY(status);
     tensor.dtype = format.is_signed ? SDX_I8 : SDX_U8;
     tensor.data = q;
     const char *name = sdx_quantizer_name(z, v);
@@ -164,6 +180,18 @@ sdx_status sdx_quantizer_weight(sdx_quantizer *z, sdx_id v, sdx_quant_format for
 
 /* ---- activations ------------------------------------------------------------------------------------------------- */
 
+/* x / factor, as a product with a constant. */
+static sdx_status divide(sdx_quantizer *z, sdx_id x, const float *factor, int64_t width, sdx_id *out)
+{
+    float *inverse;
+    ARENA_NEW(&z->model->arena, inverse, (size_t)width, z->err);
+    for (int64_t k = 0; k < width; k++) inverse[k] = 1 / factor[k];
+    sdx_tensor t = {.dtype = SDX_F32, .rank = 1, .dim = {width}, .data = inverse};
+    sdx_id constant;
+    TRY(sdx_quantizer_constant(z, sdx_quantizer_name(z, x), "_smooth", &t, &constant));
+    return sdx_quantizer_emit(z, "", "Mul", sdx_quantizer_name(z, x), "_smoothed", 2, (sdx_id[]){x, constant}, out);
+}
+
 sdx_status sdx_quantizer_activation(sdx_quantizer *z, sdx_id v, sdx_quantized *out)
 {
     static const char *const suffix[] = {"_quantized", "_scale", "_zero_point"};
@@ -172,11 +200,15 @@ sdx_status sdx_quantizer_activation(sdx_quantizer *z, sdx_id v, sdx_quantized *o
     *out = *before;
     if (before->q != SDX_NONE) return SDX_OK;
     const char *name = sdx_quantizer_name(z, v), *node = sdx_quantizer_suffixed(z, name, "_QuantizeLinear");
-    sdx_id made[3];
+    const float *factor;
+    int64_t width;
+    sdx_id made[3], x = v;
+    TRY(sdx_quantizer_smooth(z, v, &factor, &width));
+    if (factor) TRY(divide(z, v, factor, width, &x));
     for (int i = 0; i < 3; i++)
         TRY(sdx_graph_add_value(z->graph, sdx_quantizer_suffixed(z, name, suffix[i]), &made[i], z->err));
     if (!node) return sdx_fail_memory(z->err, strlen(name));
-    TRY(sdx_graph_add_node(z->graph, "", "DynamicQuantizeLinear", node, 1, &v, 3, made, NULL, z->err));
-    *out = (sdx_quantized){made[0], made[1], made[2], 0};
+    TRY(sdx_graph_add_node(z->graph, "", "DynamicQuantizeLinear", node, 1, &x, 3, made, NULL, z->err));
+    *out = (sdx_quantized){made[0], made[1], made[2], 0, factor};
     return remember(z, v, out);
 }

@@ -47,9 +47,10 @@ sdx_quant_params sdx_quant_params_of(sdx_quant_format f, float min, float max)
         hi = fmax(fabs(lo), fabs(hi));
         lo = -hi;
     }
+    int middle = f.is_signed ? 0 : (highest + 1) / 2;
     float scale = (float)((hi - lo) / (double)(highest - lowest));
-    if (scale < FLT_MIN) return (sdx_quant_params){1, f.symmetric ? (f.is_signed ? 0 : (highest + 1) / 2) : lowest};
-    double zero = f.symmetric && f.is_signed ? 0 : nearbyint((double)lowest - lo / (double)scale);
+    if (scale < FLT_MIN) return (sdx_quant_params){1, f.symmetric ? middle : lowest};
+    double zero = f.symmetric ? middle : nearbyint((double)lowest - lo / (double)scale);
     return (sdx_quant_params){scale, (int)fmin(fmax(zero, lowest), highest)};
 }
 

@@ -23,7 +23,7 @@ static sdx_status emit_product(sdx_quantizer *z, const char *name, sdx_id x, sdx
     sdx_quantized a, w;
     sdx_id product, cast, scale;
     TRY(sdx_quantizer_activation(z, x, &a));
-    TRY(sdx_quantizer_weight(z, weight, weight_format(z), weight_axis(z, weight), &w));
+    TRY(sdx_quantizer_weight(z, weight, weight_format(z), weight_axis(z, weight), a.factor, &w));
     TRY(sdx_quantizer_emit(z, "", "MatMulInteger", name, "_quant", 4, (sdx_id[]){a.q, w.q, a.zero, w.zero}, &product));
     TRY(sdx_quantizer_emit(z, "", "Cast", name, "_quant_cast", 1, &product, &cast));
     TRY(sdx_node_set_int(z->graph, z->graph->n_node - 1, "to", SDX_F32, z->err));
@@ -79,7 +79,7 @@ sdx_status sdx_quant_attention(sdx_quantizer *z, sdx_id node, bool *done)
     z->graph->node[node].dead = *done = true;
     sdx_quantized x, w;
     TRY(sdx_quantizer_activation(z, n.in[0], &x));
-    TRY(sdx_quantizer_weight(z, n.in[1], weight_format(z), weight_axis(z, n.in[1]), &w));
+    TRY(sdx_quantizer_weight(z, n.in[1], weight_format(z), weight_axis(z, n.in[1]), x.factor, &w));
     const char *name = sdx_quantizer_suffixed(z, sdx_quantizer_node_name(z, &n), "_quant");
     if (!name) return sdx_fail_memory(z->err, 1);
     sdx_id in[] = {x.q, w.q, n.in[2], x.scale, w.scale, sdx_node_in(&n, 3), x.zero, w.zero, sdx_node_in(&n, 4)}, made;

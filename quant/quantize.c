@@ -161,9 +161,16 @@ static sdx_status quantize_file(sdx_quantizer *z)
     return z->options->report ? sdx_buffer_take(&z->text, &z->report.table, z->err) : SDX_OK;
 }
 
-sdx_status sdx_quantize(const sdx_quantize_options *options, sdx_quantize_report *report, sdx_error *err)
+bool sdx_quantize_wants_samples(const sdx_quantize_options *options)
 {
-    sdx_quantizer z = {.options = options, .err = err};
+    sdx_quant_recipe recipe;
+    return choose_recipe(options, &recipe, NULL) == SDX_OK && recipe.row_scales;
+}
+
+sdx_status sdx_quantize_sampled(const sdx_quantize_options *options, const sdx_quant_sample *sample, size_t n_sample,
+                                sdx_quantize_report *report, sdx_error *err)
+{
+    sdx_quantizer z = {.options = options, .sample = sample, .n_sample = n_sample, .err = err};
     sdx_status status = quantize_file(&z);
     if (status == SDX_OK && report) *report = z.report;
     else free(z.report.table);

@@ -5,11 +5,13 @@
 #include "../base/buffer.h"
 #include "../graph/graph.h"
 #include "format.h"
+#include "quant.h"
 
 /* A value in integer form: three values of the graph. */
 typedef struct sdx_quantized {
     sdx_id q, scale, zero;
-    int kind; /* axis and type: one constant may be wanted in two forms */
+    int kind;            /* of a weight, axis and type: one constant may be wanted in two forms */
+    const float *factor; /* of an activation, [channels]: it was divided by these, so rows of weights are multiplied */
 } sdx_quantized;
 
 typedef struct sdx_quant_recipe {
@@ -24,6 +26,8 @@ typedef struct sdx_quant_recipe {
 
 typedef struct sdx_quantizer {
     const sdx_quantize_options *options;
+    const sdx_quant_sample *sample; /* [n_sample] */
+    size_t n_sample;
     sdx_quant_recipe recipe;
     sdx_model *model;
     sdx_graph *graph;
@@ -54,11 +58,13 @@ sdx_status sdx_quantizer_constant(sdx_quantizer *z, const char *name, const char
 /* A float32 constant with a matrix (or, by min_rank, a vector) in it. */
 bool sdx_quantizer_is_weight(const sdx_quantizer *z, sdx_id v, int min_rank);
 /* Constant v in integers, made once. Per column (the last axis) scale and zero are vectors, per row (axis 0 of 2) the
- * scale is [rows, 1]. */
+ * scale is [rows, 1]. factor: [rows], multiplied in first (per column only), or NULL. */
 sdx_status sdx_quantizer_weight(sdx_quantizer *z, sdx_id v, sdx_quant_format format, sdx_quant_axis axis,
-                                sdx_quantized *out);
+                                const float *factor, sdx_quantized *out);
 /* Value v through a DynamicQuantizeLinear, made once. */
 sdx_status sdx_quantizer_activation(sdx_quantizer *z, sdx_id v, sdx_quantized *out);
+/* The factors [width] that make activation x and its weights easier to quantize; NULL when none do (smooth.c). */
+sdx_status sdx_quantizer_smooth(sdx_quantizer *z, sdx_id x, const float **factor, int64_t *width);
 /* Attribute by attribute, those in names[] (NULL at the end) that `from` has. */
 sdx_status sdx_quantizer_copy_attributes(sdx_quantizer *z, const sdx_node *from, sdx_id to, const char *const *names);
 /* Nodes without a name are called after what they make. */

@@ -7,6 +7,8 @@
  * and beta of QEmbedLayerNormalization lose more than all the tables; ORT's form is QEmbedLayerNormalization. */
 #include "quantizer.h"
 
+enum { SMALL = 16 }; /* rows of a table, segments say, that stays in float: nothing to gain */
+
 static const sdx_quant_format table_format = {false, false, false}, row_format = {true, true, false};
 
 /* float32 rows of a table quantized by row, given its codes and scales. */
@@ -22,7 +24,7 @@ static sdx_status emit_row_gather(sdx_quantizer *z, const char *name, sdx_id tab
 {
     sdx_quantized t;
     sdx_id codes, scales;
-    TRY(sdx_quantizer_weight(z, table, row_format, SDX_QUANT_ROW, &t));
+    TRY(sdx_quantizer_weight(z, table, row_format, SDX_QUANT_ROW, NULL, &t));
     TRY(sdx_quantizer_emit(z, "", "Gather", name, "_quant", 2, (sdx_id[]){t.q, index}, &codes));
     TRY(sdx_quantizer_emit(z, "", "Gather", name, "_quant_scale", 2, (sdx_id[]){t.scale, index}, &scales));
     return emit_rows(z, name, codes, scales, result);
@@ -32,7 +34,7 @@ static sdx_status emit_plain_gather(sdx_quantizer *z, const char *name, const sd
 {
     sdx_quantized table;
     sdx_id rows;
-    TRY(sdx_quantizer_weight(z, n->in[0], table_format, SDX_QUANT_TENSOR, &table));
+    TRY(sdx_quantizer_weight(z, n->in[0], table_format, SDX_QUANT_TENSOR, NULL, &table));
     TRY(sdx_quantizer_emit(z, "", "Gather", name, "_quant", 2, (sdx_id[]){table.q, n->in[1]}, &rows));
     TRY(sdx_node_set_int(z->graph, z->graph->n_node - 1, "axis", sdx_node_int(n, "axis", 0), z->err));
     return sdx_quantizer_emit_to(z, "", "DequantizeLinear", name, "_DequantizeLinear", 3,
@@ -43,9 +45,11 @@ sdx_status sdx_quant_gather(sdx_quantizer *z, sdx_id node, bool *done)
 {
     sdx_node n = z->graph->node[node];
     if (!sdx_quantizer_is_weight(z, n.in[0], 2) || sdx_graph_constant(z->graph, n.in[1])) return SDX_OK;
+    const sdx_tensor *t = sdx_graph_constant(z->graph, n.in[0]);
+    if (z->recipe.row_scales && t->dim[0] <= SMALL) return SDX_OK;
     z->graph->node[node].dead = *done = true;
     const char *name = sdx_quantizer_node_name(z, &n);
-    bool rows = sdx_graph_constant(z->graph, n.in[0])->rank == 2 && sdx_node_int(&n, "axis", 0) == 0;
+    bool rows = t->rank == 2 && sdx_node_int(&n, "axis", 0) == 0;
     if (z->recipe.row_scales && rows) return emit_row_gather(z, name, n.in[0], n.in[1], n.out[0]);
     return emit_plain_gather(z, name, &n);
 }
@@ -68,7 +72,7 @@ static sdx_status emit_positions(sdx_quantizer *z, const char *name, const sdx_n
 {
     sdx_quantized t;
     sdx_id shape, zero, one, two, tokens, codes, scales;
-    TRY(sdx_quantizer_weight(z, n->in[POSITION], row_format, SDX_QUANT_ROW, &t));
+    TRY(sdx_quantizer_weight(z, n->in[POSITION], row_format, SDX_QUANT_ROW, NULL, &t));
     TRY(sdx_quantizer_emit(z, "", "Shape", name, "_shape", 1, &n->in[IDS], &shape));
     TRY(sdx_graph_add_ints(z->graph, "zero", 1, (int64_t[]){0}, &zero, z->err));
     TRY(sdx_graph_add_ints(z->graph, "one", 1, (int64_t[]){1}, &one, z->err));
@@ -115,10 +119,10 @@ static sdx_status emit_float_embed(sdx_quantizer *z, const sdx_node *n)
 static sdx_status emit_8bit_embed(sdx_quantizer *z, const sdx_node *n)
 {
     static const char *const attributes[] = {"epsilon", NULL};
-    sdx_quantized table[5] = {[SEGMENT - WORD] = {SDX_NONE, SDX_NONE, SDX_NONE, 0}}; /* word ... beta */
+    sdx_quantized table[5] = {[SEGMENT - WORD] = {SDX_NONE, SDX_NONE, SDX_NONE, 0, NULL}}; /* word ... beta */
     for (int i = 0; i < 5; i++)
         if (n->in[WORD + i] != SDX_NONE)
-            TRY(sdx_quantizer_weight(z, n->in[WORD + i], table_format, SDX_QUANT_TENSOR, &table[i]));
+            TRY(sdx_quantizer_weight(z, n->in[WORD + i], table_format, SDX_QUANT_TENSOR, NULL, &table[i]));
     sdx_id in[18] = {n->in[IDS], n->in[SEGMENT_IDS]}, made;
     for (int i = 0; i < 5; i++) {
         in[2 + i] = table[i].q;

@@ -1,0 +1,257 @@
+/* test_quantize.c: the quantizer's number formats and files, and the layers that quantize their input at run time: fused
+ * they give the bytes that the standard's chain gives, and with row scales a row's result is its own business. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../../engine/engine.h"
+#include "../../quant/format.h"
+
+enum { ROWS = 13, K = 70, N = 37 };
+
+static sdx_error err;
+
+static void ok(sdx_status status)
+{
+    ck_assert_msg(status == SDX_OK, "%s", err.message);
+}
+
+/* ---- formats ------------------------------------------------------------------------------------------------------- */
+
+START_TEST(ranges_become_scales_and_zero_points)
+{
+    sdx_quant_params p = sdx_quant_params_of((sdx_quant_format){true, true, false}, -1, 2);
+    ck_assert_float_eq_tol(p.scale, 2.0f / 127, 1e-9f);
+    ck_assert_int_eq(p.zero_point, 0);
+    p = sdx_quant_params_of((sdx_quant_format){false, false, false}, -1, 3);
+    ck_assert_float_eq_tol(p.scale, 4.0f / 255, 1e-9f);
+    ck_assert_int_eq(p.zero_point, 64);
+    p = sdx_quant_params_of((sdx_quant_format){false, true, false}, -1, 2);
+    ck_assert_float_eq_tol(p.scale, 4.0f / 255, 1e-9f);
+    ck_assert_int_eq(p.zero_point, 128);
+    p = sdx_quant_params_of((sdx_quant_format){false, true, false}, 0, 0);
+    ck_assert_int_eq(p.zero_point, 128);
+}
+END_TEST
+
+/* ---- graphs -------------------------------------------------------------------------------------------------------- */
+
+static float noise(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return (float)(*state >> 8) / (float)(1 << 23) - 1;
+}
+
+static sdx_id constant(sdx_graph *g, const char *name, sdx_dtype dtype, int rank, int64_t a, int64_t b, uint32_t seed)
+{
+    sdx_tensor t = {.dtype = dtype, .rank = rank, .dim = {a, b}};
+    t.data = sdx_arena_alloc(&g->model->arena, sdx_tensor_bytes(&t));
+    for (int64_t i = 0; i < sdx_tensor_count(&t); i++) {
+        float x = noise(&seed);
+        if (dtype == SDX_F32) ((float *)t.data)[i] = x;
+        else ((uint8_t *)t.data)[i] = (uint8_t)(int)(x * 127);
+    }
+    sdx_id id;
+    ok(sdx_graph_add_constant(g, name, &t, &id, &err));
+    return id;
+}
+
+static sdx_model *empty(sdx_id *x)
+{
+    sdx_model *m;
+    ok(sdx_model_create(&m, &err));
+    ok(sdx_model_set_opset(m, "", 14, &err));
+    ok(sdx_model_set_opset(m, "com.microsoft", 1, &err));
+    sdx_shape shape = {.rank = 2, .dim = {SDX_DIM_SYMBOL(sdx_model_symbol(m, "rows")), K}};
+    ok(sdx_graph_add_input(m->graph, "x", SDX_F32, &shape, x, &err));
+    return m;
+}
+
+static const char *const tails[] = {NULL, "Relu", "Tanh", "Gelu", "BiasGelu"};
+
+/* The chain as quantize_dynamic writes it; form: bit 0 per column, bit 1 with a zero point, then which tail. */
+static sdx_model *chain(int form, bool row)
+{
+    sdx_id x, q[3], sum, real, scales, out;
+    sdx_model *m = empty(&x);
+    sdx_graph *g = m->graph;
+    const char *tail = tails[form >> 2];
+    for (int i = 0; i < 3; i++) ok(sdx_graph_add_value(g, "q", &q[i], &err));
+    ok(sdx_graph_add_node(g, "", "DynamicQuantizeLinear", "quantize", 1, &x, 3, q, NULL, &err));
+    sdx_id in[] = {q[0], constant(g, "w", SDX_I8, 2, K, N, 1), q[2], SDX_NONE};
+    if (form & 2) in[3] = constant(g, "w_zero", SDX_I8, form & 1, N, 0, 2);
+    sdx_id w_scale = constant(g, "w_scale", SDX_F32, form & 1, N, 0, 3), bias = constant(g, "bias", SDX_F32, 1, N, 0, 4);
+    ok(sdx_graph_emit(g, "", "MatMulInteger", "sum", form & 2 ? 4 : 3, in, &sum, &err));
+    ok(sdx_graph_emit(g, "", "Cast", "real", 1, &sum, &real, &err));
+    ok(sdx_node_set_int(g, g->n_node - 1, "to", SDX_F32, &err));
+    ok(sdx_graph_emit(g, "", "Mul", "scales", 2, (sdx_id[]){q[1], w_scale}, &scales, &err));
+    ok(sdx_graph_emit(g, "", "Mul", "scaled", 2, (sdx_id[]){real, scales}, &out, &err));
+    if (tail && !strcmp(tail, "BiasGelu")) {
+        ok(sdx_graph_emit(g, "com.microsoft", tail, "y", 2, (sdx_id[]){out, bias}, &out, &err));
+    } else {
+        ok(sdx_graph_emit(g, "", "Add", "biased", 2, (sdx_id[]){bias, out}, &out, &err));
+        if (tail) ok(sdx_graph_emit(g, strcmp(tail, "Gelu") ? "" : "com.microsoft", tail, "y", 1, &out, &out, &err));
+    }
+    ok(sdx_graph_add_output(g, out, &err));
+    if (row) ok(sdx_model_set_metadata(m, "sardonyx.activation_scale", "row", &err));
+    ok(sdx_graph_index(g, &err));
+    return m;
+}
+
+static void fill(float *x)
+{
+    uint32_t seed = 9;
+    for (int i = 0; i < ROWS * K; i++) x[i] = noise(&seed) * (float)(1 + i / K); /* rows of different ranges */
+    memset(x, 0, K * sizeof *x);
+}
+
+/* y [rows, N] of rows of x; fused: whether a DynamicLinear must have been made. */
+static void run(sdx_model *m, sdx_run_options options, float *x, int rows, bool fused, float *y)
+{
+    sdx_program *program;
+    sdx_session *session;
+    sdx_tensor in = {.dtype = SDX_F32, .rank = 2, .dim = {rows, K}, .data = x}, out;
+    const char *name = "x";
+    ok(sdx_program_create(m, &options, &program, &err));
+    bool found = false;
+    for (sdx_id i = 0; i < m->graph->n_node; i++) found |= !strcmp(m->graph->node[i].op_type, "DynamicLinear");
+    ck_assert_int_eq(found, fused);
+    if (fused) ck_assert_int_eq(m->graph->n_node, 1);
+    ok(sdx_session_create(program, &session, &err));
+    ok(sdx_session_run(session, 1, &name, &in, 1, &out, &err));
+    ck_assert_int_eq(sdx_tensor_count(&out), rows * N);
+    memcpy(y, out.data, sdx_tensor_bytes(&out));
+    sdx_session_free(session);
+    sdx_program_free(program);
+}
+
+static float x[ROWS * K], spelled[ROWS * N], y[ROWS * N];
+
+START_TEST(fusing_changes_no_bit)
+{
+    fill(x);
+    run(chain(_i, false), (sdx_run_options){.no_optimize = true}, x, ROWS, false, spelled);
+    run(chain(_i, false), (sdx_run_options){0}, x, ROWS, true, y);
+    ck_assert_mem_eq(spelled, y, sizeof y);
+    run(chain(_i, true), (sdx_run_options){.strict = true}, x, ROWS, true, y);
+    ck_assert_mem_eq(spelled, y, sizeof y);
+    run(chain(_i, true), (sdx_run_options){0}, x, ROWS, true, y);
+    ck_assert_mem_ne(spelled, y, sizeof y);
+}
+END_TEST
+
+START_TEST(a_row_depends_on_nothing_else)
+{
+    static const char *const isas[] = {"scalar", "avx2", "avx512", NULL};
+    float reference[ROWS * N], one[N];
+    fill(x);
+    run(chain(_i, true), (sdx_run_options){.isa = "scalar", .threads = 1}, x, ROWS, true, reference);
+    for (int i = 0; i < 4; i++) {
+        for (int threads = 1; threads <= 4; threads *= 2) {
+            run(chain(_i, true), (sdx_run_options){.isa = isas[i], .threads = threads}, x, ROWS, true, y);
+            ck_assert_mem_eq(reference, y, sizeof y);
+        }
+        for (int r = 0; r < ROWS; r++) {
+            run(chain(_i, true), (sdx_run_options){.isa = isas[i]}, x + r * K, 1, true, one);
+            ck_assert_mem_eq(reference + r * N, one, sizeof one);
+        }
+    }
+}
+END_TEST
+
+START_TEST(a_row_is_what_the_standard_gives_it_alone)
+{
+    fill(x);
+    run(chain(_i, true), (sdx_run_options){0}, x, ROWS, true, y);
+    for (int r = 0; r < ROWS; r++) {
+        run(chain(_i, false), (sdx_run_options){.no_optimize = true}, x + r * K, 1, false, spelled);
+        ck_assert_mem_eq(y + r * N, spelled, N * sizeof *y);
+    }
+}
+END_TEST
+
+/* ---- files --------------------------------------------------------------------------------------------------------- */
+
+typedef struct files {
+    char in[64], out[64];
+} files;
+
+/* rows [K] of x through two float layers, written to a file. */
+static files make_file(void)
+{
+    files f = {"/tmp/sdx_quantize_in_XXXXXX", "/tmp/sdx_quantize_out_XXXXXX"};
+    close(mkstemp(f.in));
+    close(mkstemp(f.out));
+    sdx_id v, w;
+    sdx_model *m = empty(&v);
+    w = constant(m->graph, "w", SDX_F32, 2, K, N, 5);
+    ok(sdx_graph_emit(m->graph, "", "MatMul", "y", 2, (sdx_id[]){v, w}, &v, &err));
+    ok(sdx_graph_add_output(m->graph, v, &err));
+    ok(sdx_graph_index(m->graph, &err));
+    ok(sdx_onnx_write(m, f.in, &(sdx_onnx_write_options){0}, &err));
+    sdx_model_close(m);
+    return f;
+}
+
+static void remove_files(const files *f)
+{
+    unlink(f->in);
+    unlink(f->out);
+}
+
+START_TEST(only_our_recipe_allows_row_scales)
+{
+    static const char *const presets[] = {NULL, "accurate", "anserini", "avx512_vnni", "avx2", "arm64"};
+    files f = make_file();
+    sdx_quantize_options o = {.input = f.in, .output = f.out, .preset = presets[_i], .report = true};
+    sdx_quantize_report r;
+    ok(sdx_quantize(&o, &r, &err));
+    ck_assert_int_eq(r.quantized, 1);
+    ck_assert_ptr_nonnull(strstr(r.table, "MatMul"));
+    free(r.table);
+    sdx_model *m;
+    ok(sdx_model_open(f.out, &m, &err));
+    const char *scale = sdx_model_metadata(m, "sardonyx.activation_scale");
+    ck_assert_int_eq(scale != NULL, _i < 2);
+    sdx_model_close(m);
+    remove_files(&f);
+}
+END_TEST
+
+START_TEST(mistakes_are_named)
+{
+    files f = make_file();
+    sdx_quantize_report r;
+    sdx_quantize_options o = {.input = f.in, .output = f.out, .preset = "avx1024"};
+    ck_assert_int_eq(sdx_quantize(&o, &r, &err), SDX_ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(err.message, "avx512_vnni"));
+    const char *nobody = "nobody";
+    o = (sdx_quantize_options){.input = f.in, .output = f.out, .exclude = &nobody, .n_exclude = 1};
+    ck_assert_int_eq(sdx_quantize(&o, &r, &err), SDX_ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(err.message, nobody));
+    remove_files(&f);
+}
+END_TEST
+
+static void setup(void)
+{
+    err = (sdx_error){0};
+}
+
+Suite *quantize_suite(void);
+Suite *quantize_suite(void)
+{
+    Suite *s = suite_create("quantize");
+    TCase *c = tcase_create("quantize");
+    tcase_add_checked_fixture(c, setup, NULL);
+    tcase_add_test(c, ranges_become_scales_and_zero_points);
+    tcase_add_loop_test(c, fusing_changes_no_bit, 0, 20);
+    tcase_add_loop_test(c, a_row_depends_on_nothing_else, 0, 8);
+    tcase_add_loop_test(c, a_row_is_what_the_standard_gives_it_alone, 0, 20);
+    tcase_add_loop_test(c, only_our_recipe_allows_row_scales, 0, 6);
+    tcase_add_test(c, mistakes_are_named);
+    suite_add_tcase(s, c);
+    return s;
+}
