@@ -91,7 +91,40 @@ static void read_options(const json_t *config, sdx_generate_options *o)
         .repetition_penalty = read_real(config, "repetition_penalty", 1),
         .early_stopping = read_early_stopping(config),
     };
-    if (!o->max_length && !o->max_new_tokens) o->max_new_tokens = DEFAULT_NEW_TOKENS;
+    /* A max_length of 20 is transformers' own default, which it takes to mean 20 new tokens. */
+    bool is_default = !o->max_length || o->max_length == DEFAULT_NEW_TOKENS;
+    if (is_default && !o->max_new_tokens) o->max_new_tokens = DEFAULT_NEW_TOKENS;
+}
+
+/* Settings that would change the ids and are not known here: null, false, 0, 1 and [] are no setting. */
+static sdx_status refuse_unknown(const json_t *config, const char *path, sdx_error *err)
+{
+    static const char *const keys[] = {
+        "num_beam_groups",
+        "diversity_penalty",
+        "penalty_alpha",
+        "encoder_no_repeat_ngram_size",
+        "encoder_repetition_penalty",
+        "exponential_decay_length_penalty",
+        "guidance_scale",
+        "sequence_bias",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "forced_decoder_ids",
+        "force_words_ids",
+        "constraints",
+    };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const json_t *value = json_object_get(config, keys[i]);
+        double number = json_number_value(value);
+        bool set = json_is_number(value) ? number != 0 && number != 1
+                                         : json_array_size(value) > 0 || json_object_size(value) > 0;
+        if (set)
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                            "%s: its configuration of generation sets %s, which is not supported", path,
+                            keys[i]);
+    }
+    return SDX_OK;
 }
 
 static sdx_status find_config(const char *const *folders, size_t n, const char **path, json_t **out,
@@ -119,7 +152,8 @@ sdx_status sdx_rules_read(const char *const *folders, size_t n, sdx_rules *out, 
     if (r.start < 0) r.start = read_id(config, "bos_token_id");
     r.forced_bos = read_id(config, "forced_bos_token_id");
     r.forced_eos = read_id(config, "forced_eos_token_id");
-    sdx_status status = read_eos(config, path, &r, err);
+    sdx_status status = refuse_unknown(config, path, err);
+    if (status == SDX_OK) status = read_eos(config, path, &r, err);
     if (status == SDX_OK) status = read_bad_words(config, path, &r, err);
     json_decref(config);
     if (status == SDX_OK)

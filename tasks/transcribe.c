@@ -105,7 +105,10 @@ static sdx_status run_values(sdx_transcriber *t, float *values, size_t n, char *
         in[1] = (sdx_tensor){SDX_I64, 2, {1, (int64_t)n}, mask};
     }
     sdx_status status = sdx_session_run(t->model.session, inputs, names, in, outputs, out, err);
-    if (status == SDX_OK) status = decode(t, &out[t->logits], text, length, err);
+    if (status == SDX_OK)
+        status = decode(t, &out[t->logits], text, length, err);
+    else
+        sdx_error_context(err, "a sound of %zu samples", n); /* too short for the convolutions, often */
     free(mask);
     return status;
 }
