@@ -120,6 +120,12 @@ $(BUILD)/gen/%.pb-c.o: $(BUILD)/gen/%.pb-c.c
 	$(call say,CC)
 	$(Q)$(CC) -std=c17 $(MODE_$(MODE)) -fPIC -fvisibility=hidden -c $< -o $@
 $(call obj,$(wildcard graph/*.c)): | $(BUILD)/gen/onnx.pb-c.h
+# The page of `inspect --html` as a C array, so that the program stays one file.
+$(BUILD)/gen/inspect_html.h: graph/inspect.html
+	@mkdir -p $(@D)
+	$(call say,GEN)
+	$(Q){ echo 'static const char inspect_page[] = {'; od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g'; echo '0};'; } > $@
+$(call obj,graph/html.c): | $(BUILD)/gen/inspect_html.h
 $(call obj,tokenizer/spiece.c): | $(BUILD)/gen/sentencepiece.pb-c.h
 
 $(BUILD)/%.o: %.c

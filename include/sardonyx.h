@@ -145,6 +145,9 @@ SDX_API const char *sdx_model_warning(const sdx_model *model);
 SDX_API const char *sdx_model_metadata(const sdx_model *model, const char *key); /* NULL if absent */
 /* What is in the model, as text or as one JSON object; free() the string. */
 SDX_API sdx_status sdx_model_inspect(const sdx_model *model, bool json, char **text, sdx_error *err);
+/* The graph as a self-contained HTML page; free() the string. shapes: NULL, or the model of a program made of the same
+ * file (with no_optimize), whose inferred shapes are shown where the file itself says none. */
+SDX_API sdx_status sdx_model_inspect_html(const sdx_model *model, const sdx_model *shapes, char **html, sdx_error *err);
 
 /* ---- running ----------------------------------------------------------------------------------- */
 

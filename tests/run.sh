@@ -94,6 +94,7 @@ if [ "$level" = full ]; then
         part full-generate python3 tests/models/generate_check.py $sdx "$shared/zoo"
         part full-ort-models build/venv/bin/python tests/models/ort_models_check.py $sdx "$shared/ort_models"
         part full-merged build/venv/bin/python tests/models/merged_check.py $sdx "$shared/zoo"
+        part full-html bash tests/models/html_check.sh $sdx build/venv/bin/python "$shared/guide/bert-12l-sdpa/model.onnx"
         part full-minilm bash tests/models/minilm.sh $sdx "$shared/minilm"
         build tsan
         part tsan-unit build/tsan/unit
