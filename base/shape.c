@@ -50,7 +50,7 @@ void sdx_shape_strides(const sdx_shape *s, int64_t stride[SDX_MAX_RANK])
     int64_t n = 1;
     for (int i = s->rank - 1; i >= 0; i--) {
         stride[i] = n;
-        n *= s->dim[i];
+        n = (int64_t)((uint64_t)n * (uint64_t)s->dim[i]); /* too large for a tensor: wraps, and nobody walks it */
     }
 }
 

@@ -41,6 +41,7 @@ static sdx_status transposed_sizes(sdx_window *w, const sdx_node *node, sdx_erro
         full = w->stride[i] * (w->out[i] - 1) + more + (w->kernel[i] - 1) * w->dilation[i] + 1;
         if ((shape && n_shape) || same) {
             int64_t size = shape && n_shape ? shape[i] : w->out[i] * w->stride[i];
+            if (size < 0) return sdx_fail(err, SDX_ERR_FILE, "output_shape contains %lld", (long long)size);
             int64_t total = size < full ? full - size : 0;
             w->pad[i] = upper ? total / 2 : total - total / 2;
             w->in[i] = size;

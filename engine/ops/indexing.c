@@ -332,6 +332,8 @@ static sdx_status infer_trilu(sdx_infer *x)
 {
     int rank = x->in[0].shape.rank;
     if (rank >= 0 && rank < 2) return sdx_fail(x->err, SDX_ERR_USAGE, "it needs a matrix, not rank %d", rank);
+    if (x->in[0].dtype == SDX_STRING) /* which has no zero */
+        return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "it does not take strings");
     return sdx_infer_same(x);
 }
 

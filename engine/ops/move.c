@@ -66,7 +66,7 @@ static sdx_status run_compress(sdx_run *r)
 static sdx_status find_time_axis(const sdx_node *node, int *time, sdx_error *err)
 {
     int64_t t = sdx_node_int(node, "time_axis", 0), b = sdx_node_int(node, "batch_axis", 1);
-    if (t + b != 1 || t < 0 || b < 0)
+    if ((t != 0 && t != 1) || b != 1 - t)
         return sdx_fail(err, SDX_ERR_FILE, "time_axis %lld and batch_axis %lld must be 0 and 1", (long long)t,
                         (long long)b);
     *time = (int)t;

@@ -78,7 +78,7 @@ static sdx_status plan_pool(sdx_plan_step *step)
 
 typedef struct pooling {
     const sdx_run *run;
-    sdx_window w;
+    sdx_window w, seen; /* `seen`: of w, the taps that can meet the input */
     kind kind;
     sdx_dtype dtype;
     int64_t in_plane, out_plane, p;
@@ -164,6 +164,19 @@ static void store_indices(const pooling *pool, const plane *p, int64_t *out)
     }
 }
 
+/* The window less the taps that meet nothing but padding: a kernel may be far larger than its input. */
+static sdx_window cut_window(sdx_window w)
+{
+    for (int d = 0; d < w.rank; d++) {
+        int64_t step = w.dilation[d], before = w.pad[d] - (w.out[d] - 1) * w.stride[d];
+        int64_t from = before > 0 ? (before + step - 1) / step : 0, to = (w.pad[d] + w.in[d] + step - 1) / step;
+        if (to > w.kernel[d]) to = w.kernel[d];
+        w.kernel[d] = to > from ? to - from : 0;
+        w.pad[d] -= from * step;
+    }
+    return w;
+}
+
 /* Planes [begin, end) of [N, C]. */
 static void pool_planes(void *context, int64_t begin, int64_t end, int worker)
 {
@@ -172,13 +185,13 @@ static void pool_planes(void *context, int64_t begin, int64_t end, int worker)
     size_t part = sdx_align_up((size_t)pool->out_plane * sizeof(sdx_lane));
     char *own = (char *)run->workspace + (size_t)worker * 2 * part;
     plane p = {.pool = pool, .lane = sdx_workspace_take(&own, part), .index = sdx_workspace_take(&own, part)};
-    int64_t taps = sdx_window_taps(&pool->w), n = pool->out_plane;
+    int64_t taps = sdx_window_taps(&pool->seen), n = pool->out_plane;
     sdx_lane start = {.f = pool->kind == MAXIMUM ? -INFINITY : 0};
     sdx_lanes_convert(SDX_LANE_F, pool->dtype, 1, &start);
     for (int64_t i = begin; i < end; i++) {
         p.x = i * pool->in_plane;
         for (int64_t o = 0; o < n; o++) p.lane[o] = start, p.index[o] = -1;
-        for (int64_t tap = 0; tap < taps; tap++) sdx_window_runs(&pool->w, tap, 0, n, pool_run, &p);
+        for (int64_t tap = 0; tap < taps; tap++) sdx_window_runs(&pool->seen, tap, 0, n, pool_run, &p);
         if (pool->kind == AVERAGE) divide_by_counts(pool, p.lane);
         for (int64_t o = 0; o < n && pool->kind == NORM; o++)
             p.lane[o].f = pow(p.lane[o].f, 1.0 / (double)pool->p);
@@ -199,9 +212,10 @@ static sdx_status run_pool(sdx_run *run)
                  .column_major = sdx_node_int(node, "storage_order", 0) != 0};
     TRY(read_window(&p.w, node, &x, run->err));
     if (sdx_tensor_count(&run->out[0]) == 0) return SDX_OK;
+    p.seen = cut_window(p.w);
     p.in_plane = sdx_window_in_count(&p.w);
     p.out_plane = sdx_window_out_count(&p.w);
-    int64_t grain = sdx_row_grain(p.out_plane * sdx_window_taps(&p.w));
+    int64_t grain = sdx_row_grain(p.out_plane * (sdx_window_taps(&p.seen) + 1));
     sdx_parallel_for(run->threads, x.dim[0] * x.dim[1], grain, pool_planes, &p);
     return SDX_OK;
 }

@@ -27,18 +27,23 @@ typedef struct linear {
 
 /* ---- infer ----------------------------------------------------------------------------------------------- */
 
+static int64_t blocks_of(int64_t n, int64_t block) /* rounded up, for any block size of a file */
+{
+    return n / block + (n % block != 0);
+}
+
 /* The scale is one number, a row along the axis, or has the input's rank with the axis in blocks. */
 static sdx_status check_scale(const sdx_infer *infer)
 {
     const sdx_shape *x = &infer->in[0].shape, *s = &infer->in[1].shape;
     int64_t block = sdx_node_int(infer->node, "block_size", 0);
     int axis;
+    if (block < 0) return sdx_fail(infer->err, SDX_ERR_FILE, "block_size is %lld", (long long)block);
     if (x->rank < 0 || s->rank <= 0 || (s->rank == 1 && s->dim[0] == 1)) return SDX_OK;
     if (x->rank == 1 && sdx_node_int(infer->node, "axis", 1) == 1)
         axis = 0; /* the default, which must not fail */
     else
         TRY(sdx_axis_normalize(sdx_node_int(infer->node, "axis", 1), x->rank, &axis, infer->err));
-    if (block < 0) return sdx_fail(infer->err, SDX_ERR_FILE, "block_size is %lld", (long long)block);
     if (!block) {
         TRY(sdx_want_rank(infer, 1, "the scale", 1, 1));
         return sdx_want_dim(infer, 1, "the scale", 0, x->dim[axis]);
@@ -46,7 +51,7 @@ static sdx_status check_scale(const sdx_infer *infer)
     TRY(sdx_want_rank(infer, 1, "the scale", x->rank, x->rank));
     for (int i = 0; i < x->rank; i++) {
         sdx_dim want = x->dim[i];
-        if (i == axis && want >= 0) want = (want + block - 1) / block;
+        if (i == axis && want >= 0) want = blocks_of(want, block);
         TRY(sdx_want_dim(infer, 1, "the scale", i, want));
     }
     return SDX_OK;
@@ -133,12 +138,12 @@ static geometry make_geometry(const linear *state, const sdx_tensor *x, const sd
 {
     sdx_shape s = sdx_tensor_shape(x);
     int64_t count = sdx_shape_count(&s), axis = state->axis < 0 ? state->axis + s.rank : state->axis;
-    if (sdx_tensor_count(scale) == 1 && !state->block) return (geometry){count, count, 1, 0, 0, count};
+    if (sdx_tensor_count(scale) == 1) return (geometry){count, count, 1, 0, 0, count};
     if (s.rank == 1) axis = 0;
     geometry g = {count, sdx_shape_span(&s, (int)axis + 1, s.rank), s.dim[axis], state->block, 0, 1};
     g.run = g.inner;
     if (g.block) {
-        g.blocks = (g.n + g.block - 1) / g.block;
+        g.blocks = blocks_of(g.n, g.block);
         g.run = g.inner == 1 ? g.block : 1;
     }
     return g;

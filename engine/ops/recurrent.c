@@ -271,8 +271,6 @@ static sdx_status want_shapes(const sdx_infer *x, const cell *c, sdx_dim directi
     TRY(want_shape(x, PEEPHOLES, "P", 2, (sdx_dim[]){directions, known ? 3 * hidden : SDX_DIM_UNKNOWN}));
     if (hidden == 0 || input == 0)
         return sdx_fail(x->err, SDX_ERR_USAGE, "input and hidden size must not be 0");
-    if (hidden > INT32_MAX)
-        return sdx_fail(x->err, SDX_ERR_USAGE, "the hidden size %lld is absurd", (long long)hidden);
     return SDX_OK;
 }
 
@@ -287,6 +285,8 @@ static sdx_status infer_recurrent(sdx_infer *x)
     if (!sdx_dim_is_known(hidden))
         hidden = sdx_dim_merge(hidden, sdx_node_int(x->node, "hidden_size", SDX_DIM_UNKNOWN));
     if (hidden < 0) hidden = SDX_DIM_UNKNOWN;
+    if (hidden > INT32_MAX)
+        return sdx_fail(x->err, SDX_ERR_USAGE, "the hidden size %lld is absurd", (long long)hidden);
     sdx_dim steps = sdx_type_dim(&x->in[X], batch_first), batch = sdx_type_dim(&x->in[X], !batch_first);
     TRY(want_shapes(x, find_cell(x->node), d, batch, hidden, batch_first));
     sdx_shape y = {.rank = 4, .dim = {steps, d, batch, hidden}}, last = {.rank = 3, .dim = {d, batch, hidden}};

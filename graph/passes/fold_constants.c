@@ -161,7 +161,7 @@ static sdx_status fold_node(sdx_pass_context *context, sdx_graph *g, sdx_id id)
     const sdx_node *n = &g->node[id];
     int64_t ints[SDX_MAX_ELEMENTS];
     size_t replaced;
-    if (n->dead || has_output(g, n)) return SDX_OK;
+    if (n->dead || has_output(g, n) || sdx_node_out(n, 0) == SDX_NONE) return SDX_OK;
     if (sdx_node_is(n, "Constant")) return fold_constant_node(context, g, id);
     if (is_kept(n)) return SDX_OK;
     if (n->n_out == 1 && known_integers(sdx_match_type(g, n->out[0]), ints))

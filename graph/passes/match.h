@@ -19,10 +19,11 @@ static inline const sdx_type *sdx_match_type(const sdx_graph *g, sdx_id v)
     return &g->value[v].type;
 }
 
-/* The node is this operator, alive, and has been checked to have the inputs and outputs that it needs. */
+/* The node is this operator, alive, and has been checked to have the inputs that it needs; its first output has a
+ * name (a file may leave any nameless: nobody reads it then). */
 static inline bool sdx_match_is_in(const sdx_node *n, const char *domain, const char *op_type)
 {
-    return n && n->def && sdx_node_is_in(n, domain, op_type);
+    return n && n->def && sdx_node_out(n, 0) != SDX_NONE && sdx_node_is_in(n, domain, op_type);
 }
 static inline bool sdx_match_is(const sdx_node *n, const char *op_type)
 {
