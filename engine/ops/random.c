@@ -182,6 +182,8 @@ static sdx_status run_multinomial(sdx_run *r)
 static sdx_status infer_dropout(sdx_infer *x)
 {
     TRY(sdx_want_dtype(x, 2, "training_mode", SDX_SET(SDX_BOOL)));
+    if (x->in[0].dtype == SDX_STRING) /* which has no zero */
+        return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "it does not take strings");
     sdx_infer_same(x);
     sdx_infer_set(x, 1, x->node->def && x->node->def->since < 10 ? x->in[0].dtype : SDX_BOOL, &x->in[0].shape);
     return SDX_OK;
