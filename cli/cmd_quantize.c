@@ -7,7 +7,7 @@
 static const cli_option options[] = {
     {"model_path", CLI_STRING, "IN", "the .onnx file"},
     {"output", CLI_STRING, "OUT", "default: IN with -8bit before .onnx"},
-    {"preset", CLI_STRING, "NAME", "accurate (default), anserini, avx512_vnni, avx2, arm64"},
+    {"preset", CLI_STRING, "NAME", "accurate, anserini, avx512_vnni, avx2, arm64"},
     {"weight_type", CLI_STRING, "TYPE", "QInt8 (default) or QUInt8"},
     {"per_channel", CLI_FLAG, NULL, "one weight scale per output column"},
     {"reduce_range", CLI_FLAG, NULL, "7-bit weights, for CPUs whose int8 products saturate"},
@@ -22,13 +22,12 @@ static int quantize_to(const cli_args *args, const char *input, const char *outp
     const char *type = cli_string(args, "weight_type", "QInt8"), *exclude[256];
     bool is_unsigned = !strcmp(type, "QUInt8");
     if (!is_unsigned && strcmp(type, "QInt8")) return cli_usage_error("--weight_type is QInt8 or QUInt8, not \"%s\"", type);
-    bool ort_form = cli_string(args, "weight_type", NULL) != NULL; /* asked for by name, so in its own words */
     size_t n = 0;
     while (n < 256 && (exclude[n] = cli_nth(args, "nodes_to_exclude", n))) n++;
     sdx_quantize_options o = {
         .input = input,
         .output = output,
-        .preset = cli_string(args, "preset", ort_form && !is_unsigned ? "anserini" : NULL),
+        .preset = cli_string(args, "preset", NULL),
         .per_channel = cli_flag(args, "per_channel"),
         .unsigned_weights = is_unsigned,
         .reduce_range = cli_flag(args, "reduce_range"),
@@ -64,7 +63,6 @@ static int run(const cli_args *args)
 
 const cli_command cli_command_quantize = {
     "quantize", "--model_path IN [options]",
-    "make a graph's weights and products int8\n\nDynamic quantization: weights int8, activations uint8 at run time. The default keeps the answers best; "
-    "--per_channel, --reduce_range or --weight_type alone write what ONNX Runtime's quantize_dynamic writes with them, "
-    "--preset anserini what it writes by default.",
+    "make a graph's weights and products int8\n\nDynamic quantization: weights int8, activations uint8 at run time. Without a preset: what ONNX Runtime's "
+    "quantize_dynamic\nwrites with the same options. --preset accurate keeps the answers best: one scale a column and, in this engine, a row.",
     "sardonyx quantize --model_path models/bert-optimized.onnx --per_channel", options, run};

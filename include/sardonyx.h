@@ -243,8 +243,8 @@ SDX_API sdx_status sdx_optimize(const sdx_optimize_options *options, sdx_graph_s
 
 typedef struct sdx_quantize_options {
     const char *input, *output;
-    /* "accurate", or the form that others write: "anserini", "avx512_vnni", "avx2", "arm64". NULL: accurate, or, when
-     * one of the next three is set, ONNX Runtime's form with these. */
+    /* "accurate" (ours), or what others write: "anserini", "avx512_vnni", "avx2", "arm64". NULL: the form of ONNX
+     * Runtime's quantize_dynamic with the next three. */
     const char *preset;
     bool per_channel;
     bool unsigned_weights; /* QUInt8 instead of QInt8 */

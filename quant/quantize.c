@@ -40,8 +40,7 @@ static sdx_status unknown_recipe(const char *name, sdx_error *err)
 
 static sdx_status choose_recipe(const sdx_quantize_options *o, sdx_quant_recipe *r, sdx_error *err)
 {
-    bool spelled = o->per_channel || o->unsigned_weights || o->reduce_range;
-    *r = spelled && !o->preset ? (sdx_quant_recipe){.name = ""} : recipes[0];
+    *r = (sdx_quant_recipe){.name = ""}; /* ONNX Runtime's form, with what the options say */
     if (o->preset) {
         int i = 0;
         while (i < N_RECIPES && strcmp(recipes[i].name, o->preset)) i++;

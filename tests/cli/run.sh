@@ -34,7 +34,7 @@ refuses() {
 # ---- help and usage
 says 0 'usage: sardonyx VERB' "$sdx" --help
 says 0 '^sardonyx 0' "$sdx" --version
-for verb in convert optimize quantize run test tokenize encode embed classify inspect bench ops; do
+for verb in convert optimize quantize run test tokenize encode embed classify generate transcribe inspect bench ops; do
     says 0 "^example:" "$sdx" $verb --help
     refuses "no option --nonsense" "$sdx" $verb --nonsense
 done

@@ -18,6 +18,8 @@ fp32=$work/all-MiniLM-L6-v2.onnx
 ok $? optimize
 "$sdx" quantize --model_path "$fp32" --per_channel --output "$work/int8.onnx"
 ok $? quantize
+"$sdx" quantize --model_path "$work/all-MiniLM-L6-v2-optimized.onnx" --preset accurate --output "$work/accurate.onnx"
+ok $? "quantize --preset accurate"
 
 embed fp32 --model_path "$fp32"; ok $? "embed fp32"
 embed one --model_path "$fp32" --threads 1; ok $? "embed, 1 thread"
@@ -27,6 +29,10 @@ embed few --model_path "$fp32" --batch_tokens 700; ok $? "embed, small batches"
 embed optimized --model_path "$work/all-MiniLM-L6-v2-optimized.onnx"; ok $? "embed, optimized file"
 embed checkpoint --model_path "$checkpoint"; ok $? "embed straight from the checkpoint"
 embed int8 --model_path "$work/int8.onnx"; ok $? "embed int8"
+embed accurate --model_path "$work/accurate.onnx"; ok $? "embed accurate int8"
+embed accurate_alone --model_path "$work/accurate.onnx" --batch_tokens 1 --threads 1; ok $? "embed accurate int8, one by one"
+cmp "$work/accurate.npy" "$work/accurate_alone.npy"
+ok $? "accurate int8 depends on its neighbours"
 for same in one four alone few optimized checkpoint; do
     cmp "$work/fp32.npy" "$work/$same.npy"
     ok $? "$same: other bytes than the default run"

@@ -203,7 +203,7 @@ static void remove_files(const files *f)
 
 START_TEST(only_our_recipe_allows_row_scales)
 {
-    static const char *const presets[] = {NULL, "accurate", "anserini", "avx512_vnni", "avx2", "arm64"};
+    static const char *const presets[] = {"accurate", NULL, "anserini", "avx512_vnni", "avx2", "arm64"};
     files f = make_file();
     sdx_quantize_options o = {.input = f.in, .output = f.out, .preset = presets[_i], .report = true};
     sdx_quantize_report r;
@@ -214,7 +214,7 @@ START_TEST(only_our_recipe_allows_row_scales)
     sdx_model *m;
     ok(sdx_model_open(f.out, &m, &err));
     const char *scale = sdx_model_metadata(m, "sardonyx.activation_scale");
-    ck_assert_int_eq(scale != NULL, _i < 2);
+    ck_assert_int_eq(scale != NULL, _i == 0);
     sdx_model_close(m);
     remove_files(&f);
 }
