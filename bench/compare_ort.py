@@ -75,6 +75,12 @@ class Theirs:
         return (time.perf_counter() - start) * 1e3
 
 
+def settled(engine, size):
+    """Milliseconds of one run, once the other engine's threads have stopped spinning for work."""
+    time.sleep(0.1)
+    return engine.run(*size)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("sardonyx")
@@ -91,7 +97,7 @@ def main():
         for shape in args.shapes.split(","):
             size = [int(n) for n in shape.split("x")]
             ours.run(*size), theirs.run(*size)
-            pairs = [(ours.run(*size), theirs.run(*size)) for _ in range(args.rounds)]
+            pairs = [(settled(ours, size), settled(theirs, size)) for _ in range(args.rounds)]
             ratio = statistics.median(t / o for o, t in pairs)
             logs.append(np.log(ratio))
             print(f"{shape:>8}  ours {statistics.median(o for o, _ in pairs):9.2f} ms  ORT "
