@@ -99,7 +99,7 @@ help:
 	@echo 'make demo         set up, then the main job on a real model; MODEL=DIR takes your own checkpoint'
 	@echo 'make bench        kernels as a share of this CPU, whole models in milliseconds'
 	@echo 'make lib          $(BUILD)/libsardonyx.a, .so and sardonyx.pc'
-	@echo 'make static       build/sardonyx-static, one file without shared libraries (2 MB with OPENBLAS=0)'
+	@echo 'make static       build/sardonyx-static, one file without shared libraries (3.6 MB with OPENBLAS=0)'
 	@echo 'make install      into $$DESTDIR$$PREFIX (PREFIX=$(PREFIX))'
 	@echo 'make lint         who includes whom, exported symbols, formatting of headers'
 	@echo 'make docs         generated pages in docs/'
@@ -217,7 +217,7 @@ deps:
 check: deps
 	@bash tests/run.sh check
 check-full:
-	@sh tools/deps.sh clang libomp-dev
+	@sh tools/deps.sh clang libomp-dev chromium
 	@bash tests/run.sh full
 demo: deps
 	@bash tools/demo.sh $(if $(MODEL),'$(MODEL)')
