@@ -3,13 +3,13 @@
 #define _DEFAULT_SOURCE /* madvise */
 #include "checkpoint.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../base/json.h"
 #include "../base/memory.h"
 
 typedef sdx_status (*read_fn)(sdx_checkpoint *checkpoint, const unsigned char *data, size_t size,
@@ -28,7 +28,7 @@ static const source sources[] = {
     {"pytorch_model.bin.index.json", sdx_torch_zip_read, true},
 };
 
-enum { MAX_INDEX_BYTES = 64 << 20, MAX_NAME = 512 };
+enum { MAX_NAME = 512 };
 
 sdx_status sdx_checkpoint_create(const char *folder, sdx_checkpoint **out, sdx_error *err)
 {
@@ -138,16 +138,11 @@ done:
 
 static sdx_status read_index(sdx_checkpoint *c, const char *path, read_fn read, sdx_error *err)
 {
-    char *text;
-    size_t size;
-    TRY(sdx_file_read(path, MAX_INDEX_BYTES, &text, &size, err));
-    json_error_t why;
-    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
-    free(text);
+    json_t *root;
+    TRY(sdx_json_read(path, JSON_OBJECT, JSON_REJECT_DUPLICATES, &root, err));
     json_t *map = json_object_get(root, "weight_map");
     sdx_status status = json_is_object(map) ? read_shards(c, map, read, err)
-                        : root              ? sdx_fail(err, SDX_ERR_FILE, "has no \"weight_map\" object")
-                                            : sdx_fail(err, SDX_ERR_FILE, "line %d: %s", why.line, why.text);
+                                               : sdx_fail(err, SDX_ERR_FILE, "has no \"weight_map\" object");
     json_decref(root);
     if (status != SDX_OK) sdx_error_context(err, "%s", path);
     return status;

@@ -1,15 +1,15 @@
 /* config.c: see config.h */
 #include "config.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../base/file.h"
+#include "../base/json.h"
 #include "../base/memory.h"
 
-enum { MAX_CONFIG_BYTES = 16 << 20, MAX_LABELS = 1 << 20 };
+enum { MAX_LABELS = 1 << 20 };
 
 static const struct {
     const char *name;
@@ -22,20 +22,11 @@ static const struct {
 
 sdx_status sdx_config_open(const char *path, sdx_config *out, sdx_error *err)
 {
-    char *text = NULL;
-    size_t size;
     sdx_config c = {.path = sdx_is_directory(path) ? sdx_path_join(path, "config.json") : sdx_strdup(path)};
     if (!c.path) return sdx_fail_memory(err, strlen(path));
-    sdx_status status = sdx_file_read(c.path, MAX_CONFIG_BYTES, &text, &size, err);
-    if (status == SDX_OK) {
-        json_error_t why;
-        c.json = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
-        if (!c.json)
-            status = sdx_fail(err, SDX_ERR_FILE, "%s: line %d: %s", c.path, why.line, why.text);
-        else if (!json_is_object((json_t *)c.json))
-            status = sdx_fail(err, SDX_ERR_FILE, "%s: is no JSON object", c.path);
-    }
-    free(text);
+    json_t *json = NULL;
+    sdx_status status = sdx_json_read(c.path, JSON_OBJECT, JSON_REJECT_DUPLICATES, &json, err);
+    c.json = json;
     if (status == SDX_OK)
         *out = c;
     else

@@ -1,11 +1,11 @@
 /* classify.c: a text's labels and scores from a graph with an output `logits` of shape [batch, labels]. Scores are
  * those of transformers' text-classification pipeline. */
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../base/json.h"
 #include "../base/memory.h"
 #include "text_model.h"
 
@@ -69,7 +69,7 @@ sdx_status sdx_classifier_open(const sdx_task_options *options, sdx_classifier *
         goto done;
     }
     TRY_GOTO(sdx_text_model_run(&c->model, &probe, NULL, 1, 1, note_labels, c, err));
-    TRY_GOTO(sdx_text_model_json(c->model.folder, "config.json", &config, err));
+    TRY_GOTO(sdx_json_read_in(c->model.folder, "config.json", JSON_OBJECT, 0, &config, err));
     c->scoring = choose_scoring(config, c->labels);
     TRY_GOTO(name_labels(c, config, err));
 done:

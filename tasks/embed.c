@@ -1,11 +1,11 @@
 /* embed.c: one dense vector a text: token vectors pooled and normalized as the sentence-transformers folder says
  * (modules.json, 1_Pooling/config.json). Only a text's own tokens enter its vector, in double and in order, so
  * that neighbours and padding change no bit. */
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../base/json.h"
 #include "../base/memory.h"
 #include "text_model.h"
 
@@ -40,7 +40,7 @@ static sdx_status read_pooling(sdx_embedder *e, const char *module, sdx_error *e
     char name[256];
     snprintf(name, sizeof name, "%.200s%sconfig.json", module, *module ? "/" : "");
     json_t *config;
-    TRY(sdx_text_model_json(e->model.folder, name, &config, err));
+    TRY(sdx_json_read_in(e->model.folder, name, JSON_OBJECT, 0, &config, err));
     int found = 0;
     for (size_t i = 0; i < sizeof pooling_modes / sizeof *pooling_modes; i++) {
         if (!json_is_true(json_object_get(config, pooling_modes[i].key))) continue;
@@ -72,14 +72,14 @@ static sdx_status read_modules(sdx_embedder *e, sdx_error *err)
 {
     e->pooling = POOL_MEAN;
     json_t *modules, *sentence;
-    TRY(sdx_text_model_json(e->model.folder, "modules.json", &modules, err));
+    TRY(sdx_json_read_in(e->model.folder, "modules.json", JSON_ARRAY, 0, &modules, err));
     e->normalize = modules == NULL;
     sdx_status status = SDX_OK;
     for (size_t i = 0; i < json_array_size(modules) && status == SDX_OK; i++)
         status = read_module(e, json_array_get(modules, i), err);
     json_decref(modules);
-    if (status == SDX_OK) status = sdx_text_model_json(e->model.folder, "sentence_bert_config.json", &sentence, err);
     if (status != SDX_OK) return status;
+    TRY(sdx_json_read_in(e->model.folder, "sentence_bert_config.json", JSON_OBJECT, 0, &sentence, err));
     json_int_t limit = json_integer_value(json_object_get(sentence, "max_seq_length"));
     if (limit > 0) e->model.max_length = (size_t)limit;
     json_decref(sentence);

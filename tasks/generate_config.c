@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../base/json.h"
 #include "../base/memory.h"
 #include "generate.h"
 
@@ -135,7 +136,7 @@ static sdx_status find_config(const char *const *folders, size_t n, const char *
     for (size_t k = 0; k < sizeof names / sizeof *names; k++)
         for (size_t i = 0; i < n && !*out; i++) {
             *path = folders[i];
-            TRY(sdx_text_model_json(folders[i], names[k], out, err));
+            TRY(sdx_json_read_in(folders[i], names[k], JSON_OBJECT, 0, out, err));
         }
     if (*out) return SDX_OK;
     return sdx_fail(err, SDX_ERR_FILE, "%s: has neither generation_config.json nor config.json", folders[0]);

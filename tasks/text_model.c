@@ -78,25 +78,6 @@ int sdx_text_model_output(const sdx_text_model *m, const char *name)
     return -1;
 }
 
-sdx_status sdx_text_model_json(const char *folder, const char *name, json_t **out, sdx_error *err)
-{
-    *out = NULL;
-    char *path = sdx_path_join(folder, name);
-    if (!path) return sdx_fail_memory(err, strlen(folder));
-    sdx_status status = SDX_OK;
-    char *text = NULL;
-    size_t size;
-    if (sdx_file_exists(path)) status = sdx_file_read(path, 1 << 20, &text, &size, err);
-    if (text) {
-        json_error_t at;
-        *out = json_loadb(text, size, 0, &at);
-        if (!*out) status = sdx_fail(err, SDX_ERR_FILE, "%s: line %d: %s", path, at.line, at.text);
-    }
-    free(text);
-    free(path);
-    return status;
-}
-
 /* ---- batches -------------------------------------------------------------------------------------------------- */
 
 typedef struct job { /* a text and its tokens */

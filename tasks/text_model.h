@@ -3,8 +3,6 @@
 #ifndef SDX_TASKS_TEXT_MODEL_H
 #define SDX_TASKS_TEXT_MODEL_H
 
-#include <jansson.h>
-
 #include "../base/status.h"
 #include "../convert/convert.h"
 
@@ -35,8 +33,6 @@ void sdx_text_model_close(sdx_text_model *model);
  * pairs: NULL, or the second text of each, whose data may be NULL. */
 sdx_status sdx_text_model_run(sdx_text_model *model, const sdx_text *texts, const sdx_text *pairs, size_t count,
                               size_t max_rows, sdx_text_batch_fn fn, void *context, sdx_error *err);
-/* The JSON file of that name in folder; *out NULL when there is none. json_decref it. */
-sdx_status sdx_text_model_json(const char *folder, const char *name, json_t **out, sdx_error *err);
 /* Index of the output of that name, or -1. */
 int sdx_text_model_output(const sdx_text_model *model, const char *name);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../base/json.h"
 #include "../base/memory.h"
 #include "audio.h"
 #include "text_model.h"
@@ -19,7 +20,7 @@ struct sdx_transcriber {
 static sdx_status read_preprocessor(sdx_transcriber *t, sdx_error *err)
 {
     json_t *config;
-    TRY(sdx_text_model_json(t->model.folder, "preprocessor_config.json", &config, err));
+    TRY(sdx_json_read_in(t->model.folder, "preprocessor_config.json", JSON_OBJECT, 0, &config, err));
     const json_t *rate = json_object_get(config, "sampling_rate");
     t->rate = json_is_integer(rate) ? (int)json_integer_value(rate) : 16000;
     t->normalize = !json_is_false(json_object_get(config, "do_normalize"));

@@ -1,19 +1,12 @@
-/* json.h: reading JSON objects whose types cannot be trusted. Messages name the member, not the file: the
- * caller puts the file's name in front once. */
+/* json.h: the JSON files of a tokenizer, whose types cannot be trusted. Messages name the member, not the file:
+ * the caller puts the file's name in front once. */
 #ifndef SDX_TOKENIZER_JSON_H
 #define SDX_TOKENIZER_JSON_H
 
-#include <jansson.h>
-
+#include "../base/json.h"
 #include "json_bulk.h"
 #include "tokenizer.h"
 
-/* The root object of a file; json_decref it. flags: jansson's, further ones. */
-sdx_status sdx_json_load(const char *path, size_t flags, json_t **out, sdx_error *err);
-/* Members of `object`, which may be NULL: absent or null gives the fallback, another type is an error. */
-sdx_status sdx_json_bool(const json_t *object, const char *name, bool fallback, bool *out, sdx_error *err);
-sdx_status sdx_json_integer(const json_t *object, const char *name, int64_t fallback, int64_t *out,
-                            sdx_error *err);
 /* A copy in the tokenizer's arena; fallback NULL: the member is required. */
 sdx_status sdx_json_string(sdx_tokenizer *t, const json_t *object, const char *name, const char *fallback,
                            sdx_string *out, sdx_error *err);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../base/file.h"
+#include "../base/json.h"
 #include "../base/memory.h"
 
 enum { FILE_LIMIT = 256 << 20 };
@@ -155,15 +156,14 @@ static char *copy_rest(const sdx_json_file *file, size_t size, char *out)
 
 static sdx_status load_rest(const char *path, sdx_json_file *file, size_t size, sdx_error *err)
 {
-    json_error_t where;
     char *rest = sdx_malloc(size + 8);
     if (!rest) return sdx_fail_memory(err, size);
     char *end = copy_rest(file, size, rest);
-    file->root = json_loadb(rest, (size_t)(end - rest), JSON_ALLOW_NUL, &where);
+    sdx_status status =
+        sdx_json_parse(rest, (size_t)(end - rest), JSON_OBJECT, JSON_ALLOW_NUL, &file->root, err);
     free(rest);
-    if (!file->root) return sdx_fail(err, SDX_ERR_FILE, "%s: line %d: %s", path, where.line, where.text);
-    if (!json_is_object(file->root)) return sdx_fail(err, SDX_ERR_FILE, "%s: is not a JSON object", path);
-    return SDX_OK;
+    if (status != SDX_OK) sdx_error_context(err, "%s", path);
+    return status;
 }
 
 sdx_status sdx_json_file_open(const char *path, sdx_json_file *out, sdx_error *err)

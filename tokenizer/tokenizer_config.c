@@ -7,14 +7,10 @@
 #include "../base/file.h"
 #include "class.h"
 
+/* model_max_length may be 10^30, which is an integer to Python and not to jansson. */
 static sdx_status load_beside(const char *folder, const char *name, json_t **out, sdx_error *err)
 {
-    char *path = sdx_path_join(folder, name);
-    if (!path) return sdx_fail_memory(err, strlen(folder));
-    /* model_max_length may be 10^30, which is an integer to Python and not to jansson */
-    sdx_status status = sdx_file_exists(path) ? sdx_json_load(path, JSON_DECODE_INT_AS_REAL, out, err) : SDX_OK;
-    free(path);
-    return status;
+    return sdx_json_read_in(folder, name, JSON_OBJECT, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, out, err);
 }
 
 sdx_status sdx_tokenizer_config_open(const char *tokenizer_path, sdx_tokenizer_config *out, sdx_error *err)
