@@ -85,7 +85,7 @@ static sdx_status feed_and_run(sdx_call *call, const sdx_body *body, int slot, c
         feed[i] = i < g->n_input ? in[i] : call->plan->tensor[g->value[body->feed[i]].outer];
         if (body->model_input[i] >= 0) TRY(sdx_context_bind(call->context, body->model_input[i], &feed[i], call->err));
     }
-    return sdx_frame_run(call->context, body, slot, feed, NULL, call->err);
+    return sdx_frame_run(call->context, body, slot, feed, call->err);
 }
 
 static sdx_status run_body(sdx_run *run, const sdx_graph *g, int slot, const sdx_tensor *in, sdx_tensor *out)

@@ -108,8 +108,8 @@ typedef struct sdx_profile { /* of one node */
     double seconds;
 } sdx_profile;
 
-/* Two tables: time by operator, and the slowest nodes. profile: [n_node] of the graph. */
-sdx_status sdx_profile_format(const sdx_graph *graph, const sdx_profile *profile, uint64_t runs, char **text,
+/* Two tables: time by operator, and the slowest nodes, subgraphs' among them. profile: [n_body][n_node]. */
+sdx_status sdx_profile_format(const sdx_program *program, sdx_profile *const *profile, uint64_t runs, char **text,
                               sdx_error *err);
 
 enum { SDX_PLANS = 8, SDX_SLOTS = 2 };
@@ -135,6 +135,8 @@ typedef struct sdx_context {
     const sdx_program *program;
     sdx_frame (*frame)[SDX_SLOTS]; /* [program->n_body], owned */
     sdx_arena scratch;             /* of the steps under way */
+    sdx_profile **profile;         /* [n_body][n_node], owned; NULL when the program does not ask for it */
+    double told;                   /* seconds that the profile has been told of: a node with a subgraph counts the rest */
     uint64_t steps_left;           /* of this run */
     sdx_bound *bound;              /* owned */
     int n_bound;
@@ -145,9 +147,8 @@ void sdx_context_fini(sdx_context *context);
 /* The model's input i is this: where its declaration has names for sizes, each is one size in a run. Inputs that
  * only graphs inside nodes read count when one of those runs: a decoder without cache is fed an empty one. */
 sdx_status sdx_context_bind(sdx_context *context, int input, const sdx_tensor *given, sdx_error *err);
-/* feed: [body->n_feed]. profile: [n_node] or NULL. */
-sdx_status sdx_frame_run(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed,
-                         sdx_profile *profile, sdx_error *err);
+/* feed: [body->n_feed]. */
+sdx_status sdx_frame_run(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed, sdx_error *err);
 /* Graph output i after a run: a view until the frame runs again. */
 sdx_tensor sdx_frame_output(const sdx_frame *frame, int i);
 /* Gives back what the last run allocated beside the buffer. */
@@ -155,7 +156,7 @@ void sdx_frame_release(sdx_frame *frame);
 
 /* One run of a plan; buffer: plan->bytes bytes. */
 sdx_status sdx_plan_run(sdx_plan *plan, sdx_context *context, const sdx_tensor *feed, unsigned char *buffer,
-                        sdx_profile *profile, sdx_error *err);
+                        sdx_error *err);
 sdx_tensor sdx_plan_output(const sdx_plan *plan, int i, unsigned char *buffer);
 
 /* One node, here and now: shapes from the tensors at hand, memory from the caller. */

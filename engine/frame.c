@@ -67,14 +67,13 @@ void sdx_frame_release(sdx_frame *f)
     if (f->n_plan) sdx_plan_release(f->plan[0]);
 }
 
-sdx_status sdx_frame_run(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed,
-                         sdx_profile *profile, sdx_error *err)
+sdx_status sdx_frame_run(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed, sdx_error *err)
 {
     sdx_frame *f = &context->frame[body->graph->index][slot];
     sdx_frame_release(f); /* the outputs of the last run end here */
     TRY(find_plan(f, body, feed, err));
     TRY(fit_buffer(f, f->plan[0]->bytes, err));
-    return sdx_plan_run(f->plan[0], context, feed, f->buffer, profile, err);
+    return sdx_plan_run(f->plan[0], context, feed, f->buffer, err);
 }
 
 sdx_tensor sdx_frame_output(const sdx_frame *f, int i)
@@ -90,6 +89,20 @@ static void fini_frame(sdx_frame *f)
 
 /* ---- contexts -------------------------------------------------------------------------------------------- */
 
+static sdx_status make_profile(sdx_context *c, sdx_error *err)
+{
+    const sdx_program *p = c->program;
+    if (!p->profile) return SDX_OK;
+    c->profile = sdx_calloc((size_t)p->n_body, sizeof *c->profile);
+    if (!c->profile) return sdx_fail_memory(err, (size_t)p->n_body * sizeof *c->profile);
+    for (int i = 0; i < p->n_body; i++) {
+        size_t nodes = p->body[i].graph ? (size_t)p->body[i].graph->n_node : 0;
+        c->profile[i] = sdx_calloc(nodes, sizeof **c->profile);
+        if (!c->profile[i]) return sdx_fail_memory(err, nodes * sizeof **c->profile);
+    }
+    return SDX_OK;
+}
+
 sdx_status sdx_context_init(sdx_context *c, const sdx_program *program, sdx_error *err)
 {
     *c = (sdx_context){.program = program};
@@ -97,7 +110,7 @@ sdx_status sdx_context_init(sdx_context *c, const sdx_program *program, sdx_erro
     size_t dims = (size_t)program->model->graph->n_input * SDX_MAX_RANK;
     c->frame = sdx_calloc((size_t)program->n_body, sizeof *c->frame);
     c->bound = sdx_calloc(dims, sizeof *c->bound);
-    if (c->frame && c->bound) return SDX_OK;
+    if (c->frame && c->bound) return make_profile(c, err);
     return sdx_fail_memory(err, (size_t)program->n_body * sizeof *c->frame + dims * sizeof *c->bound);
 }
 
@@ -105,6 +118,8 @@ void sdx_context_fini(sdx_context *c)
 {
     for (int i = 0; c->frame && i < c->program->n_body; i++)
         for (int slot = 0; slot < SDX_SLOTS; slot++) fini_frame(&c->frame[i][slot]);
+    for (int i = 0; c->profile && i < c->program->n_body; i++) free(c->profile[i]);
+    free(c->profile);
     free(c->frame);
     free(c->bound);
     sdx_arena_fini(&c->scratch);

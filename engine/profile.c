@@ -25,11 +25,21 @@ static bool same_operator(const sdx_node *a, const sdx_node *b)
     return !strcmp(a->op_type, b->op_type) && !strcmp(a->domain, b->domain);
 }
 
-static size_t collect_nodes(const sdx_graph *g, const sdx_profile *profile, row *rows)
+static size_t count_nodes(const sdx_program *p)
 {
     size_t n = 0;
-    for (sdx_id i = 0; i < g->n_node; i++)
-        if (profile[i].runs) rows[n++] = (row){&g->node[i], 1, profile[i].seconds};
+    for (int b = 0; b < p->n_body; b++) n += p->body[b].graph ? (size_t)p->body[b].graph->n_node : 0;
+    return n;
+}
+
+static size_t collect_nodes(const sdx_program *p, sdx_profile *const *profile, row *rows)
+{
+    size_t n = 0;
+    for (int b = 0; b < p->n_body; b++) {
+        const sdx_graph *g = p->body[b].graph;
+        for (sdx_id i = 0; g && i < g->n_node; i++)
+            if (profile[b][i].runs) rows[n++] = (row){&g->node[i], 1, profile[b][i].seconds};
+    }
     return n;
 }
 
@@ -60,14 +70,14 @@ static void print_rows(sdx_buffer *b, const row *rows, size_t count, double tota
     }
 }
 
-sdx_status sdx_profile_format(const sdx_graph *g, const sdx_profile *profile, uint64_t runs, char **text,
+sdx_status sdx_profile_format(const sdx_program *p, sdx_profile *const *profile, uint64_t runs, char **text,
                               sdx_error *err)
 {
-    size_t most = (size_t)g->n_node;
+    size_t most = count_nodes(p);
     row *nodes = sdx_calloc(most, 2 * sizeof *nodes), *operators;
     if (!nodes) return sdx_fail_memory(err, most * sizeof *nodes);
     operators = nodes + most;
-    size_t n_node = collect_nodes(g, profile, nodes), n_op = collect_operators(nodes, n_node, operators);
+    size_t n_node = collect_nodes(p, profile, nodes), n_op = collect_operators(nodes, n_node, operators);
     double total = 0;
     for (size_t i = 0; i < n_op; i++) total += operators[i].seconds;
     if (n_op) qsort(operators, n_op, sizeof *operators, by_time);

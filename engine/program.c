@@ -259,6 +259,7 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
                                .eval_context = &eval,
                                .for_run = true,
                                .strict = options->strict,
+                               .skip_padding = options->skip_padding,
                                .err = err};
     /* What does not depend on inputs is computed once either way: that is not a rewrite of the graph. */
     TRY(sdx_passes_run(&passes, options->no_optimize ? "fold_constants,eliminate" : NULL));

@@ -11,7 +11,6 @@ struct sdx_session {
     const sdx_program *program;
     sdx_context context;
     sdx_tensor *input;    /* [n_input] of the current run; SDX_UNDEFINED: not given */
-    sdx_profile *profile; /* [n_node] when the program asks for it */
     uint64_t runs;
 };
 
@@ -180,12 +179,10 @@ static sdx_status take_inputs(sdx_session *s, size_t count, const char *const *n
 
 static sdx_status allocate(sdx_session *s, sdx_error *err)
 {
-    size_t inputs = (size_t)graph_of(s)->n_input, nodes = (size_t)graph_of(s)->n_node;
+    size_t inputs = (size_t)graph_of(s)->n_input;
     TRY(sdx_context_init(&s->context, s->program, err));
     s->input = sdx_calloc(inputs, sizeof *s->input);
-    if (s->program->profile) s->profile = sdx_calloc(nodes, sizeof *s->profile);
-    bool complete = s->input && (s->profile || !s->program->profile);
-    return complete ? SDX_OK : sdx_fail_memory(err, inputs * sizeof *s->input + nodes * sizeof *s->profile);
+    return s->input ? SDX_OK : sdx_fail_memory(err, inputs * sizeof *s->input);
 }
 
 sdx_status sdx_session_create(const sdx_program *program, sdx_session **out, sdx_error *err)
@@ -206,7 +203,6 @@ void sdx_session_free(sdx_session *s)
     if (!s) return;
     sdx_context_fini(&s->context);
     free(s->input);
-    free(s->profile);
     free(s);
 }
 
@@ -221,7 +217,7 @@ static sdx_status run(sdx_session *s, size_t n_inputs, const char *const *names,
     sdx_frame_release(&s->context.frame[graph_of(s)->index][0]);
     TRY(take_inputs(s, n_inputs, names, inputs, err));
     s->context.steps_left = s->program->max_steps;
-    TRY(sdx_frame_run(&s->context, sdx_program_main(s->program), 0, s->input, s->profile, err));
+    TRY(sdx_frame_run(&s->context, sdx_program_main(s->program), 0, s->input, err));
     s->runs++;
     return SDX_OK;
 }
@@ -242,8 +238,8 @@ sdx_status sdx_session_run(sdx_session *s, size_t n_inputs, const char *const *i
 
 sdx_status sdx_session_profile(const sdx_session *s, char **text, sdx_error *err)
 {
-    if (!s->profile)
+    if (!s->context.profile)
         return sdx_fail(err, SDX_ERR_USAGE, "%s: the program was made without the profile option",
                         s->program->model->path);
-    return sdx_profile_format(graph_of(s), s->profile, s->runs, text, err);
+    return sdx_profile_format(s->program, s->context.profile, s->runs, text, err);
 }

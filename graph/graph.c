@@ -338,6 +338,14 @@ sdx_status sdx_node_set_ints(sdx_graph *g, sdx_id node, const char *name, size_t
     return SDX_OK;
 }
 
+sdx_status sdx_node_set_graph(sdx_graph *g, sdx_id node, const char *name, sdx_graph *body, sdx_error *err)
+{
+    sdx_attr *a;
+    TRY(set_attr(g, node, name, SDX_ATTR_GRAPH, &a, err));
+    a->graph = body;
+    return SDX_OK;
+}
+
 sdx_status sdx_node_set_tensor(sdx_graph *g, sdx_id node, const char *name, const sdx_tensor *tensor, sdx_error *err)
 {
     sdx_tensor *copy;

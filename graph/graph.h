@@ -233,6 +233,7 @@ sdx_status sdx_node_set_float(sdx_graph *graph, sdx_id node, const char *name, f
 sdx_status sdx_node_set_string(sdx_graph *graph, sdx_id node, const char *name, const char *s, sdx_error *err);
 sdx_status sdx_node_set_ints(sdx_graph *graph, sdx_id node, const char *name, size_t count, const int64_t *ints,
                              sdx_error *err);
+sdx_status sdx_node_set_graph(sdx_graph *graph, sdx_id node, const char *name, sdx_graph *body, sdx_error *err);
 sdx_status sdx_node_set_tensor(sdx_graph *graph, sdx_id node, const char *name, const sdx_tensor *tensor,
                                sdx_error *err);
 

@@ -158,6 +158,7 @@ typedef struct sdx_pass_context {
     void *eval_context;
     bool for_run;  /* inside the engine: forms that are never written to a file are allowed */
     bool strict;   /* what the file's metadata allows beyond the standard is not done */
+    bool skip_padding; /* graph outputs need not be right where the attention mask is 0 */
     size_t changes; /* rewrites made by the pass */
     sdx_error *err;
 } sdx_pass_context;

@@ -159,6 +159,9 @@ typedef struct sdx_run_options {
     const char *isa;  /* cap on the instruction set, NULL: SARDONYX_ISA, else the best this CPU has */
     bool no_optimize; /* run the graph as the file spells it */
     bool strict;      /* only what the standard says, also where the file's metadata allows something better */
+    /* Outputs need not be right where the attention mask is 0: there they are 0, and cost nothing. For callers that
+     * look at real tokens only. */
+    bool skip_padding;
     bool profile;     /* record the time of every step, for sdx_session_profile */
     uint64_t max_steps; /* 0: no limit; else a run that takes more operators than this fails: ends loops */
 } sdx_run_options;

@@ -1,6 +1,7 @@
 /* attention.c: com.microsoft Attention, QAttention whose projection is 8-bit, and sardonyx DynamicAttention: a
  * QAttention that quantizes its float32 input itself, row by row (see dynamic_linear.c; X_SCALE and X_ZERO are
- * absent).
+ * absent). sardonyx PackedAttention and PackedDynamicAttention have one more input, int64 spans [texts, 2]: the rows
+ * of a batch of 1 are then many texts, one after the other, and each attends to itself only (pack_tokens.c).
  *
  *     [Q K V] = input * weights + bias           one product, heads side by side in the columns
  *     output  = softmax(scale * Q K^T + attention_bias + mask) V, head by head
@@ -17,19 +18,19 @@
 #include "dynamic_linear.h"
 
 typedef struct inputs { /* numbers of the inputs that the two operators have in different places */
-    int mask, past, bias, past_length;
+    int mask, past, bias, past_length, spans;
 } inputs;
 
 enum { X, WEIGHT, BIAS };
 enum { X_SCALE = 3, WEIGHT_SCALE = 4, X_ZERO = 6, WEIGHT_ZERO = 7 }; /* of QAttention */
-static const inputs places_f32 = {3, 4, 5, 6}, places_int8 = {5, 8, -1, -1};
+static const inputs places_f32 = {3, 4, 5, 6, 7}, places_int8 = {5, 8, -1, -1, 9};
 
 typedef struct attention {
     bool is_8bit, causal;
     int64_t heads, qk_dim, v_dim; /* hidden sizes of Q (and K) and V; 0: a third of the weight's columns */
     float scale, filter;
     const void *packed;  /* constant weights */
-    const void *kept[9]; /* the other constants */
+    const void *kept[10]; /* the other constants */
 } attention;
 
 typedef struct sizes {
@@ -93,9 +94,22 @@ static sdx_status refuse_extras(const sdx_infer *infer)
     return SDX_OK;
 }
 
+static sdx_status check_spans(const sdx_infer *infer, const inputs *in)
+{
+    if (!sdx_infer_has(infer, in->spans)) return SDX_OK;
+    bool has_bias = in->bias >= 0 && sdx_infer_has(infer, in->bias);
+    if (sdx_infer_has(infer, in->past) || has_bias || infer->n_out > 1)
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "spans go with neither past nor attention_bias");
+    TRY(sdx_want_dtype(infer, in->spans, "spans", SDX_SET(SDX_I64)));
+    TRY(sdx_want_rank(infer, in->spans, "spans", 2, 2));
+    TRY(sdx_want_dim(infer, in->spans, "spans", 1, 2));
+    return sdx_want_dim(infer, X, "the input", 0, 1);
+}
+
 static sdx_status infer_common(sdx_infer *infer, const inputs *in)
 {
     TRY(refuse_extras(infer));
+    TRY(check_spans(infer, in));
     TRY(sdx_want_rank(infer, X, "the input", 3, 3));
     TRY(sdx_want_rank(infer, WEIGHT, "the weight", 2, 2));
     TRY(sdx_want_dim(infer, WEIGHT, "the weight", 0, sdx_type_dim(&infer->in[X], 2)));
@@ -413,6 +427,20 @@ static sdx_status read_past(const sdx_run *run, const inputs *in, sizes *s)
     return sdx_mask_check(&mask, s->batch, s->queries, s->keys, run->err);
 }
 
+/* Every text lies inside the rows. */
+static sdx_status set_spans(const sdx_run *run, int input, sdx_attention_job *job)
+{
+    sdx_tensor spans = get(run, input);
+    const int64_t *s = spans.data;
+    job->batch = spans.dim[0];
+    job->span = s;
+    for (int64_t b = 0; b < job->batch; b++)
+        if (s[2 * b] < 0 || s[2 * b] > s[2 * b + 1] || s[2 * b + 1] > job->queries)
+            return sdx_fail(run->err, SDX_ERR_USAGE, "text %lld has rows %lld to %lld of %lld", (long long)b,
+                            (long long)s[2 * b], (long long)s[2 * b + 1], (long long)job->queries);
+    return SDX_OK;
+}
+
 static sdx_status run_common(sdx_run *run, const inputs *in)
 {
     const attention *state = run->state;
@@ -464,6 +492,7 @@ static sdx_status run_common(sdx_run *run, const inputs *in)
         added = get(run, in->bias);
         sdx_attention_set_bias(&job, &added);
     }
+    if (sdx_run_has_in(run, in->spans)) TRY(set_spans(run, in->spans, &job));
     job.workspace = workspace;
     sdx_attention_run(&job);
     return SDX_OK;
@@ -479,12 +508,17 @@ static sdx_status run_attention_8bit(sdx_run *run)
 }
 
 #define MS  "com.microsoft"
+#define OWN "sardonyx"
 #define ANY SDX_OP_ANY_ALIGNMENT
 static const sdx_op_def rows[] = {
     {MS, "Attention", 1, 0, 2, 7, 1, 2, ANY, infer_attention, prepare_attention, plan_attention, run_attention},
     {MS, "QAttention", 1, 0, 2, 9, 1, 2, ANY, infer_attention_8bit, prepare_attention_8bit, plan_attention_8bit,
      run_attention_8bit},
-    {"sardonyx", "DynamicAttention", 1, 0, 2, 9, 1, 2, ANY, infer_dynamic_attention, prepare_attention_8bit,
+    {OWN, "DynamicAttention", 1, 0, 2, 9, 1, 2, ANY, infer_dynamic_attention, prepare_attention_8bit,
+     plan_attention_8bit, run_attention_8bit},
+    {OWN, "PackedAttention", 1, 0, 2, 8, 1, 1, ANY, infer_attention, prepare_attention, plan_attention,
+     run_attention},
+    {OWN, "PackedDynamicAttention", 1, 0, 2, 10, 1, 1, ANY, infer_dynamic_attention, prepare_attention_8bit,
      plan_attention_8bit, run_attention_8bit},
 };
 

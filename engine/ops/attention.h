@@ -41,6 +41,9 @@ typedef struct sdx_attention_job {
     int64_t bias_batch, bias_head;
     float scale;
     bool causal;
+    /* Texts one after the other: text b has rows [span[2b], span[2b+1]) of q, k, v, out and of the mask's one row, each
+     * counted from where batch 0 begins; `queries` and `keys` are then no text's more than that. Without bias. */
+    const int64_t *span; /* [batch, 2], or NULL */
     float *out;      /* [batch, queries, heads * value_dim], or [batch, heads, queries, value_dim] */
     bool out_split;  /* the second */
     void *workspace; /* sdx_attention_workspace bytes */

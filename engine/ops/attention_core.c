@@ -24,36 +24,52 @@ typedef struct task {
     size_t slice;
 } task;
 
+/* The rows of text b, and of its keys. */
+static int64_t first_row(const sdx_attention_job *j, int64_t b)
+{
+    return j->span ? j->span[2 * b] : 0;
+}
+static int64_t query_count(const sdx_attention_job *j, int64_t b)
+{
+    return j->span ? j->span[2 * b + 1] - j->span[2 * b] : j->queries;
+}
+
+static const float *head_of(const sdx_attention_job *j, const sdx_heads *x, int64_t b, int64_t h, int64_t row)
+{
+    return x->data + (j->span ? 0 : b * x->batch) + h * x->head + row * x->row;
+}
+
+/* Queries [begin, end) of a head. */
 static void run_part(const task *t, int64_t b, int64_t h, int64_t begin, int64_t end, void *workspace)
 {
     const sdx_attention_job *j = t->job;
-    int64_t key_head = h / (j->heads / j->key_heads);
+    int64_t key_head = h / (j->heads / j->key_heads), first = first_row(j, b), queries = query_count(j, b);
     sdx_attention_args args = {.queries = end - begin,
-                               .keys = j->keys,
+                               .keys = j->span ? queries : j->keys,
                                .head_dim = j->head_dim,
                                .value_dim = j->value_dim,
-                               .q = j->q.data + b * j->q.batch + h * j->q.head + begin * j->q.row,
+                               .q = head_of(j, &j->q, b, h, first + begin),
                                .ldq = j->q.row,
-                               .k = j->k.data + b * j->k.batch + key_head * j->k.head,
+                               .k = head_of(j, &j->k, b, key_head, first),
                                .ldk = j->k.row,
-                               .v = j->v.data + b * j->v.batch + key_head * j->v.head,
+                               .v = head_of(j, &j->v, b, key_head, first),
                                .ldv = j->v.row,
                                .scale = j->scale,
                                .causal = j->causal,
                                .workspace = workspace};
-    /* Query i sees keys up to i + keys - queries: a part that ends early leaves the keys behind its last query
-     * out. */
-    if (j->causal) args.keys = j->keys - (j->queries - end) > 0 ? j->keys - (j->queries - end) : 0;
-    args.ldout = j->out_split ? j->value_dim : j->heads * j->value_dim;
-    args.out = sdx_attention_out(j, b, h) + begin * args.ldout;
     if (j->mask) {
         args.ldmask = j->mask_rows == 1 ? 0 : j->keys;
-        args.mask = j->mask + b * j->mask_rows * j->keys + begin * args.ldmask;
+        args.mask = j->span ? j->mask + first : j->mask + b * j->mask_rows * j->keys + begin * args.ldmask;
     }
     if (j->bias) {
         args.ldbias = j->keys;
         args.bias = j->bias + b * j->bias_batch + h * j->bias_head + begin * j->keys;
     }
+    /* Query i sees keys up to i + keys - queries: a part that ends early leaves the keys behind its last query
+     * out. */
+    if (j->causal) args.keys = args.keys > queries - end ? args.keys - (queries - end) : 0;
+    args.ldout = j->out_split ? j->value_dim : j->heads * j->value_dim;
+    args.out = sdx_attention_out(j, j->span ? 0 : b, h) + (first + begin) * args.ldout;
     j->kernels->attention.run_f32(&args);
 }
 
@@ -63,9 +79,8 @@ static void run_items(void *context, int64_t begin, int64_t end, int worker)
     const sdx_attention_job *j = t->job;
     void *workspace = (char *)j->workspace + (size_t)worker * t->slice;
     for (int64_t i = begin; i < end; i++) {
-        int64_t part = i % t->parts, head = i / t->parts;
-        run_part(t, head / j->heads, head % j->heads, j->queries * part / t->parts,
-                 j->queries * (part + 1) / t->parts, workspace);
+        int64_t part = i % t->parts, head = i / t->parts, b = head / j->heads, n = query_count(j, b);
+        run_part(t, b, head % j->heads, n * part / t->parts, n * (part + 1) / t->parts, workspace);
     }
 }
 
