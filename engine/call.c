@@ -118,7 +118,7 @@ static sdx_status infer_outputs(sdx_call *call, sdx_type *in, sdx_type *out)
                        .arena = call->scratch,
                        .err = call->err};
     if (call->lock) pthread_mutex_lock(call->lock);
-    sdx_status status = n->def->infer(&infer);
+    sdx_status status = sdx_op_infer(&infer);
     if (call->lock) pthread_mutex_unlock(call->lock);
     return status;
 }
@@ -133,7 +133,7 @@ static sdx_status run_in_memory(sdx_call *call, const sdx_type *in, const sdx_ty
 
     sdx_plan_step step = {n,   call->state,   n->n_in,       n->n_out, in,
                           out, call->kernels, call->threads, 0,        call->err};
-    if (n->def->plan) TRY(n->def->plan(&step));
+    TRY(sdx_op_plan(&step));
     void *workspace = sdx_arena_alloc(call->scratch, step.workspace < SDX_ALIGN ? SDX_ALIGN : step.workspace);
     if (!workspace) return sdx_fail_memory(call->err, step.workspace);
     sdx_run run = {.node = n,
@@ -152,7 +152,7 @@ static sdx_status run_in_memory(sdx_call *call, const sdx_type *in, const sdx_ty
                    .strings = call->strings,
                    .owner = call,
                    .err = call->err};
-    return n->def->run(&run);
+    return sdx_op_run(&run);
 }
 
 /* Operators that know only tensors never see anything else. */

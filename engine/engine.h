@@ -182,6 +182,11 @@ typedef struct sdx_call {
     sdx_error *err;
 } sdx_call;
 sdx_status sdx_call_run(sdx_call *call);
+
+/* A node's prepare, plan and run, with half precision converted around an operator that is SDX_OP_WIDE (wide.c). */
+sdx_status sdx_op_prepare(sdx_prepare *prepare); /* which the operator has */
+sdx_status sdx_op_plan(sdx_plan_step *step);
+sdx_status sdx_op_run(sdx_run *run);
 /* An operator's failure, told with the shapes of its inputs. */
 sdx_status sdx_call_error(const sdx_model *model, const sdx_node *node, const sdx_tensor *in, sdx_error *err);
 

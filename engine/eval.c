@@ -54,7 +54,7 @@ static sdx_status prepare(const sdx_eval_context *context, const sdx_model *mode
 {
     if (!n->def->prepare) return SDX_OK;
     sdx_prepare p = {model, n, n->n_in, type, context->kernels, context->threads, scratch, NULL, 0, err};
-    sdx_status status = n->def->prepare(&p);
+    sdx_status status = sdx_op_prepare(&p);
     if (status != SDX_OK) {
         sdx_node_error(model, n, type, n->n_in, err);
         return status;

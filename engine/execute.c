@@ -54,7 +54,7 @@ static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsign
                    .workspace = buffer + s->workspace_offset,
                    .strings = &p->strings,
                    .err = err};
-    if (n->def->run(&run) == SDX_OK) return SDX_OK;
+    if (sdx_op_run(&run) == SDX_OK) return SDX_OK;
     return sdx_call_error(program->model, n, s->in, err);
 }
 

@@ -140,7 +140,7 @@ static bool is_dynamic(const planner *b, const sdx_node *n, const sdx_step *s)
 /* How much workspace a step of known shapes wants. */
 static sdx_status ask_workspace(planner *b, const sdx_node *n, sdx_step *s)
 {
-    if (!n->def->plan) return SDX_OK;
+    if (!n->def->plan && !(n->def->flags & SDX_OP_WIDE)) return SDX_OK;
     sdx_plan *p = b->plan;
     sdx_type *in, *out;
     ARENA_NEW(&p->arena, in, (size_t)n->n_in, b->err);
@@ -156,7 +156,7 @@ static sdx_status ask_workspace(planner *b, const sdx_node *n, sdx_step *s)
                           .kernels = b->program->kernels,
                           .threads = b->program->threads,
                           .err = b->err};
-    sdx_status status = n->def->plan(&step);
+    sdx_status status = sdx_op_plan(&step);
     if (status != SDX_OK) {
         sdx_node_error(b->program->model, n, in, n->n_in, b->err);
         return status;

@@ -119,7 +119,7 @@ static sdx_status prepare_node(sdx_program *p, sdx_body *body, sdx_id id, int *r
     TRY(gather_types(p, g, n, in, err));
     if (!n->def->prepare) return SDX_OK;
     sdx_prepare prepare = {p->model, n, n->n_in, in, p->kernels, p->threads, &p->arena, NULL, 0, err};
-    sdx_status status = n->def->prepare(&prepare);
+    sdx_status status = sdx_op_prepare(&prepare);
     if (status != SDX_OK) {
         sdx_node_error(p->model, n, in, n->n_in, err);
         return status;

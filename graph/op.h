@@ -18,6 +18,7 @@ enum sdx_op_flags {
     SDX_OP_INPLACE = 2,          /* output 0 may be written over input 0 (same dtype and count) */
     SDX_OP_DYNAMIC = 4,          /* output shapes depend on values: run calls sdx_run_allocate for each output */
     SDX_OP_NONDETERMINISTIC = 8, /* never folded */
+    SDX_OP_WIDE = 64,            /* computes in float32; float16 and bfloat16 are converted around it (engine/wide.c) */
     SDX_OP_ANY_VALUE = 32,       /* takes sequences and optionals; else they are refused before run */
     SDX_OP_ANY_ALIGNMENT = 16    /* constants may come unaligned from the mapped file; else they are copied first */
 };
@@ -129,6 +130,9 @@ sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *graph, sdx_type *t
  * name starts with '?': one value's unknown size is never taken for another's, and arithmetic with it goes on. Sizes that
  * a Reshape shows to be equal, and sizes of graph inputs that meet element by element, are equated. */
 sdx_status sdx_model_infer(sdx_model *model, sdx_error *err);
+/* What a node's operator infers. One that is SDX_OP_WIDE sees half precision as float32, and gives it back. */
+sdx_status sdx_op_infer(sdx_infer *infer);
+static inline bool sdx_dtype_is_half(sdx_dtype dtype) { return dtype == SDX_F16 || dtype == SDX_BF16; }
 /* One node; in and out are gathered from and merged into types. Adds the driver's context to failures. */
 sdx_status sdx_infer_node(sdx_model *model, const sdx_node *node, sdx_type *types, sdx_arena *arena, sdx_error *err);
 /* Puts 'file: node "x" (Op-13): ' in front of the sentence, and the input shapes behind. */

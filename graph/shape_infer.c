@@ -141,6 +141,46 @@ void sdx_node_error(const sdx_model *model, const sdx_node *n, const sdx_type *i
              n_in ? shapes : "none");
 }
 
+/* The one half-precision type among the inputs, SDX_UNDEFINED without any. */
+static sdx_status find_half(const sdx_infer *x, sdx_dtype *half)
+{
+    *half = SDX_UNDEFINED;
+    bool has_float = false;
+    for (int i = 0; i < x->n_in; i++) {
+        sdx_dtype t = x->in[i].dtype;
+        has_float |= t == SDX_F32;
+        if (!sdx_dtype_is_half(t)) continue;
+        if (*half == SDX_UNDEFINED) *half = t;
+        if (t != *half) return sdx_fail(x->err, SDX_ERR_USAGE, "its inputs mix float16 and bfloat16");
+    }
+    if (*half == SDX_UNDEFINED || !has_float) return SDX_OK;
+    return sdx_fail(x->err, SDX_ERR_USAGE, "its inputs mix float32 and %s", sdx_dtype_name(*half));
+}
+
+sdx_status sdx_op_infer(sdx_infer *x)
+{
+    const sdx_op_def *def = x->node->def;
+    if (!(def->flags & SDX_OP_WIDE)) return def->infer(x);
+    sdx_dtype half;
+    TRY(find_half(x, &half));
+    if (half == SDX_UNDEFINED) return def->infer(x);
+    const sdx_type *given = x->in;
+    sdx_type *in;
+    ARENA_NEW(x->arena, in, (size_t)x->n_in, x->err);
+    for (int i = 0; i < x->n_in; i++) {
+        in[i] = given[i];
+        if (!sdx_dtype_is_half(in[i].dtype)) continue;
+        in[i].dtype = SDX_F32;
+        in[i].constant = NULL;
+    }
+    x->in = in;
+    sdx_status status = def->infer(x);
+    x->in = given;
+    for (int i = 0; i < x->n_out; i++)
+        if (x->out[i].dtype == SDX_F32) x->out[i].dtype = half;
+    return status;
+}
+
 enum { FEW = 16 }; /* most nodes have fewer inputs and outputs; Concat may have thousands */
 
 typedef sdx_status (*body_fn)(sdx_infer *infer, sdx_graph *graph, const sdx_type *in, sdx_type *out);
@@ -164,7 +204,7 @@ static sdx_status infer_node(sdx_model *model, const sdx_node *n, body_fn body, 
                        .err = err,
                        .body = body,
                        .outer = types};
-    sdx_status status = n->def->infer(&infer);
+    sdx_status status = sdx_op_infer(&infer);
     if (status != SDX_OK) {
         sdx_node_error(model, n, in, n->n_in, err);
         return status;

@@ -511,8 +511,8 @@ static sdx_status run_attention_8bit(sdx_run *run)
 #define OWN "sardonyx"
 #define ANY SDX_OP_ANY_ALIGNMENT
 static const sdx_op_def rows[] = {
-    {MS, "Attention", 1, 0, 2, 7, 1, 2, ANY, infer_attention, prepare_attention, plan_attention, run_attention},
-    {MS, "QAttention", 1, 0, 2, 9, 1, 2, ANY, infer_attention_8bit, prepare_attention_8bit, plan_attention_8bit,
+    {MS, "Attention", 1, 0, 2, 7, 1, 2, ANY | SDX_OP_WIDE, infer_attention, prepare_attention, plan_attention, run_attention},
+    {MS, "QAttention", 1, 0, 2, 9, 1, 2, ANY | SDX_OP_WIDE, infer_attention_8bit, prepare_attention_8bit, plan_attention_8bit,
      run_attention_8bit},
     {OWN, "DynamicAttention", 1, 0, 2, 9, 1, 2, ANY, infer_dynamic_attention, prepare_attention_8bit,
      plan_attention_8bit, run_attention_8bit},

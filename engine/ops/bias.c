@@ -154,9 +154,9 @@ static sdx_status run_softmax(sdx_run *run)
 
 #define MS "com.microsoft"
 static const sdx_op_def rows[] = {
-    {MS, "BiasAdd", 1, 0, 3, 3, 1, 1, SDX_OP_INPLACE, infer_add, NULL, NULL, run_add},
-    {MS, "BiasSplitGelu", 1, 0, 2, 2, 1, 1, 0, infer_split_gelu, NULL, NULL, run_split_gelu},
-    {MS, "BiasSoftmax", 1, 0, 2, 2, 1, 1, SDX_OP_INPLACE, infer_softmax, NULL, NULL, run_softmax},
+    {MS, "BiasAdd", 1, 0, 3, 3, 1, 1, SDX_OP_INPLACE | SDX_OP_WIDE, infer_add, NULL, NULL, run_add},
+    {MS, "BiasSplitGelu", 1, 0, 2, 2, 1, 1, SDX_OP_WIDE, infer_split_gelu, NULL, NULL, run_split_gelu},
+    {MS, "BiasSoftmax", 1, 0, 2, 2, 1, 1, SDX_OP_INPLACE | SDX_OP_WIDE, infer_softmax, NULL, NULL, run_softmax},
 };
 
 SDX_OP_TABLE(bias);

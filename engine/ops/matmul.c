@@ -567,7 +567,7 @@ static const sdx_op_def rows[] = {
     {MS, "FusedMatMul", 1, 0, 2, 2, 1, 1, ANY, infer_fused_matmul, prepare_matmul, plan_matmul, run_matmul},
     {MS, "TransposeMatMul", 1, 0, 2, 2, 1, 1, ANY, infer_fused_matmul, prepare_matmul, plan_matmul, run_matmul},
     {MS, "MatMulInteger16", 1, 0, 2, 2, 1, 1, ANY, infer_integer16, prepare_matmul, plan_matmul, run_matmul},
-    {MS, "GemmFastGelu", 1, 0, 2, 3, 1, 1, 0, infer_fast_gelu, prepare_matmul, plan_matmul, run_fast_gelu},
+    {MS, "GemmFastGelu", 1, 0, 2, 3, 1, 1, SDX_OP_WIDE, infer_fast_gelu, prepare_matmul, plan_matmul, run_fast_gelu},
     {MS, "FusedGemm", 1, 0, 2, 3, 1, 1, ANY, infer_fused_gemm, prepare_gemm, plan_gemm, run_gemm},
 };
 

@@ -327,7 +327,7 @@ static sdx_status run_form(sdx_run *run)
 static const sdx_op_def rows[] = {
     {"", "MatMulInteger", 10, 0, 2, 4, 1, 1, ANY, infer_integer, prepare_integer, plan_form, run_form},
     {"", "QLinearMatMul", 10, 0, 8, 8, 1, 1, ANY, infer_qlinear, prepare_qlinear, plan_form, run_form},
-    {MS, "MatMulIntegerToFloat", 1, 0, 4, 7, 1, 1, ANY, infer_to_float, prepare_to_float, plan_form, run_form},
+    {MS, "MatMulIntegerToFloat", 1, 0, 4, 7, 1, 1, ANY | SDX_OP_WIDE, infer_to_float, prepare_to_float, plan_form, run_form},
     {MS, "DynamicQuantizeMatMul", 1, 0, 3, 5, 1, 1, ANY, infer_dynamic, prepare_dynamic, plan_form, run_form},
 };
 

@@ -366,9 +366,9 @@ static sdx_status run_multi_head(sdx_run *run)
 
 #define MS "com.microsoft"
 static const sdx_op_def rows[] = {
-    {MS, "MultiHeadAttention", 1, 0, 1, 10, 1, 4, 0, infer_multi_head, prepare_multi_head, plan_multi_head,
+    {MS, "MultiHeadAttention", 1, 0, 1, 10, 1, 4, SDX_OP_WIDE, infer_multi_head, prepare_multi_head, plan_multi_head,
      run_multi_head},
-    {MS, "DecoderMaskedMultiHeadAttention", 1, 0, 1, 11, 1, 4, 0, infer_decoder, prepare_decoder,
+    {MS, "DecoderMaskedMultiHeadAttention", 1, 0, 1, 11, 1, 4, SDX_OP_WIDE, infer_decoder, prepare_decoder,
      plan_multi_head, run_multi_head},
 };
 

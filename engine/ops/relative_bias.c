@@ -186,8 +186,8 @@ static sdx_status run_gated(sdx_run *run)
 
 #define MS "com.microsoft"
 static const sdx_op_def rows[] = {
-    {MS, "RelativePositionBias", 1, 0, 3, 3, 1, 1, 0, infer_buckets, prepare_buckets, NULL, run_buckets},
-    {MS, "GatedRelativePositionBias", 1, 0, 6, 7, 1, 1, 0, infer_gated, NULL, NULL, run_gated},
+    {MS, "RelativePositionBias", 1, 0, 3, 3, 1, 1, SDX_OP_WIDE, infer_buckets, prepare_buckets, NULL, run_buckets},
+    {MS, "GatedRelativePositionBias", 1, 0, 6, 7, 1, 1, SDX_OP_WIDE, infer_gated, NULL, NULL, run_gated},
 };
 
 SDX_OP_TABLE(relative_bias);

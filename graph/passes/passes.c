@@ -213,7 +213,7 @@ sdx_status sdx_pass_emit(sdx_pass_context *context, sdx_graph *graph, const char
     for (int i = 0; i < n_in; i++) from[i] = graph->value[in[i]].type;
     sdx_infer infer = {.model = graph->model, .node = n, .n_in = n_in, .n_out = 1, .in = from, .out = &to,
                        .arena = &graph->model->arena, .err = context->err};
-    TRY(n->def->infer(&infer));
+    TRY(sdx_op_infer(&infer));
     graph->value[*out].type = to;
     return SDX_OK;
 }

@@ -5,7 +5,8 @@
  *     x16 -- A -- y16 -- B -- z16   ->   x16 -- Cast -- A -- y32 -- B -- z32 -- Cast -- z16
  *
  * A Cast back to float16 stays only where something else reads the value: an output, or an operator not in the list.
- * Look-ups are not in the list: a table of float16 stays half as large. */
+ * Look-ups are not in the list: a table of float16 stays half as large. Operators that compute in float32 only
+ * (SDX_OP_WIDE) are always widened. */
 #include "passes.h"
 
 static const char *const widened_ops[] = {
@@ -15,11 +16,16 @@ static const char *const widened_ops[] = {
     "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu",   "Reshape",   "Sigmoid",
     "Sin",       "Slice",     "Softmax",    "Split",   "Sqrt",      "Squeeze",   "Sub",       "Tanh",
     "Transpose", "Unsqueeze", "Where",
+    /* com.microsoft */
+    "BiasGelu",  "FastGelu",  "FusedMatMul", "QuickGelu", "SimplifiedLayerNormalization", "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
 };
 
 static bool is_widened(const sdx_node *n)
 {
-    if (n->dead || *n->domain) return false;
+    if (n->dead || !n->def) return false;
+    if (n->def->flags & SDX_OP_WIDE) return true;
+    if (*n->domain && strcmp(n->domain, "com.microsoft")) return false;
     for (size_t i = 0; i < sizeof widened_ops / sizeof *widened_ops; i++)
         if (!strcmp(n->op_type, widened_ops[i])) return true;
     return false;
@@ -99,6 +105,7 @@ static sdx_status widen_node(sdx_pass_context *c, sdx_graph *g, twins *t, sdx_id
 sdx_status sdx_pass_widen_f16(sdx_pass_context *c, sdx_graph *g)
 {
     if (!c->for_run) return SDX_OK;
+    if (!sdx_op_find(c->registry, "", "Cast", sdx_model_opset(c->model, ""))) return SDX_OK; /* only com.microsoft's */
     twins t = {NULL, g->n_value};
     ARENA_NEW(&c->model->arena, t.wide, (size_t)t.n_wide, c->err);
     for (sdx_id v = 0; v < t.n_wide; v++) t.wide[v] = SDX_NONE;

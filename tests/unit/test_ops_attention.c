@@ -307,6 +307,50 @@ START_TEST(rotary_positions_are_checked)
 }
 END_TEST
 
+/* ---- half precision around an operator of float32 --------------------------------------------------------- */
+
+static uint16_t to_half(sdx_dtype dtype, float x) { return dtype == SDX_F16 ? sdx_f32_to_f16(x) : sdx_f32_to_bf16(x); }
+static float of_half(sdx_dtype dtype, uint16_t x) { return dtype == SDX_F16 ? sdx_f16_to_f32(x) : sdx_bf16_to_f32(x); }
+
+/* Outputs are those of the same numbers in float32, rounded once; _i: the type, and whether the weight is constant. */
+START_TEST(half_precision_is_float32_rounded)
+{
+    enum { IN = 8, COLUMNS = 24, X = S * IN, W = IN * COLUMNS };
+    sdx_dtype dtype = _i & 1 ? SDX_BF16 : SDX_F16;
+    float x[X], w[W], bias[COLUMNS];
+    uint16_t hx[X], hw[W], hbias[COLUMNS];
+    float *wide[] = {x, w, bias};
+    uint16_t *narrow[] = {hx, hw, hbias};
+    for (int i = 0, n[] = {X, W, COLUMNS}; i < 3; i++) {
+        fill(wide[i], n[i], 61 + (uint32_t)i);
+        for (int k = 0; k < n[i]; k++) wide[i][k] = of_half(dtype, narrow[i][k] = to_half(dtype, wide[i][k]));
+    }
+    trial full = {.domain = MS,
+                  .op = "Attention",
+                  .n_in = 3,
+                  .n_out = 2,
+                  .constant = _i & 2 ? 1u << 1 : 0,
+                  .in = {F32(x, 3, 1, S, IN), F32(w, 2, IN, COLUMNS), F32(bias, 1, COLUMNS)},
+                  .attr = {{"num_heads", INT, 2}, {"unidirectional", INT, 1}}};
+    trial half = full;
+    for (int i = 0; i < 3; i++) {
+        half.in[i].dtype = dtype;
+        half.in[i].data = narrow[i];
+    }
+    run(&full);
+    run(&half);
+    for (int o = 0; o < 2; o++) {
+        ck_assert_int_eq(half.out[o].dtype, dtype);
+        for (int64_t k = 0; k < sdx_tensor_count(&full.out[o]); k++)
+            ck_assert_uint_eq(((uint16_t *)half.out[o].data)[k], to_half(dtype, ((float *)full.out[o].data)[k]));
+    }
+    done(&full);
+    done(&half);
+    half.in[1] = full.in[1];
+    expect_refusal(&half, _i & 1 ? "its inputs mix float32 and bfloat16" : "its inputs mix float32 and float16");
+}
+END_TEST
+
 /* ---- 8-bit attention without a bias ---------------------------------------------------------------------- */
 
 START_TEST(qattention_needs_no_bias)
@@ -530,7 +574,9 @@ Suite *ops_attention_suite(void)
     tcase_add_test(c, a_buffer_works_as_a_past_of_its_valid_rows);
     tcase_add_test(c, rotary_positions_are_checked);
     tcase_add_test(c, near_positions_have_buckets_of_their_own);
+    tcase_add_loop_test(c, half_precision_is_float32_rounded, 0, 4);
     suite_add_tcase(s, c);
+
     c = tcase_create("quantized");
     tcase_add_test(c, qattention_needs_no_bias);
     tcase_add_loop_test(c, block_quantized_weights_agree_with_loops, 0, 3);
