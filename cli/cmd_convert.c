@@ -16,6 +16,7 @@ static const cli_option options[] = {
     {"dtype", CLI_STRING, "TYPE", "store matrices as fp32, fp16 or bf16; computing is in fp32 (default: fp32)"},
     {"splade", CLI_FLAG, NULL, "append the SPLADE head; the same as --task sparse"},
     {"no_past", CLI_FLAG, NULL, "sequence to sequence: write no decoder_with_past_model.onnx"},
+    {"merged", CLI_FLAG, NULL, "sequence to sequence: write decoder_model_merged.onnx too, both decoders in one"},
     {"external_data", CLI_FLAG, NULL, "put the weights in a file of their own"},
     {"threshold", CLI_REAL, "T", "largest L1 difference that passes (default: 1e-2)"},
     {NULL, CLI_FLAG, NULL, NULL},
@@ -73,6 +74,7 @@ static int convert_to(const cli_args *args, const char *checkpoint, const char *
         .splade = cli_flag(args, "splade") || !strcmp(task, "sparse"),
         .external_data = cli_flag(args, "external_data"),
         .no_past = cli_flag(args, "no_past"),
+        .merged = cli_flag(args, "merged"),
     };
     if (!parse_dtype(cli_string(args, "dtype", "fp32"), &o.dtype))
         return cli_usage_error("--dtype is fp32, fp16 or bf16");

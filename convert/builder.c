@@ -30,6 +30,31 @@ void sdx_build_fail(sdx_builder *b, sdx_status status, const char *sentence)
     DO(b, sdx_fail(b->err, status, "%s", sentence));
 }
 
+/* ---- inside and outside of a branch ---------------------------------------------------------------------- */
+
+/* Where inputs and constants are. */
+static sdx_graph *home(const sdx_builder *b)
+{
+    return b->outside ? b->outside : b->graph;
+}
+
+static sdx_id find_value(const sdx_builder *b, const char *name)
+{
+    return b->status == SDX_OK ? sdx_graph_find_value(home(b), name) : SDX_NONE;
+}
+
+/* What stands in the graph being built for a value of its home. */
+static sdx_id take(sdx_builder *b, sdx_id id)
+{
+    if (!b->outside || id == SDX_NONE || b->status != SDX_OK) return id;
+    const char *name = b->outside->value[id].name;
+    sdx_id inside = sdx_graph_find_value(b->graph, name);
+    if (inside != SDX_NONE) return inside;
+    DO(b, sdx_graph_add_value(b->graph, name, &inside, b->err));
+    if (b->status == SDX_OK) b->graph->value[inside].outer = id;
+    return inside;
+}
+
 /* ---- inputs and outputs ---------------------------------------------------------------------------------- */
 
 static sdx_dim make_dim(sdx_builder *b, int64_t dim)
@@ -52,11 +77,11 @@ static sdx_dim make_dim(sdx_builder *b, int64_t dim)
 
 sdx_id sdx_build_input(sdx_builder *b, const char *name, sdx_dtype dtype, int rank, const int64_t *dim)
 {
-    sdx_id id = SDX_NONE;
+    sdx_id id = find_value(b, name);
     sdx_shape shape = {.rank = rank};
     for (int i = 0; i < rank; i++) shape.dim[i] = make_dim(b, dim[i]);
-    DO(b, sdx_graph_add_input(b->graph, name, dtype, &shape, &id, b->err));
-    return id;
+    if (id == SDX_NONE) DO(b, sdx_graph_add_input(home(b), name, dtype, &shape, &id, b->err));
+    return take(b, id);
 }
 
 sdx_id sdx_build_token_input(sdx_builder *b, const char *name)
@@ -87,11 +112,6 @@ void sdx_build_output(sdx_builder *b, sdx_id value, const char *name, sdx_dtype 
 }
 
 /* ---- constants ------------------------------------------------------------------------------------------- */
-
-static sdx_id find_value(const sdx_builder *b, const char *name)
-{
-    return b->status == SDX_OK ? sdx_graph_find_value(b->graph, name) : SDX_NONE;
-}
 
 static const sdx_tensor *find_weight(sdx_builder *b, const char *name)
 {
@@ -159,15 +179,15 @@ static sdx_status narrow(sdx_builder *b, const char *name, sdx_tensor *t)
 static sdx_status add_narrow(sdx_builder *b, const char *name, sdx_tensor *t, sdx_id *out)
 {
     char stored[MAX_NAME];
-    sdx_id constant;
+    sdx_id constant, cast;
     snprintf(stored, sizeof stored, "%s.%s", name, b->dtype == SDX_F16 ? "f16" : "bf16");
     TRY(narrow(b, name, t));
-    TRY(sdx_graph_add_constant(b->graph, stored, t, &constant, b->err));
-    TRY(sdx_graph_add_value(b->graph, name, out, b->err));
+    TRY(sdx_graph_add_constant(home(b), stored, t, &constant, b->err));
+    TRY(sdx_graph_add_value(home(b), name, out, b->err));
     char *label = sdx_arena_strdup(&b->graph->model->arena, name);
     if (!label) return sdx_fail_memory(b->err, strlen(name));
-    TRY(sdx_graph_add_node(b->graph, "", "Cast", label, 1, &constant, 1, out, &b->node, b->err));
-    return sdx_node_set_int(b->graph, b->node, "to", SDX_F32, b->err);
+    TRY(sdx_graph_add_node(home(b), "", "Cast", label, 1, &constant, 1, out, &cast, b->err));
+    return sdx_node_set_int(home(b), cast, "to", SDX_F32, b->err);
 }
 
 /* Vectors stay float32: they are small, and what norms and biases lose would be lost in every layer. */
@@ -178,7 +198,7 @@ static sdx_status add_weight(sdx_builder *b, const char *name, const sdx_tensor 
     sdx_tensor copy = *t;
     if (narrows || transposed || t->dtype != SDX_F32) TRY(copy_weight(b, t, transposed, &copy));
     return narrows ? add_narrow(b, name, &copy, out)
-                   : sdx_graph_add_constant(b->graph, name, &copy, out, b->err);
+                   : sdx_graph_add_constant(home(b), name, &copy, out, b->err);
 }
 
 bool sdx_build_has(const sdx_builder *b, const char *name)
@@ -195,7 +215,7 @@ sdx_id sdx_build_weight(sdx_builder *b, const char *name)
     sdx_id id = find_value(b, full);
     const sdx_tensor *t = id == SDX_NONE ? find_weight(b, full) : NULL;
     if (t) DO(b, add_weight(b, full, t, false, &id));
-    return id;
+    return take(b, id);
 }
 
 sdx_id sdx_build_transposed(sdx_builder *b, const char *name)
@@ -206,14 +226,14 @@ sdx_id sdx_build_transposed(sdx_builder *b, const char *name)
     sdx_id id = find_value(b, result);
     const sdx_tensor *t = id == SDX_NONE ? find_weight(b, full) : NULL;
     if (t) DO(b, add_weight(b, result, t, true, &id));
-    return id;
+    return take(b, id);
 }
 
 sdx_id sdx_build_constant(sdx_builder *b, const char *name, sdx_dtype dtype, int rank, const int64_t *dim,
                           const void *data)
 {
     sdx_id id = find_value(b, name);
-    if (id != SDX_NONE || b->status != SDX_OK) return id;
+    if (id != SDX_NONE || b->status != SDX_OK) return take(b, id);
     sdx_tensor t = {.dtype = dtype, .rank = rank};
     for (int i = 0; i < rank; i++) t.dim[i] = dim[i];
     size_t bytes = sdx_tensor_bytes(&t);
@@ -223,8 +243,8 @@ sdx_id sdx_build_constant(sdx_builder *b, const char *name, sdx_dtype dtype, int
         return SDX_NONE;
     }
     memcpy(t.data, data, bytes);
-    DO(b, sdx_graph_add_constant(b->graph, name, &t, &id, b->err));
-    return id;
+    DO(b, sdx_graph_add_constant(home(b), name, &t, &id, b->err));
+    return take(b, id);
 }
 
 sdx_id sdx_build_real(sdx_builder *b, double x)
@@ -232,8 +252,8 @@ sdx_id sdx_build_real(sdx_builder *b, double x)
     char name[MAX_NAME];
     snprintf(name, sizeof name, "float_%.9g", (double)(float)x);
     sdx_id id = find_value(b, name);
-    if (id == SDX_NONE) DO(b, sdx_graph_add_scalar_f32(b->graph, name, (float)x, &id, b->err));
-    return id;
+    if (id == SDX_NONE) DO(b, sdx_graph_add_scalar_f32(home(b), name, (float)x, &id, b->err));
+    return take(b, id);
 }
 
 sdx_id sdx_build_int(sdx_builder *b, int64_t n)
@@ -250,8 +270,8 @@ sdx_id sdx_build_ints(sdx_builder *b, int count, const int64_t *ints)
     for (int i = 0; i < count && n < sizeof name; i++)
         n += (size_t)snprintf(name + n, sizeof name - n, "_%" PRId64, ints[i]);
     sdx_id id = find_value(b, name);
-    if (id == SDX_NONE) DO(b, sdx_graph_add_ints(b->graph, name, count, ints, &id, b->err));
-    return id;
+    if (id == SDX_NONE) DO(b, sdx_graph_add_ints(home(b), name, count, ints, &id, b->err));
+    return take(b, id);
 }
 
 /* ---- operators ------------------------------------------------------------------------------------------- */
@@ -303,6 +323,11 @@ void sdx_build_attr_int(sdx_builder *b, const char *name, int64_t n)
 void sdx_build_attr_ints(sdx_builder *b, const char *name, size_t count, const int64_t *ints)
 {
     DO(b, sdx_node_set_ints(b->graph, b->node, name, count, ints, b->err));
+}
+
+void sdx_build_attr_tensor(sdx_builder *b, const char *name, const sdx_tensor *tensor)
+{
+    DO(b, sdx_node_set_tensor(b->graph, b->node, name, tensor, b->err));
 }
 
 /* ---- in a module: the label is "module/Op" --------------------------------------------------------------- */

@@ -21,6 +21,7 @@ struct sdx_head;
 
 typedef struct sdx_builder {
     sdx_graph *graph;
+    sdx_graph *outside; /* of a branch of an If: where its inputs and constants are; else NULL */
     const sdx_checkpoint *checkpoint;
     const struct sdx_family *family;
     const struct sdx_head *head;
@@ -42,7 +43,8 @@ void sdx_build_fail(sdx_builder *b, sdx_status status, const char *sentence);
 
 /* int64 [batch_size, sequence] */
 sdx_id sdx_build_token_input(sdx_builder *b, const char *name);
-/* Dims: sizes, or SDX_BATCH and the like. */
+/* Dims: sizes, or SDX_BATCH and the like. A branch takes the input of this name from outside, where it is made
+ * if it is not there yet. */
 sdx_id sdx_build_input(sdx_builder *b, const char *name, sdx_dtype dtype, int rank, const int64_t *dim);
 /* The value becomes a graph output of this name. */
 void sdx_build_output(sdx_builder *b, sdx_id value, const char *name, sdx_dtype dtype, int rank,
@@ -80,6 +82,7 @@ void sdx_build_split(sdx_builder *b, const char *label, sdx_id x, int64_t axis, 
 /* Attributes of the node made last. */
 void sdx_build_attr_int(sdx_builder *b, const char *name, int64_t n);
 void sdx_build_attr_ints(sdx_builder *b, const char *name, size_t count, const int64_t *ints);
+void sdx_build_attr_tensor(sdx_builder *b, const char *name, const sdx_tensor *tensor);
 void sdx_build_attr_float(sdx_builder *b, const char *name, double x);
 
 /* The same, labelled "module/op". */

@@ -9,7 +9,7 @@
 #include "../base/memory.h"
 #include "family.h"
 
-enum { DEFAULT_OPSET = 14, FIRST_OPSET = 13, LAST_OPSET = 21 };
+enum { DEFAULT_OPSET = 14, FIRST_OPSET = 13, LAST_OPSET = 21, MAX_GRAPHS = 4 };
 
 struct sdx_reference {
     sdx_checkpoint *checkpoint;
@@ -18,6 +18,8 @@ struct sdx_reference {
     const sdx_head *head;
     unsigned parts;
     bool splade;
+    size_t graph[MAX_GRAPHS]; /* of head->graph: those to be written */
+    size_t n_graph;               /* 0: the head is one graph */
 };
 
 void sdx_reference_free(sdx_reference *r)
@@ -176,6 +178,11 @@ static sdx_status describe(sdx_model *model, const sdx_reference *r, int opset, 
     return set_number(model, "hidden_size", r->settings.hidden, err);
 }
 
+static const sdx_head_graph *graph_of(const sdx_reference *r, size_t index)
+{
+    return &r->head->graph[r->graph[index]];
+}
+
 static sdx_status build(sdx_model *model, const sdx_reference *r, size_t index, int opset, sdx_dtype dtype,
                         sdx_error *err)
 {
@@ -190,7 +197,7 @@ static sdx_status build(sdx_model *model, const sdx_reference *r, size_t index, 
                      .err = err};
     TRY(describe(model, r, opset, err));
     model->graph->name = r->family->model_type;
-    (r->head->graph ? r->head->graph[index].build : r->head->build)(&b, &r->settings);
+    (r->n_graph ? graph_of(r, index)->build : r->head->build)(&b, &r->settings);
     TRY(b.status);
     return sdx_graph_index(model->graph, err);
 }
@@ -207,18 +214,27 @@ static sdx_status check_options(const sdx_convert_options *options, sdx_error *e
     return SDX_OK;
 }
 
-static void fill_report(const sdx_reference *r, const sdx_convert_options *options, sdx_convert_report *report)
+/* A merged decoder needs what no_past leaves out, and has it. */
+static void choose_graphs(sdx_reference *r, const sdx_convert_options *options)
 {
-    *report = (sdx_convert_report){.graphs = 1, .l1_difference = NAN, .max_difference = NAN};
+    for (size_t i = 0; i < r->head->n_graph; i++) {
+        sdx_graph_when when = r->head->graph[i].when;
+        if ((when == SDX_GRAPH_PAST && options->no_past) || (when == SDX_GRAPH_MERGED && !options->merged)) continue;
+        r->graph[r->n_graph++] = i;
+    }
+}
+
+static void fill_report(const sdx_reference *r, sdx_convert_report *report)
+{
+    *report = (sdx_convert_report){.l1_difference = NAN, .max_difference = NAN};
+    report->graphs = r->n_graph ? r->n_graph : 1;
     snprintf(report->model_type, sizeof report->model_type, "%s", r->family->model_type);
     snprintf(report->task, sizeof report->task, "%s", r->splade ? "sparse" : r->head->task);
-    while (report->graphs < r->head->n_graph && !(options->no_past && r->head->graph[report->graphs].past))
-        report->graphs++;
 }
 
 const char *sdx_reference_graph_file(const sdx_reference *r, size_t index)
 {
-    return r->head->graph ? r->head->graph[index].file : NULL;
+    return r->n_graph ? graph_of(r, index)->file : NULL;
 }
 
 sdx_status sdx_convert_build_graph(const sdx_convert_options *options, const sdx_reference *r, size_t index,
@@ -233,7 +249,7 @@ sdx_status sdx_convert_build_graph(const sdx_convert_options *options, const sdx
         sdx_model_close(model);
         return status;
     }
-    report->nodes += (size_t)model->graph->n_node;
+    for (const sdx_graph *g = model->graphs; g; g = g->next) report->nodes += (size_t)g->n_node;
     report->initializers += sdx_graph_initializer_count(model->graph);
     *out = model;
     return SDX_OK;
@@ -245,7 +261,8 @@ sdx_status sdx_convert_build(const sdx_convert_options *options, sdx_model **out
     sdx_reference *r = NULL;
     TRY(check_options(options, err));
     TRY(read_folder(options, &r, err));
-    fill_report(r, options, report);
+    choose_graphs(r, options);
+    fill_report(r, report);
     sdx_status status = sdx_convert_build_graph(options, r, 0, out, report, err);
     if (status == SDX_OK)
         *reference = r;

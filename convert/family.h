@@ -30,10 +30,13 @@ typedef struct sdx_text_inputs {
 
 typedef struct sdx_step sdx_step; /* of a head: encoder.h */
 
+/* When a file of a sequence-to-sequence model is written: unless no_past, or if merged, is asked for. */
+typedef enum sdx_graph_when { SDX_GRAPH_ALWAYS, SDX_GRAPH_PAST, SDX_GRAPH_MERGED } sdx_graph_when;
+
 /* One of the files that make up a sequence-to-sequence model. */
 typedef struct sdx_head_graph {
     const char *file; /* "encoder_model" */
-    bool past;        /* left out by no_past */
+    sdx_graph_when when;
     void (*build)(sdx_builder *b, const sdx_settings *s);
 } sdx_head_graph;
 

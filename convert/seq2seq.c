@@ -129,17 +129,83 @@ sdx_id sdx_build_decoder_cross_attention(sdx_builder *b, sdx_decoder_graph *d, c
     return attend(b, d, n, x, k, v, d->encoder_bias);
 }
 
-void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits, int64_t vocab)
+/* What the merged graph gives of the encoder after the first step: nothing, in a shape as Optimum's. */
+static sdx_id build_nothing(sdx_builder *b, const sdx_decoder_graph *d)
+{
+    static const float none[1];
+    const sdx_tensor t = {.dtype = SDX_F32, .rank = 4, .dim = {0, d->heads, 1, d->size}, .data = (void *)none};
+    sdx_id id = sdx_build_op(b, "Constant", "nothing", 0, NULL);
+    sdx_build_attr_tensor(b, "value", &t);
+    return id;
+}
+
+static void add_outputs(sdx_builder *b, const sdx_decoder_graph *d, sdx_id logits, int64_t vocab)
 {
     char name[64];
     sdx_build_output(b, logits, "logits", SDX_F32, 3, (int64_t[]){SDX_BATCH, SDX_DECODER_SEQUENCE, vocab});
     for (int64_t i = 0; b->status == SDX_OK && i < d->layers * SDX_CACHED; i++) {
         int64_t own = d->with_past ? SDX_PRESENT : SDX_DECODER_SEQUENCE;
         int64_t length = i % SDX_CACHED < 2 ? own : SDX_ENCODER_SEQUENCE;
+        int64_t dim[] = {SDX_BATCH, d->heads, length, d->size};
         if (d->present[i] == SDX_NONE) continue;
         snprintf(name, sizeof name, "present.%" PRId64 ".%s", i / SDX_CACHED, cached[i % SDX_CACHED]);
-        sdx_build_output(b, d->present[i], name, SDX_F32, 4, (int64_t[]){SDX_BATCH, d->heads, length, d->size});
+        sdx_build_output(b, d->present[i], name, SDX_F32, 4, dim);
     }
+}
+
+void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits, int64_t vocab)
+{
+    sdx_build_scope(b, "%s", "");
+    for (int64_t i = 0; b->outside && b->status == SDX_OK && i < d->layers * SDX_CACHED; i++)
+        if (d->present[i] == SDX_NONE) d->present[i] = build_nothing(b, d);
+    add_outputs(b, d, logits, vocab);
     free(d->past);
     free(d->present);
+}
+
+/* ---- both decoders in one -------------------------------------------------------------------------------- */
+
+static sdx_graph *build_branch(sdx_builder *b, const sdx_settings *s, const char *name, sdx_build_decoder_fn build)
+{
+    sdx_builder branch = *b;
+    if (branch.status == SDX_OK)
+        branch.status = sdx_graph_create(b->graph->model, b->graph, &branch.graph, b->err);
+    if (branch.status == SDX_OK) {
+        branch.graph->name = name;
+        branch.outside = b->graph;
+        build(&branch, s);
+    }
+    if (branch.status == SDX_OK) branch.status = sdx_graph_index(branch.graph, b->err);
+    b->status = branch.status;
+    return branch.graph;
+}
+
+/* If, its outputs in out [n_out]. */
+static sdx_status add_if(sdx_graph *g, sdx_id condition, sdx_graph *then_branch, sdx_graph *else_branch, int n_out,
+                         sdx_id *out, sdx_error *err)
+{
+    sdx_id node;
+    for (int i = 0; i < n_out; i++)
+        TRY(sdx_graph_add_value(g, then_branch->value[then_branch->output[i]].name, &out[i], err));
+    TRY(sdx_graph_add_node(g, "", "If", "optimum::if", 1, &condition, n_out, out, &node, err));
+    TRY(sdx_node_set_graph(g, node, "else_branch", else_branch, err));
+    return sdx_node_set_graph(g, node, "then_branch", then_branch, err);
+}
+
+void sdx_build_merged_decoder(sdx_builder *b, const sdx_settings *s, const sdx_decoder_graph *d,
+                              sdx_build_decoder_fn first, sdx_build_decoder_fn later)
+{
+    int count = 1 + (int)d->layers * SDX_CACHED;
+    sdx_id *out = sdx_malloc((size_t)count * sizeof *out);
+    if (!out) sdx_build_fail(b, SDX_ERR_MEMORY, "out of memory");
+    sdx_graph *no_past = build_branch(b, s, "no_past", first), *with_past = build_branch(b, s, "with_past", later);
+    sdx_id condition = sdx_build_input(b, "use_cache_branch", SDX_BOOL, 1, (int64_t[]){1});
+    if (b->status == SDX_OK) b->status = add_if(b->graph, condition, with_past, no_past, count, out, b->err);
+    if (b->status == SDX_OK) {
+        const sdx_decoder_graph merged = {
+            .with_past = true, .layers = d->layers, .heads = d->heads, .size = d->size, .present = out + 1};
+        add_outputs(b, &merged, out[0], s->vocab);
+        b->graph->name = "merged";
+    }
+    free(out);
 }

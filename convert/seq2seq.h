@@ -5,6 +5,8 @@
  *   decoder_model            the first step: input_ids and what the encoder said -> logits, and each layer's
  *                            keys and values, present.N.{decoder,encoder}.{key,value}
  *   decoder_with_past_model  a later step: input_ids and past_key_values.* -> logits, present.N.decoder.*
+ *   decoder_model_merged     both decoders as branches of an If on use_cache_branch, which share their weights; a
+ *                            later step gives empty present.N.encoder.*
  *
  * Of a decoder's layer, "decoder" stands for its attention to itself, "encoder" for that to the encoder. */
 #ifndef SDX_CONVERT_SEQ2SEQ_H
@@ -43,5 +45,9 @@ sdx_id sdx_build_decoder_cross_attention(sdx_builder *b, sdx_decoder_graph *d, c
                                          sdx_id x);
 /* Adds the outputs and frees what begin took. */
 void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits, int64_t vocab);
+/* The merged graph of two that are built with begin and end; of d: layers, heads, size. */
+typedef void (*sdx_build_decoder_fn)(sdx_builder *b, const sdx_settings *s);
+void sdx_build_merged_decoder(sdx_builder *b, const sdx_settings *s, const sdx_decoder_graph *d,
+                              sdx_build_decoder_fn first, sdx_build_decoder_fn later);
 
 #endif

@@ -202,6 +202,7 @@ typedef struct sdx_convert_options {
     bool skip_validation;
     sdx_dtype dtype;        /* of stored matrices: SDX_F32 (and 0), SDX_F16 or SDX_BF16; computing is in float32 */
     bool no_past;           /* sequence to sequence: no decoder_with_past_model.onnx */
+    bool merged;            /* sequence to sequence: also decoder_model_merged.onnx, both decoders in one */
 } sdx_convert_options;
 
 typedef struct sdx_convert_report {

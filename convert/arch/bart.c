@@ -238,14 +238,19 @@ static sdx_id build_logits(sdx_builder *b, const sdx_settings *s, sdx_id x)
     return sdx_build_module_op2(b, "lm_head", "Add", x, sdx_build_weight(b, "final_logits_bias"));
 }
 
-static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool with_past)
+static sdx_decoder_graph decoder_of(const sdx_settings *s, bool with_past)
 {
     int64_t size = s->hidden / s->decoder_heads;
-    sdx_decoder_graph d = {.with_past = with_past,
-                           .layers = s->decoder_layers,
-                           .heads = s->decoder_heads,
-                           .size = size,
-                           .divisor = sqrt((double)size)};
+    return (sdx_decoder_graph){.with_past = with_past,
+                               .layers = s->decoder_layers,
+                               .heads = s->decoder_heads,
+                               .size = size,
+                               .divisor = sqrt((double)size)};
+}
+
+static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool with_past)
+{
+    sdx_decoder_graph d = decoder_of(s, with_past);
     sdx_build_decoder_begin(b, &d, s->hidden);
     sdx_id bias = build_causal_bias(b, d.queries, d.keys);
     sdx_id x = build_embeddings(b, s, "decoder.", d.ids, d.queries);
@@ -262,6 +267,12 @@ static void build_decoder(sdx_builder *b, const sdx_settings *s)
 static void build_decoder_with_past(sdx_builder *b, const sdx_settings *s)
 {
     build_either_decoder(b, s, true);
+}
+
+static void build_merged(sdx_builder *b, const sdx_settings *s)
+{
+    sdx_decoder_graph d = decoder_of(s, true);
+    sdx_build_merged_decoder(b, s, &d, build_decoder, build_decoder_with_past);
 }
 
 /* ---- as plain arithmetic: the encoder -------------------------------------------------------------------- */
@@ -302,9 +313,10 @@ static const double *forward_encoder(sdx_forward *f, const sdx_settings *s)
 /* ---- heads ----------------------------------------------------------------------------------------------- */
 
 static const sdx_head_graph graphs[] = {
-    {"encoder_model", false, build_encoder},
-    {"decoder_model", false, build_decoder},
-    {"decoder_with_past_model", true, build_decoder_with_past},
+    {"encoder_model", SDX_GRAPH_ALWAYS, build_encoder},
+    {"decoder_model", SDX_GRAPH_ALWAYS, build_decoder},
+    {"decoder_with_past_model", SDX_GRAPH_PAST, build_decoder_with_past},
+    {"decoder_model_merged", SDX_GRAPH_MERGED, build_merged},
 };
 
 /* needs, may: parts besides the body */

@@ -233,10 +233,15 @@ static sdx_id build_logits(sdx_builder *b, const sdx_settings *s, sdx_id x)
                                 sdx_build_transposed(b, s->tied ? "shared.weight" : "lm_head.weight"));
 }
 
+static sdx_decoder_graph decoder_of(const sdx_settings *s, bool with_past)
+{
+    return (sdx_decoder_graph){
+        .with_past = with_past, .layers = s->decoder_layers, .heads = s->heads, .size = s->size, .divisor = 1};
+}
+
 static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool with_past)
 {
-    sdx_decoder_graph d = {
-        .with_past = with_past, .layers = s->decoder_layers, .heads = s->heads, .size = s->size, .divisor = 1};
+    sdx_decoder_graph d = decoder_of(s, with_past);
     sdx_build_decoder_begin(b, &d, s->hidden);
     sdx_id bias = build_bias(b, s, "decoder", d.queries, d.keys, true);
     sdx_build_scope(b, "%s", "");
@@ -255,6 +260,12 @@ static void build_decoder(sdx_builder *b, const sdx_settings *s)
 static void build_decoder_with_past(sdx_builder *b, const sdx_settings *s)
 {
     build_either_decoder(b, s, true);
+}
+
+static void build_merged(sdx_builder *b, const sdx_settings *s)
+{
+    sdx_decoder_graph d = decoder_of(s, true);
+    sdx_build_merged_decoder(b, s, &d, build_decoder, build_decoder_with_past);
 }
 
 /* ---- as plain arithmetic: the encoder -------------------------------------------------------------------- */
@@ -322,9 +333,10 @@ static const double *forward_encoder(sdx_forward *f, const sdx_settings *s)
 /* ---- heads ----------------------------------------------------------------------------------------------- */
 
 static const sdx_head_graph graphs[] = {
-    {"encoder_model", false, build_encoder},
-    {"decoder_model", false, build_decoder},
-    {"decoder_with_past_model", true, build_decoder_with_past},
+    {"encoder_model", SDX_GRAPH_ALWAYS, build_encoder},
+    {"decoder_model", SDX_GRAPH_ALWAYS, build_decoder},
+    {"decoder_with_past_model", SDX_GRAPH_PAST, build_decoder_with_past},
+    {"decoder_model_merged", SDX_GRAPH_MERGED, build_merged},
 };
 
 #define FAMILY(name, title)                                                                                    \

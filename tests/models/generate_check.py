@@ -58,7 +58,11 @@ def make_folder(sardonyx, model, way, folder):
     if way == "checkpoint":
         return f"{model}/checkpoint"
     command = [sardonyx, "convert", "--model_name", f"{model}/checkpoint", "--output_dir", folder]
-    run = subprocess.run(command, capture_output=True, text=True)
+    merged = way == "converted, merged"
+    run = subprocess.run(command + ["--merged"] * merged, capture_output=True, text=True)
+    if merged and run.returncode == 0:  # what generate would take first
+        os.remove(f"{folder}/checkpoint/decoder_model.onnx")
+        os.remove(f"{folder}/checkpoint/decoder_with_past_model.onnx")
     return f"{folder}/checkpoint" if run.returncode == 0 else None
 
 
@@ -68,7 +72,7 @@ def check_answers(sardonyx, model):
         golden = json.load(f)
     with open(f"{model}/optimum/generation_config.json") as f:
         pad = json.load(f)["pad_token_id"]
-    for way in [*GRAPHS, "checkpoint", "converted"]:
+    for way in [*GRAPHS, "checkpoint", "converted", "converted, merged"]:
         with tempfile.TemporaryDirectory() as temporary:
             folder = make_folder(sardonyx, model, way, temporary)
             for setting, options in SETTINGS.items():

@@ -104,15 +104,21 @@ static const struct {
 };
 enum { N_MODELS = sizeof models / sizeof *models, FIRST_FOLDER = 8 };
 
-static sdx_convert_report convert(const char *folder, int opset, bool no_past)
+static sdx_convert_report convert_with(const char *folder, sdx_convert_options o)
 {
     char output[128];
     sdx_convert_report r;
     sdx_error err = {0};
     snprintf(output, sizeof output, "%s/out.onnx", folder);
-    const sdx_convert_options o = {.checkpoint = folder, .output = output, .opset = opset, .no_past = no_past};
+    o.checkpoint = folder;
+    o.output = output;
     ck_assert_msg(sdx_convert(&o, &r, &err) == SDX_OK, "%s", err.message);
     return r;
+}
+
+static sdx_convert_report convert(const char *folder, int opset, bool no_past)
+{
+    return convert_with(folder, (sdx_convert_options){.opset = opset, .no_past = no_past});
 }
 
 START_TEST(graph_is_reference)
@@ -171,20 +177,28 @@ static sdx_tensor find_past(const graph *first, const char *input)
     return (sdx_tensor){0};
 }
 
+/* first: what gives the past; NULL: there is none, which a merged graph is told with empty tensors. */
 static void run_graph(graph *g, const sdx_tensor *ids, const sdx_tensor *mask, const sdx_tensor *encoded,
                       const graph *first)
 {
+    static float nothing[1];
+    bool later = first != NULL;
+    const sdx_tensor branch = {.dtype = SDX_BOOL, .rank = 1, .dim = {1}, .data = &later};
     const sdx_model *model = sdx_program_model(g->program);
     const char *names[MOST];
     sdx_tensor in[MOST];
     sdx_error err = {0};
     size_t n = sdx_model_input_count(model);
     for (size_t i = 0; i < n; i++) {
-        const char *name = names[i] = sdx_model_input(model, i).name;
+        sdx_port port = sdx_model_input(model, i);
+        const char *name = names[i] = port.name;
+        const sdx_tensor empty = {SDX_F32, 4, {1, port.dim[1], 0, port.dim[3]}, nothing};
         in[i] = !strcmp(name, "input_ids")               ? *ids
                 : !strcmp(name, "encoder_hidden_states") ? *encoded
-                : !strncmp(name, "past_key_values", 15)  ? find_past(first, name)
-                                                         : *mask;
+                : !strcmp(name, "use_cache_branch")      ? branch
+                : strncmp(name, "past_key_values", 15)   ? *mask
+                : later                                  ? find_past(first, name)
+                                                         : empty;
     }
     ck_assert_msg(sdx_session_run(g->session, n, names, in, g->n_out, g->out, &err) == SDX_OK, "%s",
                   err.message);
@@ -206,12 +220,17 @@ static void compare_tail(const sdx_tensor *a, int64_t from, const sdx_tensor *b)
                       (double)x[i], (double)y[i]);
 }
 
+static void make_tokens(int64_t *ids)
+{
+    for (int i = 0; i < TOKENS; i++) ids[i] = (i * 37 + 5) % 240;
+}
+
 /* The first tokens in one graph and the others in the other are all tokens in the first. */
 START_TEST(past_is_what_came_before)
 {
     char folder[64];
     int64_t ids[TOKENS], ones[ENCODED] = {1, 1, 1, 1, 1};
-    for (int i = 0; i < TOKENS; i++) ids[i] = (i * 37 + 5) % 240;
+    make_tokens(ids);
     make_checkpoint(folder, models[_i].config);
     convert(folder, 0, false);
     graph encoder, whole, first, rest;
@@ -233,6 +252,42 @@ START_TEST(past_is_what_came_before)
     close_graph(&whole);
     close_graph(&first);
     close_graph(&rest);
+    remove_folder(folder);
+}
+END_TEST
+
+/* Both branches of the merged graph give what the graphs they are made of do. */
+START_TEST(merged_is_both)
+{
+    enum { HEAD = 4 };
+    char folder[64];
+    int64_t ids[TOKENS], ones[ENCODED] = {1, 1, 1, 1, 1};
+    make_tokens(ids);
+    make_checkpoint(folder, models[_i].config);
+    ck_assert_uint_eq(convert_with(folder, (sdx_convert_options){.merged = true}).graphs, 4);
+    graph encoder, first, rest, merged, again;
+    open_graph(&encoder, folder, "encoder_model");
+    open_graph(&first, folder, "decoder_model");
+    open_graph(&rest, folder, "decoder_with_past_model");
+    open_graph(&merged, folder, "decoder_model_merged");
+    open_graph(&again, folder, "decoder_model_merged");
+    sdx_tensor mask = row_of(SDX_I64, ENCODED, ones), text = row_of(SDX_I64, ENCODED, ids);
+    sdx_tensor head = row_of(SDX_I64, HEAD, ids), tail = row_of(SDX_I64, TOKENS - HEAD, ids + HEAD);
+    run_graph(&encoder, &text, &mask, NULL, NULL);
+    run_graph(&first, &head, &mask, encoder.out, NULL);
+    run_graph(&merged, &head, &mask, encoder.out, NULL);
+    ck_assert_uint_eq(merged.n_out, first.n_out);
+    for (size_t i = 0; i < first.n_out; i++) {
+        int64_t n = sdx_tensor_count(&first.out[i]);
+        ck_assert_int_eq(sdx_tensor_count(&merged.out[i]), n);
+        ck_assert_mem_eq(merged.out[i].data, first.out[i].data, (size_t)n * sizeof(float));
+    }
+    run_graph(&rest, &tail, &mask, NULL, &first);
+    run_graph(&again, &tail, &mask, encoder.out, &merged);
+    compare_tail(&again.out[0], 0, &rest.out[0]);
+    compare_tail(&again.out[1], 0, &rest.out[1]);
+    graph *const all[] = {&encoder, &first, &rest, &merged, &again};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) close_graph(all[i]);
     remove_folder(folder);
 }
 END_TEST
@@ -354,6 +409,7 @@ Suite *convert_seq2seq_suite(void)
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, graph_is_reference, 0, N_MODELS);
     tcase_add_loop_test(t, past_is_what_came_before, FIRST_FOLDER, N_MODELS);
+    tcase_add_loop_test(t, merged_is_both, FIRST_FOLDER, N_MODELS);
     tcase_add_test(t, folder_is_complete);
     tcase_add_loop_test(t, faults_are_named, 0, sizeof faults / sizeof *faults);
 #ifdef SDX_ALLOC_FAILURE
