@@ -138,7 +138,7 @@ static void best_match(const sdx_graph *g, sdx_id v, int depth, finding *f)
             f->place = n->name;
             f->stopped = node_at(g, m.stopped);
         }
-        if (sdx_node_out(n, 0) != SDX_NONE && !reason) best_match(g, n->out[0], depth - 1, f);
+        if (sdx_node_out(n, 0) != SDX_NONE) best_match(g, n->out[0], depth - 1, f);
     }
 }
 

@@ -495,6 +495,7 @@ static sdx_status run_common(sdx_run *run, const inputs *in)
     if (sdx_run_has_in(run, in->spans)) TRY(set_spans(run, in->spans, &job));
     job.workspace = workspace;
     sdx_attention_run(&job);
+    sdx_attention_fill_blind(&job);
     return SDX_OK;
 }
 

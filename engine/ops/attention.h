@@ -55,6 +55,11 @@ size_t sdx_attention_workspace(const sdx_kernels *kernels, int threads, int64_t 
 /* Softmax(scale * q k^T + mask + bias) v for every head; a query with no key to see (all -inf) gives zeros. */
 void sdx_attention_run(const sdx_attention_job *job);
 
+/* What com.microsoft's causal operators mean beyond that: ONNX Runtime gives later keys the least float instead of
+ * leaving them out, so that a query whose other keys the mask gives the least float, too, weighs all keys alike. Call
+ * after sdx_attention_run. */
+void sdx_attention_fill_blind(const sdx_attention_job *job);
+
 /* Where the first query of a head writes. */
 float *sdx_attention_out(const sdx_attention_job *job, int64_t b, int64_t h);
 

@@ -1,6 +1,7 @@
 /* attention_core.c: see attention.h */
 #include "attention.h"
 
+#include <float.h>
 #include <string.h>
 
 /* ---- one call per (batch, head, part of the queries) ----------------------------------------------------- */
@@ -99,6 +100,39 @@ void sdx_attention_run(const sdx_attention_job *job)
               sdx_attention_workspace(job->kernels, 1, job->queries, job->keys, job->head_dim, job->value_dim)};
     int64_t work = job->queries / parts * job->keys * (job->head_dim + job->value_dim) / 32;
     sdx_parallel_for(job->threads, items * parts, sdx_row_grain(work), run_items, &t);
+}
+
+/* How many keys from the first one on the mask [keys] gives the least float. */
+static int64_t least_keys(const float *mask, int64_t keys)
+{
+    int64_t n = 0;
+    while (n < keys && mask[n] <= -FLT_MAX) n++;
+    return n;
+}
+
+static void mean_value(const sdx_attention_job *j, int64_t b, int64_t h, float *mean)
+{
+    const float *v = j->v.data + b * j->v.batch + h / (j->heads / j->key_heads) * j->v.head;
+    for (int64_t c = 0; c < j->value_dim; c++) {
+        double sum = 0;
+        for (int64_t k = 0; k < j->keys; k++) sum += v[k * j->v.row + c];
+        mean[c] = (float)(sum / (double)j->keys);
+    }
+}
+
+void sdx_attention_fill_blind(const sdx_attention_job *j)
+{
+    int64_t row = j->out_split ? j->value_dim : j->heads * j->value_dim;
+    if (!j->causal || !j->mask || j->mask_rows != 1) return;
+    for (int64_t b = 0; b < j->batch; b++) {
+        int64_t blind = least_keys(j->mask + b * j->keys, j->keys) - (j->keys - j->queries);
+        if (blind > j->queries) blind = j->queries;
+        for (int64_t h = 0; h < j->heads && blind > 0; h++) {
+            float *out = sdx_attention_out(j, b, h);
+            mean_value(j, b, h, out);
+            for (int64_t i = 1; i < blind; i++) memcpy(out + i * row, out, (size_t)j->value_dim * sizeof *out);
+        }
+    }
 }
 
 /* ---- masks ----------------------------------------------------------------------------------------------- */

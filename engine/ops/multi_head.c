@@ -361,6 +361,7 @@ static sdx_status run_multi_head(sdx_run *run)
         job.stages = (sdx_attention_stages){.out = SDX_STAGE_MASKED, .scores = run->out[3].data};
     job.workspace = workspace;
     sdx_attention_run(&job);
+    sdx_attention_fill_blind(&job);
     return SDX_OK;
 }
 

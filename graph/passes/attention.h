@@ -30,6 +30,7 @@ typedef struct sdx_term { /* something that happens to the scores between MatMul
     sdx_id value;
     bool where; /* value is a condition, under which a score becomes fill (or, inverted, keeps) */
     bool inverted;
+    bool merged; /* value is added to scores [b*n,t,T] and is of this shape itself */
     double fill;
 } sdx_term;
 
@@ -46,6 +47,7 @@ typedef struct sdx_attention {
     sdx_id mask; /* graph input [b, keys], SDX_NONE: none */
     double fill; /* of hidden scores */
     bool causal;
+    double sum[2][2]; /* what mask and causal rule add in all: [mask holds 0, 1][key after the query: no, yes] */
     int n_bias; /* terms that are neither mask nor causal: kept as they are, in bias[] */
     sdx_term bias[SDX_MOST_TERMS];
     /* Where and why matching stopped: */

@@ -191,7 +191,7 @@ static const char *match_cached(const sdx_graph *g, const sdx_node *concat, cons
                                 double *scale, sdx_layout *layout)
 {
     sdx_path path;
-    sdx_path_read(g, concat->in[1], &path);
+    sdx_path_read(g, concat->in[1], SDX_NONE, &path);
     *scale *= path.scale;
     h->past = concat->in[0];
     h->present = concat->out[0];
@@ -210,17 +210,41 @@ static const char *match_cached(const sdx_graph *g, const sdx_node *concat, cons
     return sdx_path_follow(outer, g, layout) ? NULL : "the way from the cache to the product is unclear";
 }
 
+static const sdx_heads no_heads = {
+    .flat = SDX_NONE, .split = SDX_NONE, .past = SDX_NONE, .present = SDX_NONE};
+
+/* The highest value [b,n,t,h] on a path that goes up beyond the heads: keys repeated for groups of queries, or all
+ * three cut out of one tensor. */
+static sdx_id find_split(const sdx_graph *g, sdx_id v, const sdx_path *path)
+{
+    for (int i = path->count; i-- > 0;) {
+        sdx_id made = g->node[path->node[i]].out[0];
+        if (sdx_match_type(g, made)->shape.rank == 4) return made;
+    }
+    return sdx_match_through(g, v);
+}
+
+static const char *match_split_heads(const sdx_graph *g, sdx_id v, sdx_path *path, sdx_heads *h, sdx_layout *layout)
+{
+    *h = no_heads;
+    sdx_path_read(g, v, find_split(g, v, path), path);
+    return match_fresh(g, path, h, layout);
+}
+
 static const char *match_heads(const sdx_graph *g, sdx_id v, sdx_heads *h, double *scale, sdx_layout *layout,
                                sdx_attention *m)
 {
     sdx_path path;
-    *h = (sdx_heads){.flat = SDX_NONE, .split = SDX_NONE, .past = SDX_NONE, .present = SDX_NONE};
-    sdx_path_read(g, v, &path);
-    *scale *= path.scale;
+    double cached = 1;
+    *h = no_heads;
+    sdx_path_read(g, v, SDX_NONE, &path);
+    sdx_id stopped = producer_id(g, path.top);
     const sdx_node *concat = match_cache(g, path.top);
     const char *reason =
-        concat ? match_cached(g, concat, &path, h, scale, layout) : match_fresh(g, &path, h, layout);
-    return reason ? stop(m, producer_id(g, path.top), reason) : NULL;
+        concat ? match_cached(g, concat, &path, h, &cached, layout) : match_fresh(g, &path, h, layout);
+    if (reason && !concat && !match_split_heads(g, v, &path, h, layout)) reason = NULL;
+    *scale *= path.scale * cached;
+    return reason ? stop(m, stopped, reason) : NULL;
 }
 
 static bool same_element(sdx_element a, sdx_element b)
@@ -345,7 +369,7 @@ static bool read_where(const sdx_graph *g, const sdx_node *n, int depth, scores 
     for (int i = 1; i <= 2; i++) /* Where(c, fill, scores) or Where(c, scores, fill) */
         if (sdx_graph_scalar(g, n->in[i], &fill))
             return read_scores(g, n->in[3 - i], depth, s) &&
-                   add_term(s, (sdx_term){n->in[0], true, i == 2, fill});
+                   add_term(s, (sdx_term){.value = n->in[0], .where = true, .inverted = i == 2, .fill = fill});
     return false;
 }
 
@@ -357,6 +381,13 @@ static bool is_heads_merge(const sdx_graph *g, const sdx_node *n)
     if (a->rank < 3 || b->rank < 3 || a->rank + b->rank != 7) return false;
     return sdx_dim_same(a->dim[a->rank - 1], b->dim[b->rank - 1]) &&
            sdx_dim_same(a->dim[a->rank - 2], b->dim[b->rank - 2]);
+}
+
+/* An addend [b*n,t,T] of scores [b*n,t,T]. */
+static bool is_merged(const sdx_graph *g, sdx_id v, sdx_id sum)
+{
+    const sdx_shape *s = &sdx_match_type(g, v)->shape;
+    return s->rank == 3 && s->dim[0] != 1 && sdx_match_type(g, sum)->shape.rank == 3;
 }
 
 static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
@@ -377,7 +408,8 @@ static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
     if (sdx_match_is(n, "Where")) return read_where(g, n, depth - 1, s);
     if (!sdx_match_is(n, "Add")) return false;
     for (int i = 0; i < 2; i++)
-        if (read_scores(g, n->in[i], depth - 1, s)) return add_term(s, (sdx_term){.value = n->in[1 - i]});
+        if (read_scores(g, n->in[i], depth - 1, s))
+            return add_term(s, (sdx_term){.value = n->in[1 - i], .merged = is_merged(g, n->in[1 - i], n->out[0])});
     return false;
 }
 
@@ -458,17 +490,29 @@ static bool take_mask(const sdx_graph *g, const sdx_term *t, sdx_attention *m)
             return false;
         if (!hides(mask.at[0][0]) || (mask.causal && !hides(mask.at[0][1]))) return false;
         m->mask = mask.source;
-        m->fill = mask.at[0][0] < -3.4028234663852886e38 ? -3.4028234663852886e38 : mask.at[0][0];
     }
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 2; k++) m->sum[i][k] += mask.at[i][k];
     m->causal |= mask.causal;
     return true;
 }
 
-/* Something to add to the scores: [b|1, n|1, t|1, keys], with leading 1s left out or not. */
-static bool is_addend(const sdx_graph *g, sdx_id v, const sdx_attention *m)
+/* A query that sees padding only weighs its keys by what their scores were filled with. The operators put the least
+ * float on later keys; where those had less than the padding had, as from two masks added up, the padding must get
+ * visibly more than the least float. */
+static double choose_fill(const sdx_attention *m)
 {
-    const sdx_shape *s = &sdx_match_type(g, v)->shape;
+    const double least = -3.4028234663852886e38, padding = m->sum[0][0];
+    bool below = m->causal && hides(m->sum[0][1] - padding) && hides(m->sum[1][1] - padding);
+    return fmax(padding, below ? least / 2 : least);
+}
+
+/* Something to add to the scores: [b|1, n|1, t|1, keys], with leading 1s left out or not, or [b*n, t|1, keys]. */
+static bool is_addend(const sdx_graph *g, const sdx_term *t, const sdx_attention *m)
+{
+    const sdx_shape *s = &sdx_match_type(g, t->value)->shape;
     sdx_element want[4] = {keys(g, m), m->q.tokens, m->q.heads, m->q.batch};
+    if (t->merged) want[2] = sdx_model_arith(g->model, '*', m->q.batch, m->q.heads);
     if (s->rank < 1 || s->rank > 4) return false;
     for (int i = 0; i < s->rank; i++)
         if (s->dim[s->rank - 1 - i] != 1 && !sdx_dim_same(s->dim[s->rank - 1 - i], sdx_element_to_dim(want[i])))
@@ -479,7 +523,7 @@ static bool is_addend(const sdx_graph *g, sdx_id v, const sdx_attention *m)
 static const char *keep_bias(const sdx_graph *g, const sdx_term *t, sdx_attention *m)
 {
     if (t->where && !hides(t->fill)) return "scores are replaced by a number that does not hide them";
-    if (!is_addend(g, t->value, m)) return "what is added to the scores is not [b|1, n|1, queries|1, keys]";
+    if (!is_addend(g, t, m)) return "what is added to the scores is not [b|1, n|1, queries|1, keys]";
     if (!t->where && sdx_match_type(g, t->value)->dtype != SDX_F32)
         return "what is added to the scores is not float32";
     if (m->n_bias == SDX_MOST_TERMS) return "too many things are added to the scores";
@@ -494,6 +538,7 @@ static const char *match_terms(const sdx_graph *g, sdx_attention *m)
         const char *reason = keep_bias(g, &m->term[i], m);
         if (reason) return stop(m, producer_id(g, m->term[i].value), reason);
     }
+    if (m->mask != SDX_NONE) m->fill = choose_fill(m);
     return NULL;
 }
 
@@ -507,6 +552,8 @@ static const sdx_node *match_softmax(const sdx_graph *g, sdx_id v)
     double zero;
     if (is_nan && is_nan->in[0] == guard->in[2] && sdx_graph_scalar(g, guard->in[1], &zero) && zero == 0)
         v = guard->in[2];
+    const sdx_node *merge = sdx_match_op(g, v, "Reshape");
+    if (merge && is_heads_merge(g, merge)) v = merge->in[0];
     const sdx_node *softmax = sdx_match_op(g, v, "Softmax");
     int64_t missing = sdx_model_opset(g->model, "") >= 13 ? -1 : 1;
     return softmax && sdx_match_axis_is_last(g, softmax, missing, softmax->in[0]) ? softmax : NULL;
@@ -518,7 +565,7 @@ const char *sdx_match_attention(const sdx_graph *g, const sdx_node *last, sdx_at
     sdx_layout layout;
     scores s;
     *m = (sdx_attention){.mask = SDX_NONE, .stopped = sdx_match_id(g, last)};
-    sdx_path_read(g, last->out[0], &path);
+    sdx_path_read(g, last->out[0], SDX_NONE, &path);
     const sdx_node *context = path.scale == 1 ? sdx_match_op(g, path.top, "MatMul") : NULL;
     const sdx_node *softmax = context ? match_softmax(g, context->in[0]) : NULL;
     if (!softmax) return "no product with a Softmax";

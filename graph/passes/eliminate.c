@@ -5,6 +5,7 @@
  *     Slice(x) with steps 1 and all of x left                              -> x
  *     Transpose(x, 0 1 2 ...), Transpose(Transpose(x, p), p^-1)            -> x
  *     x * 1, x / 1, x + 0, x - 0                                           -> x
+ *     If(constant) whose branch gives x of the graph around                -> x
  *
  * Shapes are compared symbolically: [batch, sequence, 64] is the same shape wherever it was computed. */
 #include "passes.h"
@@ -106,6 +107,16 @@ static sdx_id sub(const sdx_graph *g, const sdx_node *n)
     return neutral(g, n, 0, false);
 }
 
+/* The branch that a known condition takes, when it only hands out a value of this graph. */
+static sdx_id branch(const sdx_graph *g, const sdx_node *n)
+{
+    double condition;
+    if (n->n_out != 1 || !sdx_graph_scalar(g, n->in[0], &condition)) return SDX_NONE;
+    const sdx_graph *taken = sdx_node_body(n, condition != 0 ? "then_branch" : "else_branch");
+    if (!taken || taken->n_output != 1) return SDX_NONE;
+    return taken->value[sdx_match_through(taken, taken->output[0])].outer;
+}
+
 static const struct rule {
     const char *op_type;
     sdx_id (*same_as)(const sdx_graph *g, const sdx_node *n); /* what the output equals, or SDX_NONE */
@@ -125,6 +136,7 @@ static const struct rule {
     {"Div", divide},
     {"Add", add},
     {"Sub", sub},
+    {"If", branch},
 };
 
 static sdx_id same_as(const sdx_graph *g, const sdx_node *n)

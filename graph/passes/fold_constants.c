@@ -4,6 +4,7 @@
  *     f(c1, c2, ...)                    -> the operator is run here, by the engine's callback
  *     Shape(x)[-1], x of size [B,S,64]  -> 64: inference knew the contents, though x is not constant
  *     Cast(integers) * 0                -> 0: the way exporters keep an input that a model ignores
+ *     Equal(size, size)                 -> true or false: the same symbol, or two numbers
  *
  * One sweep in topological order suffices: what was just folded is a constant to the nodes after it. Results
  * that would make the file grow stay as they are: a constant is worth at most FREE_BYTES, or the bytes of an
@@ -156,17 +157,43 @@ static sdx_status fold_zero(sdx_pass_context *context, sdx_graph *g, sdx_id node
     return become_constant(context, g, node, value, &t);
 }
 
+/* ---- sizes compared ------------------------------------------------------------------------------------- */
+
+/* One size against another: the same symbol is equal in every run; two symbols may be. */
+static bool is_decided(const sdx_graph *g, const sdx_node *n, bool *equal)
+{
+    sdx_element e[2];
+    if (!sdx_match_is(n, "Equal") || sdx_match_type(g, n->out[0])->shape.rank != 0) return false;
+    for (int i = 0; i < 2; i++) {
+        int count = 0;
+        const sdx_element *known = sdx_type_contents(sdx_match_type(g, n->in[i]), &count);
+        if (!known || count != 1 || known->symbol == SDX_ELEMENT_UNKNOWN) return false;
+        e[i] = sdx_model_resolve_element(g->model, *known);
+    }
+    *equal = e[0].symbol == e[1].symbol && (e[0].symbol != SDX_ELEMENT_NUMBER || e[0].number == e[1].number);
+    return *equal || (e[0].symbol == SDX_ELEMENT_NUMBER && e[1].symbol == SDX_ELEMENT_NUMBER);
+}
+
+static sdx_status fold_equal(sdx_pass_context *context, sdx_graph *g, sdx_id node, bool equal)
+{
+    static const bool answer[2] = {false, true};
+    sdx_tensor t = {.dtype = SDX_BOOL, .data = (void *)&answer[equal]};
+    return become_constant(context, g, node, g->node[node].out[0], &t);
+}
+
 static sdx_status fold_node(sdx_pass_context *context, sdx_graph *g, sdx_id id)
 {
     const sdx_node *n = &g->node[id];
     int64_t ints[SDX_MAX_ELEMENTS];
     size_t replaced;
+    bool equal;
     if (n->dead || has_output(g, n) || sdx_node_out(n, 0) == SDX_NONE) return SDX_OK;
     if (sdx_node_is(n, "Constant")) return fold_constant_node(context, g, id);
     if (is_kept(n)) return SDX_OK;
     if (n->n_out == 1 && known_integers(sdx_match_type(g, n->out[0]), ints))
         return fold_contents(context, g, id, n->out[0], ints);
     if (is_zero_product(g, n)) return fold_zero(context, g, id);
+    if (is_decided(g, n, &equal)) return fold_equal(context, g, id, equal);
     if (!context->eval || !reads_constants(g, n, &replaced) || !is_affordable(g, n, replaced)) return SDX_OK;
     return fold_by_running(context, g, id);
 }

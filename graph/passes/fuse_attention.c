@@ -136,10 +136,39 @@ static sdx_status emit_once(writer *w, const char *op_type, int n_in, const sdx_
     return sdx_pass_emit(w->context, g, op_type, name, n_in, in, out);
 }
 
-/* Where(condition, fill, 0), the addend that a replaced score amounts to. */
-static sdx_status term_addend(writer *w, const sdx_term *t, sdx_id *out)
+/* Some sizes of x as a list of integers. */
+static sdx_status emit_sizes(writer *w, sdx_id x, int count, const int64_t *axes, sdx_id *out)
 {
-    if (!t->where) return *out = t->value, SDX_OK;
+    sdx_id in[2];
+    TRY(emit_once(w, "Shape", 1, &x, &in[0]));
+    TRY(sdx_pass_ints(w->context, w->g, count, axes, &in[1]));
+    return emit_once(w, "Gather", 2, in, out);
+}
+
+static sdx_status emit_concat(writer *w, int count, const sdx_id *in, sdx_id *out)
+{
+    TRY(sdx_graph_emit(w->g, "", "Concat", NULL, count, in, out, w->context->err));
+    return sdx_node_set_int(w->g, w->g->value[*out].producer, "axis", 0, w->context->err);
+}
+
+/* [b*n,t,T] to [b,n,t,T] */
+static sdx_status split_heads(writer *w, int64_t heads, sdx_id *bias)
+{
+    const int64_t rows_and_keys[2] = {1, 2}, begin[2] = {-1, heads};
+    sdx_id part[2], in[2] = {*bias, SDX_NONE};
+    TRY(sdx_pass_ints(w->context, w->g, 2, begin, &part[0]));
+    TRY(emit_sizes(w, *bias, 2, rows_and_keys, &part[1]));
+    TRY(emit_concat(w, 2, part, &in[1]));
+    return sdx_pass_emit(w->context, w->g, "Reshape", NULL, 2, in, bias);
+}
+
+/* The term as something to add: a replaced score amounts to Where(condition, fill, 0). */
+static sdx_status term_addend(writer *w, int64_t heads, const sdx_term *t, sdx_id *out)
+{
+    if (!t->where) {
+        *out = t->value;
+        return t->merged ? split_heads(w, heads, out) : SDX_OK;
+    }
     sdx_id fill, zero;
     TRY(sdx_pass_scalar(w->context, w->g, (float)t->fill, &fill));
     TRY(sdx_pass_scalar(w->context, w->g, 0, &zero));
@@ -147,10 +176,10 @@ static sdx_status term_addend(writer *w, const sdx_term *t, sdx_id *out)
     return emit_once(w, "Where", 3, in, out);
 }
 
-static sdx_status add_to(writer *w, sdx_id *sum, const sdx_term *t)
+static sdx_status add_to(writer *w, int64_t heads, sdx_id *sum, const sdx_term *t)
 {
     sdx_id in[2] = {*sum, SDX_NONE};
-    TRY(term_addend(w, t, &in[1]));
+    TRY(term_addend(w, heads, t, &in[1]));
     if (*sum == SDX_NONE) return *sum = in[1], SDX_OK;
     return emit_once(w, "Add", 2, in, sum);
 }
@@ -176,19 +205,14 @@ static sdx_status repeat_heads(writer *w, int64_t heads, sdx_id *bias)
 /* Expand to [b, n, t, 1]: the sizes come from the queries [b,t,nh]. */
 static sdx_status repeat_all(writer *w, const sdx_attention *m, sdx_id *bias)
 {
-    sdx_id shape, index[2], size[4], x = m->q.flat == SDX_NONE ? m->q.p.x : m->q.flat;
+    sdx_id size[4], expand[2] = {*bias, SDX_NONE}, x = m->q.flat == SDX_NONE ? m->q.p.x : m->q.flat;
     const int64_t heads[2] = {m->q.heads.number, 1};
-    TRY(emit_once(w, "Shape", 1, &x, &shape));
     for (int i = 0; i < 2; i++) {
-        int64_t at = i;
-        TRY(sdx_pass_ints(w->context, w->g, 1, &at, &index[i]));
-        sdx_id in[2] = {shape, index[i]};
-        TRY(emit_once(w, "Gather", 2, in, &size[2 * i]));
+        int64_t axis = i;
+        TRY(emit_sizes(w, x, 1, &axis, &size[2 * i]));
         TRY(sdx_pass_ints(w->context, w->g, 1, &heads[i], &size[2 * i + 1]));
     }
-    sdx_id expand[2] = {*bias, SDX_NONE};
-    TRY(sdx_graph_emit(w->g, "", "Concat", NULL, 4, size, &expand[1], w->context->err));
-    TRY(sdx_node_set_int(w->g, w->g->value[expand[1]].producer, "axis", 0, w->context->err));
+    TRY(emit_concat(w, 4, size, &expand[1]));
     return emit_once(w, "Expand", 2, expand, bias);
 }
 
@@ -228,7 +252,8 @@ static sdx_status make_bias(writer *w, sdx_attention *m, bool takes_mask, sdx_id
         m->causal = false;
     }
     for (int i = 0; i < m->n_term; i++)
-        if (with_masks || is_in(&m->term[i], m->bias, m->n_bias)) TRY(add_to(w, bias, &m->term[i]));
+        if (with_masks || is_in(&m->term[i], m->bias, m->n_bias)) 
+            TRY(add_to(w, m->q.heads.number, bias, &m->term[i]));
     return *bias == SDX_NONE ? SDX_OK : spell_out(w, m, bias);
 }
 

@@ -102,14 +102,14 @@ bool sdx_layout_follow(sdx_layout *l, const sdx_graph *g, const sdx_node *n)
 
 /* ---- paths ---------------------------------------------------------------------------------------------- */
 
-void sdx_path_read(const sdx_graph *g, sdx_id v, sdx_path *path)
+void sdx_path_read(const sdx_graph *g, sdx_id v, sdx_id until, sdx_path *path)
 {
     *path = (sdx_path){.scale = 1};
     for (;;) {
         path->top = sdx_match_through(g, v);
         const sdx_node *n = sdx_graph_producer(g, path->top);
         double factor;
-        if (!n) return;
+        if (!n || path->top == until) return;
         if (sdx_match_is(n, "Transpose") || is_regrouping(n)) {
             if (path->count == (int)(sizeof path->node / sizeof *path->node)) return;
             path->node[path->count++] = sdx_match_id(g, n);

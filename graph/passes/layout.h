@@ -35,7 +35,8 @@ typedef struct sdx_path {
     sdx_id top; /* where the path begins */
 } sdx_path;
 
-void sdx_path_read(const sdx_graph *g, sdx_id v, sdx_path *path);
+/* From v up to `until`, SDX_NONE: as far as it goes. */
+void sdx_path_read(const sdx_graph *g, sdx_id v, sdx_id until, sdx_path *path);
 bool sdx_path_follow(const sdx_path *path, const sdx_graph *g, sdx_layout *layout);
 
 #endif

@@ -2,7 +2,8 @@
 
 For each graph as its exporter wrote it: optimize; count the attention operators left against the model's attention
 blocks; run the file in ONNX Runtime and here on the stored cases; compare with PyTorch's outputs at
-1e-5 * max(1, largest |golden|). OTHER_PYTHON is an interpreter with another ONNX Runtime (1.17.0, say) that must load and
+1e-5 * max(1, largest |golden|). The same under odd masks (padding on the left, holes, nothing to see at all), compared
+with the graph as it was exported, run by ONNX Runtime without any optimization. OTHER_PYTHON is an interpreter with another ONNX Runtime (1.17.0, say) that must load and
 compute the same. Prints one line per graph; closes with "N passed, N failed".
 """
 import glob
@@ -21,8 +22,11 @@ BOUND = 1e-5
 RUN = """
 import sys, numpy as np, onnxruntime as o
 o.set_default_logger_severity(4)
-path, inputs, out = sys.argv[1:]
-s = o.InferenceSession(path, providers=["CPUExecutionProvider"])
+path, inputs, out, plain = sys.argv[1:]
+options = o.SessionOptions()
+if plain == "plain":
+    options.graph_optimization_level = o.GraphOptimizationLevel.ORT_DISABLE_ALL
+s = o.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 feed = np.load(inputs)
 names = [x.name for x in s.get_outputs()]
 np.savez(out, **dict(zip(names, s.run(None, {i.name: feed[i.name] for i in s.get_inputs()}))))
@@ -69,9 +73,9 @@ def run_here(program, path, inputs, names, work):
     return {name: np.load(f"{work}/o/{name}.npy") for name in names}
 
 
-def run_there(python, path, inputs, work):
+def run_there(python, path, inputs, work, how="optimized"):
     np.savez(f"{work}/in.npz", **inputs)
-    call(python, "-c", RUN, path, f"{work}/in.npz", f"{work}/out.npz")
+    call(python, "-c", RUN, path, f"{work}/in.npz", f"{work}/out.npz", how)
     return dict(np.load(f"{work}/out.npz"))
 
 
@@ -88,13 +92,30 @@ def error(got, golden):
     return worst
 
 
+def odd_masks(inputs):
+    """The inputs of a case again and again, each time with another mask; nothing for a graph without."""
+    for name in (n for n in inputs if n.endswith("attention_mask")):
+        mask = np.ones_like(inputs[name])
+        left, holes, blind = mask.copy(), mask.copy(), mask.copy()
+        left[0, :max(1, mask.shape[1] // 3)] = holes[:, 1::2] = blind[0] = 0
+        yield from ({**inputs, name: odd} for odd in (left, holes, blind))
+
+
+def runs(graph, work):
+    """(inputs, what has to come out)"""
+    for case in cases(graph):
+        inputs = read(case, "input_")
+        yield inputs, read(case, "output_")
+    for odd in odd_masks(inputs):
+        yield odd, run_there(sys.executable, graph, odd, work, "plain")
+
+
 def check(program, graph, name, pythons, work):
     path = f"{work}/optimized.onnx"
     call(program, "optimize", "--model_path", graph, "--output", path)
     before, after = attentions(graph)[1], attentions(path)
     worst = [0.0] * (1 + len(pythons))
-    for case in cases(graph):
-        inputs, golden = read(case, "input_"), read(case, "output_")
+    for inputs, golden in runs(graph, work):
         there = [run_there(p, path, inputs, work) for p in pythons]
         here = run_here(program, path, inputs, [n for n in golden if n in there[0]], work)
         worst = [max(w, error(got, golden)) for w, got in zip(worst, [here, *there])]
