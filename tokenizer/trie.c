@@ -1,6 +1,7 @@
 /* trie.c: see trie.h. The double array of Aoe (1989), with Yata's (darts-clone) two ideas: children at base XOR
  * byte stay in one block of 256, and only the newest blocks are searched for room, which bounds the building
- * time at a small price in space. Built breadth first from sorted keys, without recursion: keys may be long. */
+ * time at a small price in space. Built breadth first from sorted keys, without recursion: keys may be long; from
+ * where a key shares nothing with another, all of it at once. */
 #include "trie.h"
 
 #include <stdlib.h>
@@ -28,6 +29,8 @@ typedef struct builder {
     uint32_t capacity;             /* nodes allocated */
     uint64_t free[OPEN_BLOCKS][4]; /* a bit per node: block k at [k % OPEN_BLOCKS] */
     uint32_t free_count[OPEN_BLOCKS];
+    const entry *last;   /* of the sorted keys */
+    uint32_t first_open; /* blocks before this one are full, or no longer searched */
     range *queue;
     size_t head, tail, queue_capacity;
     sdx_error *err;
@@ -153,13 +156,32 @@ static bool find_in_block(const uint64_t free[4], const unsigned char *byte, uin
     return false;
 }
 
-/* A base where all children find a free node; byte: [count], count > 0. Only children fill the older blocks:
- * that always works, while several rarely fit there. */
+static inline uint32_t newest(uint32_t blocks, uint32_t window)
+{
+    return blocks > window ? blocks - window : 0;
+}
+
+/* A base for an only child: any free node does, which fills the older blocks, where several children rarely fit. */
+static sdx_status find_single(builder *b, unsigned char byte, uint32_t *base)
+{
+    uint32_t blocks = b->trie->size / BLOCK, k = newest(blocks, OPEN_BLOCKS);
+    if (k < b->first_open) k = b->first_open;
+    while (k < blocks && !b->free_count[k % OPEN_BLOCKS]) k++;
+    b->first_open = k;
+    if (k == blocks) TRY(add_block(b));
+    const uint64_t *free = b->free[k % OPEN_BLOCKS];
+    uint32_t word = 0;
+    while (!free[word]) word++;
+    *base = k * BLOCK + ((word * 64 + (uint32_t)__builtin_ctzll(free[word])) ^ byte);
+    return SDX_OK;
+}
+
+/* A base where all children find a free node; byte: [count], count > 0. */
 static sdx_status find_base(builder *b, const unsigned char *byte, uint32_t count, uint32_t *base)
 {
-    uint32_t blocks = b->trie->size / BLOCK, window = count == 1 ? OPEN_BLOCKS : OPEN_BLOCKS / 4;
-    uint32_t need = count == 1 ? 1 : 32 + 4 * count;
-    for (uint32_t k = blocks > window ? blocks - window : 0; k < blocks; k++) {
+    uint32_t blocks = b->trie->size / BLOCK, need = 32 + 4 * count;
+    if (count == 1) return find_single(b, *byte, base);
+    for (uint32_t k = newest(blocks, OPEN_BLOCKS / 4); k < blocks; k++) {
         if (b->free_count[k % OPEN_BLOCKS] < need) continue;
         if (!find_in_block(b->free[k % OPEN_BLOCKS], byte, count, base)) continue;
         *base += k * BLOCK;
@@ -187,7 +209,26 @@ static sdx_status push_range(builder *b, range r)
     return SDX_OK;
 }
 
-/* Gives r.node its value and its children, and queues them. */
+/* The rest of one key: a chain of nodes, put down while the key is at hand. Sorted, keys lie all over memory. */
+static sdx_status place_tail(builder *b, const entry *key, uint32_t depth, uint32_t node)
+{
+    enum { AHEAD = 8 };
+    sdx_trie *t = b->trie;
+    if (b->last - key > AHEAD) __builtin_prefetch(key[AHEAD].data + HEAD);
+    for (; depth < key->size; depth++) {
+        unsigned char byte = byte_at(key, depth);
+        uint32_t base;
+        TRY(find_single(b, byte, &base));
+        t->node[node].base = base;
+        t->node[base ^ byte].parent = node;
+        node = base ^ byte;
+        take(b, node);
+    }
+    t->node[node].value = key->value;
+    return SDX_OK;
+}
+
+/* Gives r.node its value and its children, and queues those with more than one key. */
 static sdx_status expand(builder *b, const entry *key, range r)
 {
     sdx_trie *t = b->trie;
@@ -207,16 +248,22 @@ static sdx_status expand(builder *b, const entry *key, range r)
     TRY(find_base(b, byte, count, &base));
     t->node[r.node].base = base;
     for (uint32_t k = 0; k < count; k++) {
+        t->node[base ^ byte[k]].parent = r.node;
+        take(b, base ^ byte[k]);
+    }
+    for (uint32_t k = 0; k < count; k++) {
         uint32_t child = base ^ byte[k];
-        t->node[child].parent = r.node;
-        take(b, child);
-        TRY(push_range(b, (range){first[k], first[k + 1], r.depth + 1, child}));
+        if (first[k] + 1 == first[k + 1])
+            TRY(place_tail(b, &key[first[k]], r.depth + 1, child));
+        else
+            TRY(push_range(b, (range){first[k], first[k + 1], r.depth + 1, child}));
     }
     return SDX_OK;
 }
 
 static sdx_status build(builder *b, const entry *key, uint32_t count)
 {
+    b->last = key + count - 1;
     TRY(add_block(b));
     b->trie->node[0].parent = SDX_TRIE_NONE;
     take(b, 0);
