@@ -316,11 +316,35 @@ static sdx_status read_attributes(reader *r, sdx_graph *g, size_t count, Onnx__A
 
 /* ---- nodes ----------------------------------------------------------------------------------------------- */
 
+/* Two Constant nodes may give one value: old exporters wrote such files, and ONNX Runtime takes the last. */
+static bool is_given_again(const sdx_graph *g, const Onnx__NodeProto *p, sdx_id v)
+{
+    if (strcmp(text(p->op_type), "Constant") || *domain_name(p->domain) || v == SDX_NONE) return false;
+    return !g->value[v].is_input && !g->value[v].type.constant;
+}
+
 static sdx_status declare_outputs(reader *r, sdx_graph *g, const Onnx__NodeProto *p)
 {
     sdx_id id;
-    for (size_t i = 0; i < p->n_output; i++)
-        if (*text(p->output[i])) TRY(declare(r, g, p->output[i], "a node's output", &id));
+    for (size_t i = 0; i < p->n_output; i++) {
+        if (!*text(p->output[i]) || is_given_again(g, p, sdx_graph_find_value(g, p->output[i]))) continue;
+        TRY(declare(r, g, p->output[i], "a node's output", &id));
+    }
+    return SDX_OK;
+}
+
+/* The values of a node's outputs; a Constant takes its own from the one before it. */
+static sdx_status node_outputs(reader *r, sdx_graph *g, const Onnx__NodeProto *p, sdx_id *out)
+{
+    for (size_t i = 0; i < p->n_output; i++) {
+        out[i] = *text(p->output[i]) ? sdx_graph_find_value(g, p->output[i]) : SDX_NONE;
+        sdx_id before = out[i] == SDX_NONE ? SDX_NONE : g->value[out[i]].producer;
+        if (before == SDX_NONE) continue;
+        if (!sdx_node_is(&g->node[before], "Constant"))
+            return sdx_fail(r->err, SDX_ERR_FILE, "\"%s\" is defined twice", p->output[i]);
+        g->node[before].dead = true;
+        g->value[out[i]].producer = SDX_NONE;
+    }
     return SDX_OK;
 }
 
@@ -359,8 +383,7 @@ static sdx_status read_node_body(reader *r, sdx_graph *g, const Onnx__NodeProto 
     TRY(check_node(r, p, domain));
     TRY(node_inputs(r, g, p, &in));
     ARENA_NEW(r->arena, out, p->n_output, r->err);
-    for (size_t i = 0; i < p->n_output; i++)
-        out[i] = *text(p->output[i]) ? sdx_graph_find_value(g, p->output[i]) : SDX_NONE;
+    TRY(node_outputs(r, g, p, out));
     TRY(read_attributes(r, g, p->n_attribute, p->attribute, &attr, &n_attr));
     TRY(sdx_graph_add_node(g, domain, p->op_type, text(p->name), (int)p->n_input, in, (int)p->n_output, out,
                            &id, r->err));

@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 #define SDX_VERSION "0.1.0"
-#define SDX_MAX_RANK 8
+#define SDX_MAX_RANK 12
 #define SDX_ERROR_MAX 1024
 
 /* ---- status ------------------------------------------------------------------------------------ */

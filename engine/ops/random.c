@@ -189,6 +189,10 @@ static sdx_status infer_dropout(sdx_infer *x)
     return SDX_OK;
 }
 
+/* The mask of a run in which nothing is dropped. Before opset 12 the specification is silent, and ONNX Runtime
+ * gives false. */
+static bool mask_of_kept(const sdx_run *r) { return r->node->def->since >= 12; }
+
 /* The share that is dropped: 0 outside training. Inputs since opset 12; before, there is no training. */
 static sdx_status find_ratio(const sdx_run *r, double *ratio)
 {
@@ -211,7 +215,7 @@ static sdx_status run_dropout(sdx_run *r)
         bool kept = ratio == 0 || next_unit(&g) >= ratio;
         if (ratio != 0) store(&r->out[0], i, kept ? sdx_tensor_get_f64(&r->in[0], i) / (1 - ratio) : 0);
         if (sdx_run_has_out(r, 1))
-            store(&r->out[1], i, kept);
+            store(&r->out[1], i, kept && mask_of_kept(r));
         else if (ratio == 0)
             break;
     }

@@ -54,6 +54,19 @@ static void put_node(sdx_buffer *graph, const char *op, const char *in, const ch
     put_sub(graph, 1, &node);
 }
 
+/* A Constant of one whole number. */
+static void put_constant(sdx_buffer *graph, const char *out, int64_t number)
+{
+    sdx_buffer node = {0}, attribute = {0};
+    put_string(&attribute, 1, "value_int");
+    put_int(&attribute, 3, number);
+    put_int(&attribute, 20, 2); /* INT */
+    put_string(&node, 2, out);
+    put_string(&node, 4, "Constant");
+    put_sub(&node, 5, &attribute);
+    put_sub(graph, 1, &node);
+}
+
 static void put_port(sdx_buffer *graph, unsigned field, const char *name)
 {
     sdx_buffer info = {0}, type = {0}, tensor = {0};
@@ -116,6 +129,10 @@ START_TEST(refuses_broken_graphs)
     expect(&g, 13, SDX_ERR_FILE, "\"y\" is defined twice");
     put_port(&g, 11, "x"), put_port(&g, 11, "x");
     expect(&g, 13, SDX_ERR_FILE, "\"x\" is defined twice");
+    put_constant(&g, "y", 1), put_constant(&g, "y", 2), put_port(&g, 12, "y");
+    expect(&g, 13, SDX_OK, NULL); /* of constants the last counts */
+    put_port(&g, 11, "x"), put_node(&g, "Relu", "x", "y"), put_constant(&g, "y", 2);
+    expect(&g, 13, SDX_ERR_FILE, "\"y\" is defined twice");
     put_node(&g, "Relu", "nowhere", "y");
     expect(&g, 13, SDX_ERR_FILE, "input \"nowhere\"");
     put_port(&g, 12, "y");
