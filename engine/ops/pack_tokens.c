@@ -194,7 +194,7 @@ static sdx_status scatter(sdx_run *run, const batch *p, const piece *c, int i, c
         return SDX_OK;
     }
     for (int64_t t = 0; t < rows; t++)
-        memcpy(to + (size_t)p->place[t] * row, (const char *)part->data + (size_t)t * row, row);
+        if (p->visible[t]) memcpy(to + (size_t)p->place[t] * row, (const char *)part->data + (size_t)t * row, row);
     return SDX_OK;
 }
 

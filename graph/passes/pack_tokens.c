@@ -9,6 +9,9 @@
  *
  *     Gather(x, 0, axis 1)             the first token: computed also where it is hidden
  *     Mul(x, mask)                     factors of 0: x may as well be 0 there
+ *     ReduceMax(Mul(x, mask), axis 1)  where x = Log(1 + Relu(Linear)), in any order that has the Relu somewhere: a row
+ *                                      of 0 more or less does not count, and all of it but the layer may be done
+ *                                      after the maximum: LinearMax, which never stores the layer's output
  *     a graph output                   when the caller does not mind (sdx_run_options.skip_padding): 0 there
  *
  * Anything else that reads a token row from outside, and the graph stays as it is. */
@@ -20,12 +23,21 @@
 
 enum { MOST_EXITS = 8 };
 
-typedef enum exit_kind { EXIT_TOKENS, EXIT_FIRST } exit_kind;
+typedef enum exit_kind { EXIT_TOKENS, EXIT_FIRST, EXIT_MAX } exit_kind;
+
+/* A dense layer whose outputs only rise with the maximum: Y = X W + bias. */
+typedef struct head {
+    sdx_id x, weight, bias;
+    bool transposed; /* weight is [columns, rows of X] */
+    sdx_id after[4]; /* the operators behind it, last one first: each reads the one after it, the last one Y */
+    int n_after;
+} head;
 
 typedef struct way_out {
     exit_kind kind;
     sdx_id token; /* a value of the region */
     sdx_id out;   /* what the graph around reads: the same, or what the reader made of it */
+    head head;    /* of EXIT_MAX */
 } way_out;
 
 typedef struct region {
@@ -58,9 +70,16 @@ static bool is_per_row(const sdx_graph *g, const sdx_node *n)
     return sdx_node_int(n, "per_row", 0) != 0;
 }
 
+static bool is_linear(const sdx_graph *g, const sdx_node *n)
+{
+    (void)g;
+    return !sdx_node_int(n, "transA", 0) && !sdx_node_int(n, "transBatchA", 0) && !sdx_node_int(n, "transBatchB", 0);
+}
+
 enum { NO_WEIGHT = 99 };
 static const row_wise row_wise_ops[] = {
     {"", "MatMul", 1, NULL},
+    {SDX_MS, "FusedMatMul", 1, is_linear},
     {OWN, "FusedLinear", 1, NULL},
     {OWN, "DynamicLinear", 1, is_per_row},
     {"", "LayerNormalization", NO_WEIGHT, is_last_axis},
@@ -78,6 +97,7 @@ static const row_wise row_wise_ops[] = {
     {"", "Div", NO_WEIGHT, NULL},
     {"", "Gelu", NO_WEIGHT, NULL},
     {"", "Relu", NO_WEIGHT, NULL},
+    {"", "Log", NO_WEIGHT, NULL},
     {"", "Tanh", NO_WEIGHT, NULL},
     {"", "Erf", NO_WEIGHT, NULL},
     {"", "Sigmoid", NO_WEIGHT, NULL},
@@ -222,13 +242,77 @@ static bool takes_first(const region *r, const sdx_node *n)
     return scalar && sdx_type_ints(sdx_match_type(r->g, n->in[1]), 1, &index, &count) && count == 1 && index == 0;
 }
 
-static bool add_exit(region *r, exit_kind kind, sdx_id token, sdx_id out)
+static bool add_exit(region *r, way_out exit)
 {
     for (int i = 0; i < r->n_exit; i++)
-        if (r->exit[i].out == out) return true;
+        if (r->exit[i].out == exit.out) return true;
     if (r->n_exit == MOST_EXITS) return false;
-    r->exit[r->n_exit++] = (way_out){kind, token, out};
+    r->exit[r->n_exit++] = exit;
     return true;
+}
+
+/* The only reader of v, or NULL. */
+static const sdx_node *sole_reader(const sdx_graph *g, sdx_id v)
+{
+    bool one = g->value[v].uses == 1 && !g->value[v].is_output;
+    return one ? &g->node[g->use_node[g->use_begin[v]]] : NULL;
+}
+
+/* Never falls when its one input rises; *other: that input. */
+static bool is_monotone(const sdx_graph *g, const sdx_node *n, sdx_id *other)
+{
+    double number;
+    *other = n->in[0];
+    return sdx_match_is(n, "Relu") || sdx_match_is(n, "Log") ||
+           (sdx_match_is(n, "Add") && sdx_match_scalar_operand(g, n, other, &number));
+}
+
+/* v as a dense layer of the region, and what comes after it; a Relu must be there, or behind the maximum. */
+static bool match_head(const region *r, sdx_id v, bool relu, head *h)
+{
+    const sdx_graph *g = r->g;
+    sdx_id before;
+    *h = (head){.bias = SDX_NONE};
+    const sdx_node *n = sdx_graph_producer(g, v);
+    for (; n && is_monotone(g, n, &before); n = sdx_graph_producer(g, before)) {
+        if (h->n_after == 4 || !sole_reader(g, n->out[0])) return false;
+        relu |= sdx_match_is(n, "Relu");
+        h->after[h->n_after++] = sdx_match_id(g, n);
+    }
+    if (n && sdx_match_bias(g, n, &before, &h->bias)) {
+        if (!sole_reader(g, n->out[0])) return false;
+        n = sdx_graph_producer(g, before);
+    }
+    h->transposed = sdx_match_is_in(n, SDX_MS, "FusedMatMul");
+    if (h->transposed && (!sdx_node_int(n, "transB", 0) || sdx_node_float(n, "alpha", 1.0f) != 1.0f)) return false;
+    bool layer = (h->transposed || sdx_match_is(n, "MatMul")) && r->member[sdx_match_id(g, n)] && sole_reader(g, n->out[0]);
+    if (!layer || !relu) return false;
+    h->x = n->in[0];
+    h->weight = n->in[1];
+    return true;
+}
+
+static bool reduces_tokens(const sdx_graph *g, const sdx_node *n)
+{
+    size_t count = 0;
+    const int64_t *axes = sdx_node_ints(n, "axes", &count);
+    int64_t axis = axes && count == 1 ? axes[0] : -1;
+    int known = (int)count;
+    if (n->n_in > 1 && n->in[1] != SDX_NONE && !sdx_type_ints(sdx_match_type(g, n->in[1]), 1, &axis, &known)) return false;
+    return known == 1 && (axis == 1 || axis == -2) && !sdx_node_int(n, "keepdims", 1);
+}
+
+/* mul = token * mask, whose maximum over the tokens is all that anybody reads. */
+static bool leave_by_max(region *r, const sdx_node *mul, sdx_id token)
+{
+    const sdx_graph *g = r->g;
+    const sdx_node *max = sole_reader(g, mul->out[0]);
+    if (!sdx_match_is(max, "ReduceMax") || !reduces_tokens(g, max)) return false;
+    const sdx_node *next = sole_reader(g, max->out[0]);
+    way_out exit = {EXIT_MAX, token, max->out[0], {0}};
+    if (!sole_reader(g, token) || !match_head(r, token, sdx_match_is(next, "Relu"), &exit.head)) return false;
+    r->binary = true;
+    return add_exit(r, exit);
 }
 
 /* The node outside reads a token value: whether that works, and as what. */
@@ -236,9 +320,10 @@ static bool leave_by(region *r, const sdx_node *n, sdx_id token)
 {
     if (takes_first(r, n)) {
         r->keep_first = true;
-        return add_exit(r, EXIT_FIRST, token, n->out[0]);
+        return add_exit(r, (way_out){EXIT_FIRST, token, n->out[0], {0}});
     }
-    return is_masked(r, n, token) && add_exit(r, EXIT_TOKENS, token, token);
+    return is_masked(r, n, token) &&
+           (leave_by_max(r, n, token) || add_exit(r, (way_out){EXIT_TOKENS, token, token, {0}}));
 }
 
 static bool find_exits(region *r, bool skip_padding)
@@ -246,7 +331,7 @@ static bool find_exits(region *r, bool skip_padding)
     const sdx_graph *g = r->g;
     for (sdx_id v = 0; v < g->n_value; v++) {
         if (!r->inside[v] || v == r->entry) continue;
-        if (g->value[v].is_output && !(skip_padding && add_exit(r, EXIT_TOKENS, v, v))) return false;
+        if (g->value[v].is_output && !(skip_padding && add_exit(r, (way_out){EXIT_TOKENS, v, v, {0}}))) return false;
         for (sdx_id u = g->use_begin[v]; u < g->use_begin[v + 1]; u++) {
             sdx_id reader = g->use_node[u];
             if (!r->member[reader] && !leave_by(r, &g->node[reader], v)) return false;
@@ -323,12 +408,32 @@ static sdx_status add_inputs(moving *m)
     return sdx_graph_add_input(m->body, "visible", SDX_I32, &visible, &m->visible, err);
 }
 
+/* Y = LinearMax, then what comes after it on [texts, columns]. */
+static sdx_status add_head(moving *m, const head *h, sdx_id *y)
+{
+    sdx_error *err = m->context->err;
+    sdx_id in[4] = {m->map[h->x], SDX_NONE, m->spans, SDX_NONE};
+    TRY(bring(m, h->weight, &in[1]));
+    TRY(bring(m, h->bias, &in[3]));
+    TRY(sdx_graph_emit(m->body, OWN, "LinearMax", "maxima", h->bias == SDX_NONE ? 3 : 4, in, y, err));
+    TRY(sdx_node_set_int(m->body, m->body->value[*y].producer, "transposed", h->transposed, err));
+    for (int i = h->n_after; i-- > 0;) {
+        const sdx_node *n = &m->outer->node[h->after[i]];
+        sdx_id operand[2] = {*y, SDX_NONE}, other;
+        is_monotone(m->outer, n, &other);
+        if (n->n_in == 2) TRY(bring(m, n->in[n->in[0] == other], &operand[1]));
+        TRY(sdx_graph_emit(m->body, "", n->op_type, n->name, n->n_in, operand, y, err));
+    }
+    return SDX_OK;
+}
+
 static sdx_status add_exit_node(moving *m, const way_out *exit)
 {
     sdx_id v = m->map[exit->token];
     if (exit->kind == EXIT_FIRST)
         TRY(sdx_graph_emit(m->body, OWN, "FirstTokens", m->outer->value[exit->out].name, 2,
                            (sdx_id[]){m->map[exit->token], m->spans}, &v, m->context->err));
+    if (exit->kind == EXIT_MAX) TRY(add_head(m, &exit->head, &v));
     return sdx_graph_add_output(m->body, v, m->context->err);
 }
 
@@ -344,7 +449,7 @@ static sdx_status make_body(moving *m)
     for (sdx_id i = 0; i < m->outer->n_node; i++)
         if (m->r->member[i]) TRY(move_node(m, &m->outer->node[i]));
     for (int i = 0; i < m->r->n_exit; i++) TRY(add_exit_node(m, &m->r->exit[i]));
-    return sdx_graph_index(m->body, err);
+    return sdx_graph_clean(m->body, err); /* a layer that became a LinearMax */
 }
 
 /* ---- the pass -------------------------------------------------------------------------------------------- */
