@@ -10,7 +10,7 @@ static const cli_option options[] = {
     {"output_dir", CLI_STRING, "DIR", "where to write (default: models)"},
     {"text", CLI_STRING, "TEXT", "text to check the graph with (default: what is AI?)"},
     {"task", CLI_STRING, "TASK", "auto, or feature-extraction, fill-mask, text-classification, token-classification, "
-                                 "question-answering, text-generation, text2text-generation, "
+                                 "question-answering, text-generation, text-generation-with-past, text2text-generation, "
                                  "automatic-speech-recognition, image-classification, sparse"},
     {"opset", CLI_INT, "N", "opset to write, 13 to 21 (default: 14)"},
     {"dtype", CLI_STRING, "TYPE", "store matrices as fp32, fp16 or bf16; computing is in fp32 (default: fp32)"},

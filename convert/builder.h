@@ -58,6 +58,8 @@ enum {
     SDX_DECODER_SEQUENCE = -6,
     SDX_PAST = -7,
     SDX_PRESENT = -8, /* SDX_PAST and SDX_DECODER_SEQUENCE together */
+    SDX_PAST_SEQUENCE = -9,
+    SDX_PRESENT_SEQUENCE = -10, /* SDX_PAST_SEQUENCE and SDX_SEQUENCE together */
 };
 
 bool sdx_build_has(const sdx_builder *b, const char *name);    /* the checkpoint has this tensor */

@@ -40,6 +40,7 @@ typedef struct sdx_settings {
     double embedding_scale, logit_scale;
     bool gated;                            /* feed-forward layers with a gate */
     bool post_norm;                        /* BART: the norm follows the residual */
+    bool plain_scores, layer_scores;       /* GPT-2: not divided by the root; divided by the layer's number */
     int64_t offset;                        /* of the first position in its table */
     int64_t image, patch, channels;        /* ViT: pixels of a side, of a patch's side (X); colours: F */
     int64_t convolutions;                  /* wav2vec 2.0: of the feature extractor; W: channels of the last */

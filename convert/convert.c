@@ -47,9 +47,18 @@ sdx_shape sdx_reference_sample(const sdx_reference *r)
     return r->family->sample ? r->family->sample(&r->settings) : (sdx_shape){0};
 }
 
+static const double *forward_decoder(const sdx_reference *r, sdx_forward *f)
+{
+    int64_t count = f->count;
+    f->encoded = r->head->forward(f, &r->settings);
+    f->source = f->count;
+    f->count = count;
+    return r->head->forward_decoder(f, &r->settings);
+}
+
 /* input: what of sdx_forward depends on it. */
-static sdx_status run_forward(const sdx_reference *r, const sdx_forward *input, sdx_reference_result *out,
-                              sdx_error *err)
+static sdx_status run_forward(const sdx_reference *r, const sdx_forward *input, bool decoder,
+                              sdx_reference_result *out, sdx_error *err)
 {
     sdx_arena arena;
     sdx_arena_init(&arena);
@@ -65,7 +74,7 @@ static sdx_status run_forward(const sdx_reference *r, const sdx_forward *input, 
                      .type_ids = input->type_ids,
                      .values = input->values,
                      .err = err};
-    const double *value = r->head->forward(&f, &r->settings);
+    const double *value = decoder ? forward_decoder(r, &f) : r->head->forward(&f, &r->settings);
     sdx_reference_result result = {.rank = f.rank};
     size_t n = 1;
     for (int i = 0; i < f.rank; i++) n *= (size_t)(result.dim[i] = f.dim[i]);
@@ -82,14 +91,21 @@ static sdx_status run_forward(const sdx_reference *r, const sdx_forward *input, 
 sdx_status sdx_reference_run(const sdx_reference *r, size_t count, const int64_t *ids, const int64_t *type_ids,
                              sdx_reference_result *out, sdx_error *err)
 {
-    return run_forward(r, &(sdx_forward){.count = (int64_t)count, .ids = ids, .type_ids = type_ids}, out, err);
+    const sdx_forward text = {.count = (int64_t)count, .ids = ids, .type_ids = type_ids};
+    return run_forward(r, &text, false, out, err);
+}
+
+sdx_status sdx_reference_run_decoder(const sdx_reference *r, size_t count, const int64_t *ids,
+                                     sdx_reference_result *out, sdx_error *err)
+{
+    return run_forward(r, &(sdx_forward){.count = (int64_t)count, .ids = ids}, true, out, err);
 }
 
 sdx_status sdx_reference_run_values(const sdx_reference *r, const float *values, sdx_reference_result *out,
                                     sdx_error *err)
 {
     sdx_shape shape = sdx_reference_sample(r);
-    return run_forward(r, &(sdx_forward){.count = sdx_shape_count(&shape), .values = values}, out, err);
+    return run_forward(r, &(sdx_forward){.count = sdx_shape_count(&shape), .values = values}, false, out, err);
 }
 
 /* ---- reading --------------------------------------------------------------------------------------------- */

@@ -33,6 +33,9 @@ typedef struct sdx_reference_result {
 
 sdx_status sdx_reference_run(const sdx_reference *reference, size_t count, const int64_t *ids,
                              const int64_t *type_ids, sdx_reference_result *out, sdx_error *err);
+/* Logits [count, vocab] of the decoders for these tokens, when the encoder has read the same. */
+sdx_status sdx_reference_run_decoder(const sdx_reference *reference, size_t count, const int64_t *ids,
+                                     sdx_reference_result *out, sdx_error *err);
 /* Of a speech or vision model: values of the shape sdx_reference_sample gives; for text that has rank 0. */
 sdx_status sdx_reference_run_values(const sdx_reference *reference, const float *values,
                                     sdx_reference_result *out, sdx_error *err);

@@ -49,6 +49,8 @@ typedef struct sdx_head {
     /* The first output of the graph, computed independently; its shape goes to f->rank and f->dim. */
     const double *(*forward)(sdx_forward *f, const sdx_settings *s);
     const sdx_head_graph *graph; /* [n_graph], instead of build; forward computes the first */
+    /* The logits of the others, from f->encoded. */
+    const double *(*forward_decoder)(sdx_forward *f, const sdx_settings *s);
     size_t n_graph;
 } sdx_head;
 

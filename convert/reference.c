@@ -236,25 +236,31 @@ static double dot(const double *x, const double *y, int64_t n)
     return sum;
 }
 
-double *sdx_forward_attention(sdx_forward *f, const double *q, const double *k, const double *v, int64_t heads,
-                              int64_t size, double divisor, const double *bias)
+double *sdx_forward_attention_to(sdx_forward *f, const double *q, const double *k, const double *v, int64_t keys,
+                                 int64_t heads, int64_t size, double divisor, const double *bias)
 {
     int64_t S = f->count, H = heads * size;
-    double *y = sdx_forward_alloc(f, S * H), *p = sdx_forward_alloc(f, S);
+    double *y = sdx_forward_alloc(f, S * H), *p = sdx_forward_alloc(f, keys);
     if (f->status != SDX_OK) return NULL;
     for (int64_t h = 0; h < heads; h++) {
         for (int64_t t = 0; t < S; t++) {
             int64_t at = t * H + h * size;
-            for (int64_t s = 0; s < S; s++) {
+            for (int64_t s = 0; s < keys; s++) {
                 p[s] = dot(q + at, k + s * H + h * size, size) / divisor;
-                if (bias) p[s] += bias[(h * S + t) * S + s];
+                if (bias) p[s] += bias[(h * S + t) * keys + s];
             }
-            softmax(p, S);
-            for (int64_t s = 0; s < S; s++)
+            softmax(p, keys);
+            for (int64_t s = 0; s < keys; s++)
                 for (int64_t i = 0; i < size; i++) y[at + i] += p[s] * v[s * H + h * size + i];
         }
     }
     return y;
+}
+
+double *sdx_forward_attention(sdx_forward *f, const double *q, const double *k, const double *v, int64_t heads,
+                              int64_t size, double divisor, const double *bias)
+{
+    return sdx_forward_attention_to(f, q, k, v, f->count, heads, size, divisor, bias);
 }
 
 double *sdx_forward_splade(sdx_forward *f, const double *logits, int64_t vocab)

@@ -24,6 +24,8 @@ typedef struct sdx_forward {
     bool splade;
     int64_t count;                 /* tokens: S */
     const int64_t *ids, *type_ids; /* [S] */
+    const double *encoded; /* of a decoder: [source, H], what the encoder made of its text */
+    int64_t source;
     const float *values;           /* instead: [S] samples, or pixels, until the body sets count to its own */
     char scope[128];               /* stands before every name given */
     int rank;                      /* of the result, batch left out */
@@ -58,6 +60,9 @@ const int64_t *sdx_forward_positions_of_tokens(sdx_forward *f, int64_t pad);
 /* softmax(q k^T / divisor + bias) v per head; q, k, v [S, heads * size], bias [heads, S, S] or NULL */
 double *sdx_forward_attention(sdx_forward *f, const double *q, const double *k, const double *v, int64_t heads,
                               int64_t size, double divisor, const double *bias);
+/* The same to other rows: k, v [keys, heads * size], bias [heads, S, keys] or NULL */
+double *sdx_forward_attention_to(sdx_forward *f, const double *q, const double *k, const double *v, int64_t keys,
+                                 int64_t heads, int64_t size, double divisor, const double *bias);
 /* logits [S, V] -> [V]: max over tokens of log(1 + relu(logit)) */
 double *sdx_forward_splade(sdx_forward *f, const double *logits, int64_t vocab);
 

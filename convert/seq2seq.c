@@ -2,6 +2,7 @@
 #include "seq2seq.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -128,6 +129,26 @@ sdx_id sdx_build_decoder_cross_attention(sdx_builder *b, sdx_decoder_graph *d, c
     d->present[d->layer * SDX_CACHED + 3] = v;
     return attend(b, d, n, x, k, v, d->encoder_bias);
 }
+
+double *sdx_forward_decoder_attention(sdx_forward *f, const sdx_decoder_graph *d, const sdx_attention_names *n,
+                                      const double *x, const double *rows, int64_t keys, const double *bias)
+{
+    const double *q = sdx_forward_linear(f, n->query, x, f->count), *k = sdx_forward_linear(f, n->key, rows, keys),
+                 *v = sdx_forward_linear(f, n->value, rows, keys);
+    const double *y = sdx_forward_attention_to(f, q, k, v, keys, d->heads, d->size, d->divisor, bias);
+    return sdx_forward_linear(f, n->out, y, f->count);
+}
+
+double *sdx_forward_causal_bias(sdx_forward *f, int64_t heads)
+{
+    int64_t S = f->count;
+    double *bias = sdx_forward_alloc(f, heads * S * S);
+    for (int64_t i = 0; f->status == SDX_OK && i < heads * S * S; i++)
+        if (i % S > i / S % S) bias[i] = -INFINITY;
+    return bias;
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------- */
 
 /* What the merged graph gives of the encoder after the first step: nothing, in a shape as Optimum's. */
 static sdx_id build_nothing(sdx_builder *b, const sdx_decoder_graph *d)

@@ -43,6 +43,11 @@ sdx_id sdx_build_decoder_self_attention(sdx_builder *b, sdx_decoder_graph *d, co
                                         sdx_id x, sdx_id bias);
 sdx_id sdx_build_decoder_cross_attention(sdx_builder *b, sdx_decoder_graph *d, const sdx_attention_names *n,
                                          sdx_id x);
+/* The same as plain arithmetic: of x [S, H] to rows [keys, H]; bias [heads, S, keys] or NULL. */
+double *sdx_forward_decoder_attention(sdx_forward *f, const sdx_decoder_graph *d, const sdx_attention_names *n,
+                                      const double *x, const double *rows, int64_t keys, const double *bias);
+/* [heads, S, S]: 0, or -infinity for the future */
+double *sdx_forward_causal_bias(sdx_forward *f, int64_t heads);
 /* Adds the outputs and frees what begin took. */
 void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits, int64_t vocab);
 /* The merged graph of two that are built with begin and end; of d: layers, heads, size. */

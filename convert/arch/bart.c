@@ -275,7 +275,7 @@ static void build_merged(sdx_builder *b, const sdx_settings *s)
     sdx_build_merged_decoder(b, s, &d, build_decoder, build_decoder_with_past);
 }
 
-/* ---- as plain arithmetic: the encoder -------------------------------------------------------------------- */
+/* ---- as plain arithmetic --------------------------------------------------------------------------------- */
 
 static void forward_layer(sdx_forward *f, const sdx_settings *s, double *x, const double *bias)
 {
@@ -286,28 +286,72 @@ static void forward_layer(sdx_forward *f, const sdx_settings *s, double *x, cons
         sdx_forward_pre_norm_layer(f, s, &encoder_layer, x, bias);
 }
 
-static double *forward_embeddings(sdx_forward *f, const sdx_settings *s)
+/* Of f->ids, in scope "encoder." or "decoder." */
+static double *forward_embeddings(sdx_forward *f, const sdx_settings *s, const char *scope)
 {
     int64_t H = s->hidden;
     double *x = sdx_forward_alloc(f, f->count * H);
-    const double *table = f->parts & POSITIONS ? sdx_forward_weight(f, "encoder.embed_positions.weight") : NULL;
     sdx_forward_add_embedding(f, "shared", f->ids, x);
+    sdx_forward_scope(f, "%s", scope);
+    const double *table = f->parts & POSITIONS ? sdx_forward_weight(f, "embed_positions.weight") : NULL;
     for (int64_t i = 0; f->status == SDX_OK && i < f->count * H; i++)
         x[i] = x[i] * s->embedding_scale + (table ? table[s->offset * H + i] : sine_position(i / H, i % H, H));
     if (f->parts & EMBEDDING_NORM)
-        sdx_forward_layer_norm(f, "encoder.layernorm_embedding", x, f->count, s->norm_epsilon);
+        sdx_forward_layer_norm(f, "layernorm_embedding", x, f->count, s->norm_epsilon);
+    sdx_forward_scope(f, "%s", "");
     return x;
 }
 
 static const double *forward_encoder(sdx_forward *f, const sdx_settings *s)
 {
-    double *x = forward_embeddings(f, s);
+    double *x = forward_embeddings(f, s, "encoder.");
     sdx_forward_layers(f, s, "encoder.layers.", forward_layer, x, NULL);
     if (f->parts & FINAL_NORM) sdx_forward_layer_norm(f, "encoder.layer_norm", x, f->count, s->norm_epsilon);
     f->rank = 2;
     f->dim[0] = f->count;
     f->dim[1] = s->hidden;
     return x;
+}
+
+static const double *forward_enter(sdx_forward *f, const sdx_settings *s, const char *norm, const double *x)
+{
+    return s->post_norm ? x : sdx_forward_normalized(f, s, norm, x);
+}
+
+/* x [S, H] += y */
+static void forward_leave(sdx_forward *f, const sdx_settings *s, const char *norm, double *x, const double *y)
+{
+    sdx_forward_add(f, x, y, f->count * s->hidden);
+    if (s->post_norm) sdx_forward_layer_norm(f, norm, x, f->count, s->norm_epsilon);
+}
+
+static void forward_decoder_layer(sdx_forward *f, const sdx_settings *s, double *x, const double *bias)
+{
+    const char *of_self = "self_attn_layer_norm", *of_cross = "encoder_attn_layer_norm", *last = "final_layer_norm";
+    const sdx_decoder_graph d = decoder_of(s, false);
+    const double *y = forward_enter(f, s, of_self, x);
+    forward_leave(f, s, of_self, x, sdx_forward_decoder_attention(f, &d, &self, y, y, f->count, bias));
+    y = forward_enter(f, s, of_cross, x);
+    forward_leave(f, s, of_cross, x, sdx_forward_decoder_attention(f, &d, &cross, y, f->encoded, f->source, NULL));
+    double *inner = sdx_forward_linear(f, "fc1", forward_enter(f, s, last, x), f->count);
+    sdx_forward_activation(f, inner, f->count * s->decoder_inner, s->activation);
+    forward_leave(f, s, last, x, sdx_forward_linear(f, "fc2", inner, f->count));
+}
+
+static const double *forward_decoder(sdx_forward *f, const sdx_settings *s)
+{
+    double *x = forward_embeddings(f, s, "decoder."), *bias = sdx_forward_causal_bias(f, s->decoder_heads);
+    for (int64_t i = 0; i < s->decoder_layers; i++) {
+        sdx_forward_scope(f, "decoder.layers.%d.", (int)i);
+        forward_decoder_layer(f, s, x, bias);
+    }
+    sdx_forward_scope(f, "%s", "");
+    if (f->parts & FINAL_NORM) sdx_forward_layer_norm(f, "decoder.layer_norm", x, f->count, s->norm_epsilon);
+    double *logits = sdx_forward_product(f, s->tied ? "shared.weight" : "lm_head.weight", NULL, x, f->count);
+    const double *shift = f->parts & LOGIT_BIAS ? sdx_forward_weight(f, "final_logits_bias") : NULL;
+    for (int64_t i = 0; f->status == SDX_OK && shift && i < f->count * s->vocab; i++) logits[i] += shift[i % s->vocab];
+    f->dim[1] = s->vocab;
+    return logits;
 }
 
 /* ---- heads ----------------------------------------------------------------------------------------------- */
@@ -328,6 +372,7 @@ static const sdx_head_graph graphs[] = {
         .optional = LOGIT_BIAS | (may),                                                                        \
         .untied = DECODER,                                                                                     \
         .forward = forward_encoder,                                                                            \
+        .forward_decoder = forward_decoder,                                                                    \
         .graph = graphs,                                                                                       \
         .n_graph = sizeof graphs / sizeof *graphs,                                                             \
     };                                                                                                         \

@@ -340,7 +340,7 @@ static double *forward_body(sdx_forward *f, const sdx_settings *s)
     double *x = forward_embeddings(f, s), *table = NULL, *input = sdx_forward_alloc(f, f->count * s->hidden);
     sdx_forward_scope(f, "encoder.");
     if (f->parts & RELATIVE) table = sdx_forward_weight(f, "rel_embeddings.weight");
-    if (f->parts & RELATIVE_NORM)
+    if (table && f->parts & RELATIVE_NORM)
         sdx_forward_layer_norm(f, "LayerNorm", table, 2 * s->buckets, s->norm_epsilon);
     sdx_forward_add(f, input, x, f->count * s->hidden);
     for (int64_t i = 0; i < s->layers; i++) {

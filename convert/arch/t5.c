@@ -268,7 +268,7 @@ static void build_merged(sdx_builder *b, const sdx_settings *s)
     sdx_build_merged_decoder(b, s, &d, build_decoder, build_decoder_with_past);
 }
 
-/* ---- as plain arithmetic: the encoder -------------------------------------------------------------------- */
+/* ---- as plain arithmetic --------------------------------------------------------------------------------- */
 
 /* -> a normalized copy of x [S, H] */
 static double *forward_norm(sdx_forward *f, const sdx_settings *s, const char *name, const double *x)
@@ -285,49 +285,84 @@ static double *forward_norm(sdx_forward *f, const sdx_settings *s, const char *n
     return y;
 }
 
-static double *forward_bias(sdx_forward *f, const sdx_settings *s)
+/* [N, S, S] of "encoder" or "decoder", whose future has no bucket and is not seen. */
+static double *forward_bias(sdx_forward *f, const sdx_settings *s, const char *stack, bool causal)
 {
-    int64_t S = f->count;
-    const double *table =
-        sdx_forward_weight(f, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
+    char name[128];
+    int64_t S = f->count, buckets = causal ? 2 * s->buckets : s->buckets;
+    snprintf(name, sizeof name, "%s.block.0.layer.0.SelfAttention.relative_attention_bias.weight", stack);
+    const double *table = sdx_forward_weight(f, name);
     double *bias = sdx_forward_alloc(f, s->heads * S * S);
-    for (int64_t i = 0; f->status == SDX_OK && i < s->heads * S * S; i++)
-        bias[i] =
-            table[sdx_relative_bucket(i % S - i / S % S, s->buckets, s->distance) * s->heads + i / (S * S)];
+    for (int64_t i = 0; f->status == SDX_OK && i < s->heads * S * S; i++) {
+        int64_t ahead = i % S - i / S % S, head = i / (S * S);
+        bool hidden = causal && ahead > 0;
+        bias[i] = hidden ? -INFINITY : table[sdx_relative_bucket(ahead, buckets, s->distance) * s->heads + head];
+    }
     return bias;
 }
 
-static double *forward_feed_forward(sdx_forward *f, const sdx_settings *s, const double *x)
+/* x [S, H] += the feed-forward layer `module` of x, normalized */
+static void forward_feed_forward(sdx_forward *f, const sdx_settings *s, const char *norm, const char *module, double *x)
 {
-    double *y = sdx_forward_linear(f, s->gated ? "layer.1.DenseReluDense.wi_0" : "layer.1.DenseReluDense.wi", x,
-                                   f->count);
+    char in[64], gate[64], out[64];
+    snprintf(in, sizeof in, "%s.%s", module, s->gated ? "wi_0" : "wi");
+    snprintf(gate, sizeof gate, "%s.wi_1", module);
+    snprintf(out, sizeof out, "%s.wo", module);
+    const double *normal = forward_norm(f, s, norm, x);
+    double *y = sdx_forward_linear(f, in, normal, f->count);
     sdx_forward_activation(f, y, f->count * s->inner, s->activation);
-    const double *gate = s->gated ? sdx_forward_linear(f, "layer.1.DenseReluDense.wi_1", x, f->count) : NULL;
-    for (int64_t i = 0; f->status == SDX_OK && gate && i < f->count * s->inner; i++) y[i] *= gate[i];
-    return sdx_forward_linear(f, "layer.1.DenseReluDense.wo", y, f->count);
+    const double *factor = s->gated ? sdx_forward_linear(f, gate, normal, f->count) : NULL;
+    for (int64_t i = 0; f->status == SDX_OK && factor && i < f->count * s->inner; i++) y[i] *= factor[i];
+    sdx_forward_add(f, x, sdx_forward_linear(f, out, y, f->count), f->count * s->hidden);
+}
+
+/* x += attention of x, normalized, to itself or to what was encoded */
+static void forward_attention(sdx_forward *f, const sdx_settings *s, const sdx_attention_names *n, const char *norm,
+                              double *x, const double *encoded, const double *bias)
+{
+    const sdx_decoder_graph d = decoder_of(s, false);
+    const double *y = forward_norm(f, s, norm, x);
+    y = sdx_forward_decoder_attention(f, &d, n, y, encoded ? encoded : y, encoded ? f->source : f->count, bias);
+    sdx_forward_add(f, x, y, f->count * s->hidden);
 }
 
 static void forward_layer(sdx_forward *f, const sdx_settings *s, double *x, const double *bias)
 {
-    double *y = forward_norm(f, s, "layer.0.layer_norm.weight", x);
-    const double *q = sdx_forward_linear(f, self.query, y, f->count),
-                 *k = sdx_forward_linear(f, self.key, y, f->count);
-    const double *v = sdx_forward_linear(f, self.value, y, f->count);
-    y = sdx_forward_attention(f, q, k, v, s->heads, s->size, 1, bias);
-    sdx_forward_add(f, x, sdx_forward_linear(f, self.out, y, f->count), f->count * s->hidden);
-    y = forward_norm(f, s, "layer.1.layer_norm.weight", x);
-    sdx_forward_add(f, x, forward_feed_forward(f, s, y), f->count * s->hidden);
+    forward_attention(f, s, &self, "layer.0.layer_norm.weight", x, NULL, bias);
+    forward_feed_forward(f, s, "layer.1.layer_norm.weight", "layer.1.DenseReluDense", x);
+}
+
+static void forward_decoder_layer(sdx_forward *f, const sdx_settings *s, double *x, const double *bias)
+{
+    forward_attention(f, s, &self, "layer.0.layer_norm.weight", x, NULL, bias);
+    forward_attention(f, s, &cross, "layer.1.layer_norm.weight", x, f->encoded, NULL);
+    forward_feed_forward(f, s, "layer.2.layer_norm.weight", "layer.2.DenseReluDense", x);
 }
 
 static const double *forward_encoder(sdx_forward *f, const sdx_settings *s)
 {
     double *x = sdx_forward_alloc(f, f->count * s->hidden);
     sdx_forward_add_embedding(f, "shared", f->ids, x);
-    sdx_forward_layers(f, s, "encoder.block.", forward_layer, x, forward_bias(f, s));
+    sdx_forward_layers(f, s, "encoder.block.", forward_layer, x, forward_bias(f, s, "encoder", false));
     f->rank = 2;
     f->dim[0] = f->count;
     f->dim[1] = s->hidden;
     return forward_norm(f, s, "encoder.final_layer_norm.weight", x);
+}
+
+static const double *forward_decoder(sdx_forward *f, const sdx_settings *s)
+{
+    double *x = sdx_forward_alloc(f, f->count * s->hidden), *bias = forward_bias(f, s, "decoder", true);
+    sdx_forward_add_embedding(f, "shared", f->ids, x);
+    for (int64_t i = 0; i < s->decoder_layers; i++) {
+        sdx_forward_scope(f, "decoder.block.%d.", (int)i);
+        forward_decoder_layer(f, s, x, bias);
+    }
+    sdx_forward_scope(f, "%s", "");
+    x = forward_norm(f, s, "decoder.final_layer_norm.weight", x);
+    for (int64_t i = 0; f->status == SDX_OK && i < f->count * s->hidden; i++) x[i] *= s->logit_scale;
+    f->dim[1] = s->vocab;
+    return sdx_forward_product(f, s->tied ? "shared.weight" : "lm_head.weight", NULL, x, f->count);
 }
 
 /* ---- heads ----------------------------------------------------------------------------------------------- */
@@ -346,6 +381,7 @@ static const sdx_head_graph graphs[] = {
          .required = BODY,                                                                                     \
          .untied = DECODER,                                                                                    \
          .forward = forward_encoder,                                                                           \
+         .forward_decoder = forward_decoder,                                                                   \
          .graph = graphs,                                                                                      \
          .n_graph = sizeof graphs / sizeof *graphs},                                                           \
     };                                                                                                         \

@@ -138,6 +138,27 @@ START_TEST(graph_is_reference)
 }
 END_TEST
 
+/* The check runs it twice: without a past, and with that of the first run. */
+START_TEST(gpt2_takes_a_past)
+{
+    static const char *const configs[] = {
+        GPT2 "\"architectures\":[\"GPT2LMHeadModel\"]}",
+        GPT2 "\"architectures\":[\"GPT2LMHeadModel\"],\"tie_word_embeddings\":false,"
+             "\"scale_attn_by_inverse_layer_idx\":true}",
+        GPT2 "\"architectures\":[\"GPT2LMHeadModel\"],\"scale_attn_weights\":false,\"n_inner\":50}",
+    };
+    char folder[64];
+    make_checkpoint(folder, configs[_i]);
+    sdx_convert_report r = convert_with(folder, (sdx_convert_options){.task = "text-generation-with-past"});
+    ck_assert_str_eq(r.task, "text-generation-with-past");
+    ck_assert_msg(r.max_difference < 1e-4, "%g", r.max_difference);
+    r = convert_with(folder, (sdx_convert_options){.opset = 18});
+    ck_assert_str_eq(r.task, "text-generation");
+    ck_assert_msg(r.max_difference < 1e-4, "%g", r.max_difference);
+    remove_folder(folder);
+}
+END_TEST
+
 /* ---- decoders -------------------------------------------------------------------------------------------- */
 
 enum { ENCODED = 5, TOKENS = 9, MOST = 64 };
@@ -408,6 +429,7 @@ Suite *convert_seq2seq_suite(void)
     TCase *t = tcase_create("convert_seq2seq");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, graph_is_reference, 0, N_MODELS);
+    tcase_add_loop_test(t, gpt2_takes_a_past, 0, 3);
     tcase_add_loop_test(t, past_is_what_came_before, FIRST_FOLDER, N_MODELS);
     tcase_add_loop_test(t, merged_is_both, FIRST_FOLDER, N_MODELS);
     tcase_add_test(t, folder_is_complete);
