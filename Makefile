@@ -41,9 +41,10 @@ BLAS_1 := -lopenblas
 BLAS   := $(BLAS_$(OPENBLAS))
 DEFS   := -D_XOPEN_SOURCE=700 $(if $(BLAS),-DSDX_WITH_OPENBLAS) \
           -DSDX_BUILD_FLAGS='"$(CC) MODE=$(MODE) PARALLEL=$(PARALLEL) OPENBLAS=$(OPENBLAS)"'
-CFLAGS += -std=c17 $(WARN) $(MODE_$(MODE)) -fPIC -fvisibility=hidden -MMD -MP $(THREAD) $(DEFS) -I$(BUILD)/gen
-# gcc -std=c17 fuses no a*b+c by itself; traps and errno only hold vectors back. Never -ffast-math: masks are -inf.
-KERNEL := -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast
+# A compiler that fuses a*b+c where it likes would give other bits per instruction set.
+CFLAGS += -std=c17 -ffp-contract=off $(WARN) $(MODE_$(MODE)) -fPIC -fvisibility=hidden -MMD -MP $(THREAD) $(DEFS) -I$(BUILD)/gen
+# Traps and errno only hold vectors back. Never -ffast-math: masks are -inf.
+KERNEL := -O3 -fno-math-errno -fno-trapping-math
 LDLIBS := -lprotobuf-c -ljansson -lutf8proc -lpcre2-8 $(BLAS) -lm
 LDFLAGS += $(THREAD) $(filter -fsanitize=% --coverage,$(MODE_$(MODE)))
 

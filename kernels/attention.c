@@ -3,8 +3,8 @@
  * K^T and V are packed into panels; then a tile of queries at a time gets its whole score rows, their
  * softmax, and the product with V, divided by the sum at the end. Up to some 512 keys (14 x 512 x 4 = 28 KB)
  * the scores never leave L1 and beyond that L2, so that rescaling as in online softmax would only add work.
- * Score j goes to lane j % VLEN of accumulator j / VLEN % 2 and the product runs over keys in order:
- * appended keys of weight 0 change no bit.
+ * Weight j goes to lane j % 16 of the sum and the product runs over keys in order: appended keys of weight 0
+ * change no bit.
  *
  * workspace: K panels | V panels | scores [TILE_ROWS][keys rounded up to TILE_COLS] */
 #include "tile_f32.h"
@@ -42,7 +42,7 @@ V_INLINE vf score_part(const float *s, float scale, const float *mask, const flo
     return bias ? v_add(x, v_load_n(bias + j, lanes)) : x;
 }
 
-/* Finishes n scores in place; returns their maximum. */
+/* Finishes n scores in place; returns their maximum, NaN aside. */
 static float score_row(int64_t n, float scale, const float *mask, const float *bias, float *s)
 {
     vf max = v_set1(-INFINITY);
@@ -50,13 +50,13 @@ static float score_row(int64_t n, float scale, const float *mask, const float *b
     for (; j + VLEN <= n; j += VLEN) {
         vf x = score_part(s, scale, mask, bias, j, VLEN);
         v_store(s + j, x);
-        max = v_max(max, x);
+        max = v_max(x, max);
     }
     if (j < n) {
         const int lanes = (int)(n - j);
         vf x = score_part(s, scale, mask, bias, j, lanes);
         v_store_n(s + j, x, lanes);
-        max = v_max(max, v_select(v_first(lanes), x, max));
+        max = v_max(v_select(v_first(lanes), x, max), max);
     }
     return v_reduce_max(max);
 }
@@ -64,25 +64,27 @@ static float score_row(int64_t n, float scale, const float *mask, const float *b
 /* s = e^(s - max) for the n visible scores, 0 for the rest of the row up to keys; returns the sum. */
 static float weight_row(int64_t n, int64_t keys, float max, float *s)
 {
+    enum { PARTS = V_PARTS(16) };
     const vf mv = v_set1(max);
-    vf sum[2] = {v_zero(), v_zero()};
+    vf sum[PARTS];
     int64_t j = 0;
-    for (; j + 2 * VLEN <= n; j += 2 * VLEN) {
+    v_fill(PARTS, v_zero(), sum);
+    for (; j + PARTS * VLEN <= n; j += PARTS * VLEN) {
         V_UNROLL
-        for (int u = 0; u < 2; u++) {
+        for (int u = 0; u < PARTS; u++) {
             vf e = v_exp(v_sub(v_load(s + j + u * VLEN), mv));
             v_store(s + j + u * VLEN, e);
             sum[u] = v_add(sum[u], e);
         }
     }
-    for (int u = 0; u < 2 && j < n; u++, j += VLEN) {
+    for (int u = 0; j < n; u++, j += VLEN) {
         const int lanes = v_lanes(j, n);
         vf e = v_select(v_first(lanes), v_exp(v_sub(v_load_n(s + j, lanes), mv)), v_zero());
         v_store_n(s + j, e, lanes);
         sum[u] = v_add(sum[u], e);
     }
     for (j = n; j < keys; j++) s[j] = 0.0f;
-    return v_reduce_add(v_add(sum[0], sum[1]));
+    return v_fold_add(PARTS, sum);
 }
 
 /* The keys query i may see: all, or those up to the diagonal that ends in the last corner. */
@@ -109,9 +111,9 @@ static void weigh(const sdx_attention_args *g, int64_t i, int rows, const float 
         const float *bias = g->bias ? g->bias + (i + r) * g->ldbias : NULL;
         float *s = scores + r * ld;
         const float max = score_row(n, g->scale, mask, bias, s);
-        const bool blind = max == -INFINITY; /* no key to see: zeros, not 0/0 */
-        const float sum = weight_row(blind ? 0 : n, g->keys, max, s);
-        inverse[r] = blind ? 0.0f : 1.0f / sum;
+        const bool blind = max == -INFINITY; /* no key to see: weights and sum are 0, and so is the output */
+        const float sum = weight_row(n, g->keys, blind ? 0.0f : max, s);
+        inverse[r] = sum == 0.0f ? 0.0f : 1.0f / sum;
     }
 }
 

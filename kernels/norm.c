@@ -20,34 +20,46 @@ static void add_rows(int64_t n, const float *x, const float *skip, const float *
     for (int64_t i = 0; i < n; i += VLEN) add_part(x, skip, bias, y, sum, i, v_lanes(i, n));
 }
 
-/* Four sums side by side hide the latency of the adder and quarter the rounding error. */
+/* 64 sums side by side hide the latency of the adder and shorten the chains of roundings. */
+enum { PARTS = V_PARTS(64) };
+
 static float row_sum(int64_t n, const float *y)
 {
-    vf s[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    vf s[PARTS];
     int64_t i = 0;
-    for (; i + 4 * VLEN <= n; i += 4 * VLEN)
-        for (int j = 0; j < 4; j++) s[j] = v_add(s[j], v_load(y + i + j * VLEN));
-    for (; i < n; i += VLEN) s[0] = v_add(s[0], v_load_n(y + i, v_lanes(i, n)));
-    return v_reduce_add(v_add(v_add(s[0], s[1]), v_add(s[2], s[3])));
+    v_fill(PARTS, v_zero(), s);
+    for (; i + PARTS * VLEN <= n; i += PARTS * VLEN) {
+        V_UNROLL
+        for (int j = 0; j < PARTS; j++) s[j] = v_add(s[j], v_load(y + i + j * VLEN));
+    }
+    V_UNROLL
+    for (int j = 0; j < PARTS; j++, i += VLEN)
+        if (i < n) s[j] = v_add(s[j], v_load_n(y + i, v_lanes(i, n)));
+    return v_fold_add(PARTS, s);
 }
 
 /* sum((y - mean)^2) */
 static float row_squares(int64_t n, const float *y, float mean)
 {
     const vf mv = v_set1(mean);
-    vf s[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    vf s[PARTS];
     int64_t i = 0;
-    for (; i + 4 * VLEN <= n; i += 4 * VLEN)
-        for (int j = 0; j < 4; j++) {
+    v_fill(PARTS, v_zero(), s);
+    for (; i + PARTS * VLEN <= n; i += PARTS * VLEN) {
+        V_UNROLL
+        for (int j = 0; j < PARTS; j++) {
             vf d = v_sub(v_load(y + i + j * VLEN), mv);
             s[j] = v_fma(d, d, s[j]);
         }
-    for (; i < n; i += VLEN) {
+    }
+    V_UNROLL
+    for (int j = 0; j < PARTS; j++, i += VLEN) {
+        if (i >= n) continue;
         const int lanes = v_lanes(i, n);
         vf d = v_select(v_first(lanes), v_sub(v_load_n(y + i, lanes), mv), v_zero());
-        s[0] = v_fma(d, d, s[0]);
+        s[j] = v_fma(d, d, s[j]);
     }
-    return v_reduce_add(v_add(v_add(s[0], s[1]), v_add(s[2], s[3])));
+    return v_fold_add(PARTS, s);
 }
 
 /* y = (y - mean) * inv_std * gamma + beta */

@@ -3,39 +3,60 @@
 
 static float sum_f32(int64_t n, const float *x)
 {
-    vf s[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    enum { PARTS = V_PARTS(64) };
+    vf s[PARTS];
     int64_t i = 0;
-    for (; i + 4 * VLEN <= n; i += 4 * VLEN)
-        for (int j = 0; j < 4; j++) s[j] = v_add(s[j], v_load(x + i + j * VLEN));
-    for (; i < n; i += VLEN) s[0] = v_add(s[0], v_load_n(x + i, v_lanes(i, n)));
-    return v_reduce_add(v_add(v_add(s[0], s[1]), v_add(s[2], s[3])));
+    v_fill(PARTS, v_zero(), s);
+    for (; i + PARTS * VLEN <= n; i += PARTS * VLEN) {
+        V_UNROLL
+        for (int j = 0; j < PARTS; j++) s[j] = v_add(s[j], v_load(x + i + j * VLEN));
+    }
+    V_UNROLL
+    for (int j = 0; j < PARTS; j++, i += VLEN)
+        if (i < n) s[j] = v_add(s[j], v_load_n(x + i, v_lanes(i, n)));
+    return v_fold_add(PARTS, s);
 }
+
+/* Extremes need lanes too: of two zeros the first of its lane wins. */
+enum { PARTS = V_PARTS(16) };
 
 static float max_f32(int64_t n, const float *x)
 {
-    vf max = v_set1(-INFINITY);
+    vf max[PARTS];
     vm nan = v_none();
-    for (int64_t i = 0; i < n; i += VLEN) {
-        const int lanes = v_lanes(i, n);
-        vf v = v_select(v_first(lanes), v_load_n(x + i, lanes), max);
-        nan = v_or(nan, v_isnan(v));
-        max = v_max(v, max);
+    v_fill(PARTS, v_set1(-INFINITY), max);
+    for (int64_t i = 0; i < n;) {
+        V_UNROLL
+        for (int j = 0; j < PARTS; j++, i += VLEN) {
+            if (i >= n) continue;
+            const int lanes = v_lanes(i, n);
+            vf v = v_select(v_first(lanes), v_load_n(x + i, lanes), max[j]);
+            nan = v_or(nan, v_isnan(v));
+            max[j] = v_max(v, max[j]);
+        }
     }
-    return v_any(nan) ? NAN : v_reduce_max(max);
+    const float m = v_fold_max(PARTS, max);
+    return v_any(nan) ? NAN : m;
 }
 
 static void min_max_f32(int64_t n, const float *x, float *min, float *max)
 {
-    vf low = v_set1(INFINITY), high = v_set1(-INFINITY);
-    for (int64_t i = 0; i < n; i += VLEN) {
-        const int lanes = v_lanes(i, n);
-        const vm in = v_first(lanes);
-        vf v = v_load_n(x + i, lanes);
-        low = v_min(v_select(in, v, low), low);
-        high = v_max(v_select(in, v, high), high);
+    vf low[PARTS], high[PARTS];
+    v_fill(PARTS, v_set1(INFINITY), low);
+    v_fill(PARTS, v_set1(-INFINITY), high);
+    for (int64_t i = 0; i < n;) {
+        V_UNROLL
+        for (int j = 0; j < PARTS; j++, i += VLEN) {
+            if (i >= n) continue;
+            const int lanes = v_lanes(i, n);
+            const vm in = v_first(lanes);
+            vf v = v_load_n(x + i, lanes);
+            low[j] = v_min(v_select(in, v, low[j]), low[j]);
+            high[j] = v_max(v_select(in, v, high[j]), high[j]);
+        }
     }
-    *min = v_reduce_min(low);
-    *max = v_reduce_max(high);
+    *min = v_fold_min(PARTS, low);
+    *max = v_fold_max(PARTS, high);
 }
 
 static void max_rows_f32(int64_t n, const float *x, float *acc)

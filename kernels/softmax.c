@@ -1,5 +1,6 @@
-/* softmax.c: e^(x - max) / sum over a row. Vector i adds into accumulator i % 2, whatever n is, so that
- * appended -inf change no bit. */
+/* softmax.c: e^(x - max) / sum over a row. Element i adds into lane i % 16, whatever n is, so that appended
+ * -inf change no bit. The order in which the maximum is found shows only in the sign of a zero and in whether
+ * a NaN survives; neither changes a weight, for one NaN makes the whole row NaN by its sum. */
 #include "vec/vec.h"
 
 static float row_max(int64_t n, const float *x)
@@ -17,30 +18,28 @@ static float row_max(int64_t n, const float *x)
     return v_reduce_max(v_max(m0, m1));
 }
 
-/* y = e^(x - max) in the first `lanes` lanes, 0 in the others. */
-V_INLINE vf exp_part(const float *x, vf max, int lanes, float *y)
-{
-    vf e = v_select(v_first(lanes), v_exp(v_sub(v_load_n(x, lanes), max)), v_zero());
-    v_store_n(y, e, lanes);
-    return e;
-}
-
 static float exp_sum(int64_t n, const float *x, float max, float *y)
 {
+    enum { PARTS = V_PARTS(16) };
     const vf mv = v_set1(max);
-    vf s0 = v_zero(), s1 = v_zero();
+    vf s[PARTS];
     int64_t i = 0;
-    for (; i + 2 * VLEN <= n; i += 2 * VLEN) {
-        vf a = v_exp(v_sub(v_load(x + i), mv)), b = v_exp(v_sub(v_load(x + i + VLEN), mv));
-        v_store(y + i, a);
-        v_store(y + i + VLEN, b);
-        s0 = v_add(s0, a);
-        s1 = v_add(s1, b);
+    v_fill(PARTS, v_zero(), s);
+    for (; i + PARTS * VLEN <= n; i += PARTS * VLEN) {
+        V_UNROLL
+        for (int j = 0; j < PARTS; j++) {
+            vf e = v_exp(v_sub(v_load(x + i + j * VLEN), mv));
+            v_store(y + i + j * VLEN, e);
+            s[j] = v_add(s[j], e);
+        }
     }
-    if (i < n) s0 = v_add(s0, exp_part(x + i, mv, v_lanes(i, n), y + i));
-    i += VLEN;
-    if (i < n) s1 = v_add(s1, exp_part(x + i, mv, v_lanes(i, n), y + i));
-    return v_reduce_add(v_add(s0, s1));
+    for (int j = 0; i < n; j++, i += VLEN) {
+        const int lanes = v_lanes(i, n);
+        vf e = v_select(v_first(lanes), v_exp(v_sub(v_load_n(x + i, lanes), mv)), v_zero());
+        v_store_n(y + i, e, lanes);
+        s[j] = v_add(s[j], e);
+    }
+    return v_fold_add(PARTS, s);
 }
 
 static void scale(int64_t n, float factor, float *y)

@@ -1,22 +1,11 @@
 /* math.h: exp, log, erf, tanh and the activations over the vocabulary. Polynomials are our own minimax fits
  * of the relative error (Lawson's reweighted least squares), each one degree past what fp32 can show, so
- * that rounding and not the fit is the error: about 1 ulp for exp and log, 2 for erf and tanh. With one
- * lane, libm is used instead. */
+ * that rounding and not the fit is the error: about 1 ulp for exp and log, 2 for erf and tanh. libm is not
+ * used, because its bits differ between machines. */
 #ifndef SDX_VEC_MATH_H
 #define SDX_VEC_MATH_H
 
 V_INLINE vf v_relu(vf x) { return v_max(v_zero(), x); }
-
-#if VLEN == 1
-
-V_INLINE vf v_exp(vf x) { return expf(x); }
-V_INLINE vf v_log(vf x) { return logf(x); }
-V_INLINE vf v_log1p(vf x) { return log1pf(x); }
-V_INLINE vf v_erf(vf x) { return erff(x); }
-V_INLINE vf v_tanh(vf x) { return tanhf(x); }
-V_INLINE vf v_half_erfc(vf a) { return 0.5f * erfcf(a * 0.70710678f); }
-
-#else
 
 /* c[0] + c[1] x + ... + c[n-1] x^(n-1), by Horner. */
 V_INLINE vf v_poly(vf x, const float *c, const int n)
@@ -114,8 +103,6 @@ V_INLINE vf v_tanh(vf x)
     vf far = v_sub(v_set1(1.0f), v_div(v_set1(2.0f), v_add(e, v_set1(1.0f))));
     return v_select(v_lt(a, v_set1(0.6f)), near, v_copysign(far, x));
 }
-
-#endif
 
 /* 1 / (1 + e^-x) */
 V_INLINE vf v_sigmoid(vf x) { return v_div(v_set1(1.0f), v_add(v_set1(1.0f), v_exp(v_neg(x)))); }

@@ -59,9 +59,17 @@ V_INLINE bool v_any(vm m) { return vmaxvq_u32(m) != 0; }
 V_INLINE vm v_none(void) { return vdupq_n_u32(0); }
 V_INLINE vf v_select(vm m, vf a, vf b) { return vbslq_f32(m, a, b); }
 
-V_INLINE float v_reduce_add(vf x) { return vaddvq_f32(x); }
-V_INLINE float v_reduce_max(vf x) { return vmaxvq_f32(x); }
-V_INLINE float v_reduce_min(vf x) { return vminvq_f32(x); }
+/* Halves onto each other until one lane is left; vaddvq adds neighbours, vmaxvq keeps NaN. */
+#define V_REDUCE(name, op)                                                                                     \
+    V_INLINE float name(vf x)                                                                                  \
+    {                                                                                                          \
+        x = op(x, vextq_f32(x, x, 2));                                                                         \
+        return vgetq_lane_f32(op(x, vextq_f32(x, x, 1)), 0);                                                   \
+    }
+V_REDUCE(v_reduce_add, v_add)
+V_REDUCE(v_reduce_max, v_max)
+V_REDUCE(v_reduce_min, v_min)
+#undef V_REDUCE
 
 V_INLINE vi v_cvt_i(vf x) { return vcvtnq_s32_f32(x); }
 V_INLINE vf v_cvt_f(vi x) { return vcvtq_f32_s32(x); }

@@ -24,6 +24,8 @@ static void extremes(const context *c)
         const int64_t n = random_size(150), at = n > 0 ? random_int(0, n - 1) : -1;
         float *x = GUARDED(float, n), low = INFINITY, high = -INFINITY, min, max;
         random_fill(n, round & 1 ? -3.0f : 1.0f, 3.0f, x);
+        if (round % 7 == 0) /* zeros of both signs, one of which is an extreme */
+            for (int64_t i = 0; i < n; i++) x[i] = copysignf(round & 8 ? 0.0f : x[i] > 2.0f, x[i] - 1.5f);
         if (round % 4 == 0 && n > 0) x[at] = NAN;
         if (round % 4 == 1 && n > 0) x[at] = round & 8 ? INFINITY : -INFINITY;
         for (int64_t i = 0; i < n; i++) {
@@ -33,6 +35,8 @@ static void extremes(const context *c)
         r->min_max_f32(n, x, &min, &max);
         expect(min == low && max == high, "min_max of %lld: %g, %g, should be %g, %g", (long long)n,
                (double)min, (double)max, (double)low, (double)high);
+        expect_scalar(min, "min", n);
+        expect_scalar(max, "max", n);
         expect_near(r->max_f32(n, x), round % 4 == 0 && n > 0 ? NAN : (double)high, 0, "max", n);
         guarded_reset();
     }

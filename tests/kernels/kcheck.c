@@ -1,4 +1,6 @@
-/* kcheck.c: runs the kernel checks for every tier this CPU has.
+/* kcheck.c: runs the kernel checks for every tier this CPU has. A check judges scalar against the formula in
+ * double, and the other tiers too, but these also against scalar by bits: the numbers that a check judges for
+ * scalar are kept, and the same seed must bring the same ones, in the same order, for every other tier.
  *     kcheck [--seed N] [--isa NAME] [--filter TEXT] [-v]        checks; exit 1 when one failed
  *     kcheck --bench [--json] [--isa NAME] [--filter TEXT]       speeds
  * The seed is printed; the same seed gives the same run. */
@@ -17,6 +19,13 @@ static struct {
     int failures;            /* of this check */
     bool verbose;
 } state;
+
+/* The numbers that the check under way judged for scalar, as bits; for the others, how far they are in it. */
+static struct {
+    bool recording;
+    uint32_t *bits;
+    size_t count, capacity, at;
+} reference;
 
 double seconds_now(void)
 {
@@ -110,6 +119,26 @@ bool expect(bool ok, const char *format, ...)
     return false;
 }
 
+/* Keeps what scalar gave, or compares with it; all NaN are one. */
+bool expect_scalar(float got, const char *what, int64_t index)
+{
+    uint32_t bits;
+    if (isnan(got)) got = NAN;
+    memcpy(&bits, &got, sizeof bits);
+    if (!reference.recording) {
+        const size_t at = reference.at++;
+        return expect(at < reference.count && reference.bits[at] == bits,
+                      "%s[%lld] is %.9g: not the bits of scalar", what, (long long)index, (double)got);
+    }
+    if (reference.count == reference.capacity) {
+        reference.capacity = 2 * reference.capacity + 4096;
+        reference.bits = realloc(reference.bits, reference.capacity * sizeof *reference.bits);
+        if (!reference.bits) abort();
+    }
+    reference.bits[reference.count++] = bits;
+    return true;
+}
+
 bool expect_near(float got, double want, double bound, const char *what, int64_t index)
 {
     bool ok;
@@ -119,8 +148,8 @@ bool expect_near(float got, double want, double bound, const char *what, int64_t
         ok = (double)got == want || fabs(want) > FLT_MAX;
     else
         ok = fabs((double)got - want) <= bound;
-    return expect(ok, "%s[%lld] is %.9g, should be %.9g +- %.2g", what, (long long)index, (double)got, want,
-                  bound);
+    return expect_scalar(got, what, index) && expect(ok, "%s[%lld] is %.9g, should be %.9g +- %.2g", what,
+                                                 (long long)index, (double)got, want, bound);
 }
 
 bool expect_bytes(const void *a, const void *b, size_t bytes, const char *what)
@@ -169,24 +198,53 @@ static bool parse(int argc, char **argv, options *o)
     return true;
 }
 
-static void run_checks(const context *c, const options *o, int *passed, int *failed)
+static context tier_context(sdx_isa isa)
+{
+    return (context){sdx_kernels_get(isa), sdx_kernels_get(SDX_ISA_SCALAR), isa};
+}
+
+/* One check for one tier; scalar records what the others must repeat. */
+static void run_check(const context *c, const check *k, uint64_t seed, int *passed, int *failed)
+{
+    state.isa = sdx_isa_name(c->isa);
+    state.check = k->name;
+    state.failures = 0;
+    state.random = seed; /* so that one check alone repeats */
+    reference.recording = c->isa == SDX_ISA_SCALAR;
+    if (reference.recording) reference.count = 0;
+    reference.at = 0;
+    for (int i = 0; i < REPEATS && state.failures == 0; i++) {
+        k->run(c);
+        guarded_reset();
+    }
+    if (state.failures) {
+        printf("FAIL %s %s: %d mismatches; --seed %llu\n", state.isa, k->name, state.failures,
+               (unsigned long long)seed);
+        ++*failed;
+    } else
+        ++*passed;
+}
+
+/* Scalar always runs, for the others are held against it. */
+static void run_checks(const options *o, int *passed, int *failed)
 {
     for (size_t f = 0; f < sizeof families / sizeof *families; f++)
-        for (const check *k = families[f]; k->name; k++) {
-            if (o->filter && !strstr(k->name, o->filter)) continue;
-            state.check = k->name;
-            state.failures = 0;
-            state.random = o->seed; /* so that one check alone repeats */
-            for (int i = 0; i < REPEATS && state.failures == 0; i++) {
-                k->run(c);
-                guarded_reset();
+        for (const check *k = families[f]; k->name; k++)
+            for (int isa = 0; isa < SDX_ISA_COUNT; isa++) {
+                const bool wanted = o->only < 0 || isa == o->only || isa == SDX_ISA_SCALAR;
+                if (!wanted || !sdx_isa_available((sdx_isa)isa)) continue;
+                if (o->filter && !strstr(k->name, o->filter)) continue;
+                const context c = tier_context((sdx_isa)isa);
+                run_check(&c, k, o->seed, passed, failed);
             }
-            if (state.failures) {
-                printf("FAIL %s %s: %d mismatches; --seed %llu\n", state.isa, k->name, state.failures,
-                       (unsigned long long)o->seed);
-                ++*failed;
-            } else
-                ++*passed;
+}
+
+static void run_benches(const options *o)
+{
+    for (int isa = 0; isa < SDX_ISA_COUNT; isa++)
+        if (sdx_isa_available((sdx_isa)isa) && (o->only < 0 || isa == o->only)) {
+            const context c = tier_context((sdx_isa)isa);
+            bench_run(&c, o->filter, o->json);
         }
 }
 
@@ -201,18 +259,14 @@ int main(int argc, char **argv)
         fprintf(stderr, "kcheck: this CPU has no %s\n", sdx_isa_name((sdx_isa)o.only));
         return 2;
     }
-    if (!o.bench) printf("seed %llu\n", (unsigned long long)o.seed);
-    int passed = 0, failed = 0;
-    for (int isa = 0; isa < SDX_ISA_COUNT; isa++) {
-        if (!sdx_isa_available((sdx_isa)isa) || (o.only >= 0 && isa != o.only)) continue;
-        const context c = {sdx_kernels_get((sdx_isa)isa), sdx_kernels_get(SDX_ISA_SCALAR), (sdx_isa)isa};
-        state.isa = sdx_isa_name((sdx_isa)isa);
-        if (o.bench)
-            bench_run(&c, o.filter, o.json);
-        else
-            run_checks(&c, &o, &passed, &failed);
+    if (o.bench) {
+        run_benches(&o);
+        return 0;
     }
-    if (o.bench) return 0;
+    int passed = 0, failed = 0;
+    printf("seed %llu\n", (unsigned long long)o.seed);
+    run_checks(&o, &passed, &failed);
+    free(reference.bits);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

@@ -1,6 +1,6 @@
 /* kcheck.h: what the kernel checks share. A check compares the kernels of one tier with the formula in
- * double, and bounds the difference by what rounding can do for these operands, not by a loose constant.
- * Buffers end at a page that may not be touched. */
+ * double, bounds the difference by what rounding can do for these operands, not by a loose constant, and
+ * wants the bits of scalar. Buffers end at a page that may not be touched. */
 #ifndef KCHECK_H
 #define KCHECK_H
 
@@ -40,7 +40,10 @@ void guarded_reset(void);
 
 /* ---- verdicts ------------------------------------------------------------------------------------ */
 bool expect(bool ok, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* |got - want| <= bound; NaN equals NaN, an infinity itself. */
+/* The bits that scalar gave at this point of the check, payloads of NaN aside. So what is judged, and in which
+ * order, must not depend on the tier. */
+bool expect_scalar(float got, const char *what, int64_t index);
+/* The same, and |got - want| <= bound; NaN equals NaN, an infinity itself. */
 bool expect_near(float got, double want, double bound, const char *what, int64_t index);
 bool expect_bytes(const void *a, const void *b, size_t bytes, const char *what);
 /* The largest error seen, in units a check chooses, printed with -v. */
