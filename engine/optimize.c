@@ -164,16 +164,22 @@ static void lower_ir(sdx_model *model)
     model->ir_version = PLAIN_IR;
 }
 
+static sdx_status open_for_check(void *context, sdx_model **out, sdx_error *err)
+{
+    sdx_graph_stats before, after;
+    return open_rewritten(context, out, &before, &after, err);
+}
+
 /* Runs the rewritten graph against the original; the message about a difference gets the place where it begins.
  */
-static sdx_status check(const sdx_optimize_options *o, sdx_model *model, sdx_error *err)
+static sdx_status check(const sdx_optimize_options *o, sdx_error *err)
 {
     char place[SDX_NODE_TEXT] = "";
-    sdx_graph_stats before, after;
+    sdx_model *model;
     sdx_error ignored = {0};
-    sdx_status status = sdx_validate(o->input, model, err);
+    sdx_status status = sdx_validate(o->input, open_for_check, (void *)o, err);
     if (status != SDX_ERR_INTERNAL) return status;
-    if (open_rewritten(o, &model, &before, &after, &ignored) == SDX_OK)
+    if (open_for_check((void *)o, &model, &ignored) == SDX_OK)
         sdx_find_divergence(o->input, model, place, sizeof place, &ignored);
     if (!*place) return status;
     char sentence[SDX_ERROR_MAX];
@@ -196,8 +202,7 @@ static sdx_status optimize(const sdx_optimize_options *o, sdx_graph_stats *befor
                            sdx_error *err)
 {
     sdx_model *model;
-    TRY(open_rewritten(o, &model, before, after, err));
-    TRY(check(o, model, err));
+    TRY(check(o, err));
     TRY(open_rewritten(o, &model, before, after, err));
     sdx_status status = explain(o, model, err);
     lower_ir(model);

@@ -288,20 +288,20 @@ static sdx_status run_rewritten(sdx_model *model, trial *trials, double bound, s
 {
     sdx_program *program;
     TRY(sdx_program_create(model, &as_spelled, &program, err));
+    bound = fmax(bound, bound_for(program->model->graph)); /* weights may have become halves */
     sdx_status status = run_trials(program, trials, false, bound, err);
     sdx_program_free(program);
     return status;
 }
 
-sdx_status sdx_validate(const char *original, sdx_model *rewritten, sdx_error *err)
+sdx_status sdx_validate(const char *original, sdx_rewrite_fn rewrite, void *context, sdx_error *err)
 {
     trial trials[TRIALS] = {0};
     double bound = 0;
+    sdx_model *rewritten = NULL;
     sdx_status status = run_original(original, trials, &bound, err);
-    if (status == SDX_OK)
-        status = run_rewritten(rewritten, trials, bound, err);
-    else
-        sdx_model_close(rewritten);
+    if (status == SDX_OK) status = rewrite(context, &rewritten, err);
+    if (status == SDX_OK) status = run_rewritten(rewritten, trials, bound, err);
     for (int k = 0; k < TRIALS; k++) sdx_arena_fini(&trials[k].arena);
     return status;
 }

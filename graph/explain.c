@@ -298,6 +298,19 @@ static int count_lookups(const sdx_graph *g, sdx_id v, int depth, sdx_id *other)
     return 0;
 }
 
+/* v is computed from what the norm adds it to: a residual, where embeddings have no norm of their own. */
+static bool is_residual(const sdx_graph *g, const sdx_node *norm, sdx_id v)
+{
+    const sdx_node *add = sdx_match_op(g, norm->in[0], "Add");
+    for (int depth = 64; depth-- > 0 && v != SDX_NONE;) {
+        const sdx_node *n = sdx_graph_producer(g, v);
+        if (!n) return false;
+        v = computed(g, n);
+        if (v == norm->in[0] || v == norm->in[1] || (add && (v == add->in[0] || v == add->in[1]))) return true;
+    }
+    return false;
+}
+
 static sdx_status explain_sum(report *r, const sdx_node *norm)
 {
     const sdx_graph *g = r->g;
@@ -305,7 +318,7 @@ static sdx_status explain_sum(report *r, const sdx_node *norm)
     bool skip = sdx_node_is_in(norm, SDX_MS, "SkipLayerNormalization");
     int lookups = count_lookups(g, norm->in[0], 3, &other);
     if (skip) lookups += count_lookups(g, norm->in[1], 3, &other);
-    if (lookups == 0 || lookups + (other != SDX_NONE) < 2) return SDX_OK;
+    if (lookups == 0 || lookups + (other != SDX_NONE) < 2 || is_residual(g, norm, other)) return SDX_OK;
     finding f = {.kind = "embedding",
                  .place = norm->name,
                  .steps = 1,
