@@ -12,6 +12,7 @@ static const cli_option options[] = {
     {"lengths", CLI_STRING, "A,B,...", "one ragged batch: texts of these lengths, padded to the longest"},
     {"runs", CLI_INT, "N", "timed runs of each shape (default: as many as fit in a second, 5 at least)"},
     {"repeat_on_stdin", CLI_FLAG, NULL, "print ready; then for each line BxS run it once and print the milliseconds"},
+    {"profile", CLI_FLAG, NULL, "print the time per operator, of all shapes together"},
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
     {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
     {NULL, CLI_FLAG, NULL, NULL},
@@ -240,6 +241,16 @@ static int first_run(const cli_args *args, const bench *b, double *ms)
     return code;
 }
 
+static int print_profile(const bench *b)
+{
+    char *text;
+    sdx_error err = {0};
+    if (sdx_session_profile(b->session, &text, &err) != SDX_OK) return cli_fail(&err);
+    printf("\n%s", text);
+    free(text);
+    return EXIT_FINE;
+}
+
 static int bench_program(const cli_args *args, const bench *b, const char *path, double load_ms)
 {
     if (cli_flag(args, "repeat_on_stdin")) return repeat_on_stdin(b);
@@ -257,7 +268,7 @@ static int bench_program(const cli_args *args, const bench *b, const char *path,
     code = bench_all(args, b);
     if (json) printf("], \"peak_rss_mb\": %.1f}\n", peak_rss_mb());
     else printf("peak memory %.1f MB\n", peak_rss_mb());
-    return code;
+    return code == EXIT_FINE && cli_flag(args, "profile") && !json ? print_profile(b) : code;
 }
 
 static int run(const cli_args *args)
@@ -266,6 +277,7 @@ static int run(const cli_args *args)
     sdx_run_options run_options = cli_run_options(args);
     run_options.no_optimize = cli_flag(args, "no_optimize");
     run_options.strict = cli_flag(args, "strict_onnx");
+    run_options.profile = cli_flag(args, "profile");
     sdx_error err = {0};
     sdx_program *program;
     bench b = {NULL, NULL};
