@@ -214,29 +214,90 @@ typedef struct correction {
     int32_t a_offset, b_offset, k;
 } correction;
 
-static void finish_tile(const correction *z, const int32_t *tile, int rows, int64_t cols, int32_t *c,
-                        int64_t ldc)
+/* The true sums at [i, j...] of a tile. zb: the zero points of these columns. */
+V_INLINE vi corrected(const correction *z, const int32_t *tile, int i, int64_t j, vi colsum, vi zb)
+{
+    const vi za = vi_set1(z->a_offset + (z->a_zero ? z->a_zero[i] : 0));
+    vi x = vi_sub(vi_load(tile + i * TILE_COLS + j), vi_mul(za, colsum));
+    if (!z->rowsum) return x;
+    vi rest = vi_sub(vi_set1(z->rowsum[i]), vi_mul(vi_set1(z->k), za));
+    return vi_sub(x, vi_mul(zb, rest));
+}
+
+V_INLINE vi column_zeros(const correction *z, int64_t j, int lanes)
+{
+    const vi zb = vi_set1(-z->b_offset);
+    return z->b_zero ? vi_add(zb, vi_load_n(z->b_zero + j, lanes)) : zb;
+}
+
+V_INLINE vf activate(sdx_activation activation, vf x)
+{
+    switch (activation) {
+    case SDX_ACT_RELU: return v_relu(x);
+    case SDX_ACT_GELU: return v_gelu(x);
+    case SDX_ACT_TANH: return v_tanh(x);
+    case SDX_ACT_NONE: break;
+    }
+    return x;
+}
+
+/* C[rows, cols] as floats. e: pointers at the tile's first row and column. */
+V_INLINE void finish(sdx_activation activation, const correction *z, const sdx_int8_epilogue *e,
+                     const int32_t *tile, int rows, int64_t cols, float *c, int64_t ldc)
 {
     for (int64_t j = 0; j < cols; j += VLEN) {
         const int lanes = v_lanes(j, cols);
-        const vi colsum = vi_load(z->colsum + j * (int64_t)sizeof(int32_t));
-        vi zb = vi_set1(-z->b_offset);
-        if (z->b_zero) zb = vi_add(zb, vi_load_n(z->b_zero + j, lanes));
+        const vi colsum = vi_load(z->colsum + j * (int64_t)sizeof(int32_t)), zb = column_zeros(z, j, lanes);
+        const vf scale = e->scale_step ? v_load_n(e->scale + j, lanes) : v_set1(*e->scale);
+        const vf bias = e->bias ? v_load_n(e->bias + j, lanes) : v_zero();
         for (int i = 0; i < rows; i++) {
-            const vi za = vi_set1(z->a_offset + (z->a_zero ? z->a_zero[i] : 0));
-            vi x = vi_sub(vi_load(tile + i * TILE_COLS + j), vi_mul(za, colsum));
-            if (z->rowsum) {
-                vi rest = vi_sub(vi_set1(z->rowsum[i]), vi_mul(vi_set1(z->k), za));
-                x = vi_sub(x, vi_mul(zb, rest));
+            vf x = v_cvt_f(corrected(z, tile, i, j, colsum, zb));
+            if (e->row_scale) {
+                const vf s = v_mul(v_set1(e->row_scale[i]), scale);
+                x = activate(activation, v_add(v_mul(x, s), bias));
+            } else {
+                x = v_fma(x, scale, bias);
             }
-            vi_store_n(c + i * ldc + j, x, lanes);
+            v_store_n(c + i * ldc + j, x, lanes);
         }
+    }
+}
+
+static void finish_sums(const correction *z, const int32_t *tile, int rows, int64_t cols, int32_t *c, int64_t ldc)
+{
+    for (int64_t j = 0; j < cols; j += VLEN) {
+        const int lanes = v_lanes(j, cols);
+        const vi colsum = vi_load(z->colsum + j * (int64_t)sizeof(int32_t)), zb = column_zeros(z, j, lanes);
+        for (int i = 0; i < rows; i++)
+            vi_store_n(c + i * ldc + j, corrected(z, tile, i, j, colsum, zb), lanes);
+    }
+}
+
+/* The tile of C that starts at [row, column]. */
+static void finish_tile(const correction *z, const sdx_int8_epilogue *epilogue, int64_t row, int64_t column,
+                        const int32_t *tile, int rows, int64_t cols, void *c, int64_t ldc)
+{
+    const int64_t first = row * ldc + column;
+    if (!epilogue) {
+        finish_sums(z, tile, rows, cols, (int32_t *)c + first, ldc);
+        return;
+    }
+    sdx_int8_epilogue e = *epilogue;
+    float *out = (float *)c + first;
+    e.scale += column * e.scale_step;
+    if (e.row_scale) e.row_scale += row;
+    if (e.bias) e.bias += column;
+    switch (e.activation) {
+    case SDX_ACT_NONE: finish(SDX_ACT_NONE, z, &e, tile, rows, cols, out, ldc); break;
+    case SDX_ACT_RELU: finish(SDX_ACT_RELU, z, &e, tile, rows, cols, out, ldc); break;
+    case SDX_ACT_GELU: finish(SDX_ACT_GELU, z, &e, tile, rows, cols, out, ldc); break;
+    case SDX_ACT_TANH: finish(SDX_ACT_TANH, z, &e, tile, rows, cols, out, ldc); break;
     }
 }
 
 static void run(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, bool a_signed, const void *packed,
                 int64_t panel_begin, int64_t panel_end, const int32_t *a_zero, const int32_t *b_zero,
-                void *workspace, int32_t *c, int64_t ldc)
+                const sdx_int8_epilogue *epilogue, void *workspace, void *c, int64_t ldc)
 {
     _Alignas(64) int32_t tile[TILE_ROWS * TILE_COLS];
     const int64_t tiles = (m + TILE_ROWS - 1) / TILE_ROWS;
@@ -265,7 +326,7 @@ static void run(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, boo
                                       .k = (int32_t)k};
                 tile_table[rows](steps, l.data + row * l.stride, l.stride, panel,
                                  next + (t - t0) * steps * stride, stride, tile);
-                finish_tile(&z, tile, rows, cols, c + row * ldc + first, ldc);
+                finish_tile(&z, epilogue, row, first, tile, rows, cols, c, ldc);
                 row += rows;
             }
         }

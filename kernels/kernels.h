@@ -46,6 +46,16 @@ typedef struct sdx_gemm_f32_kernels {
 } sdx_gemm_f32_kernels;
 
 /* ---- gemm_int8: acc[m,n] = sum_k A[m,k] * B[k,n], A u8 or s8, B s8 or u8, exact in int32 ------------ */
+/* What the sums become while they are near: without row_scale, acc * scale[j * scale_step] + bias[j] in one rounding,
+ * as QLinear operators have it; with it, activation(acc * (row_scale[i] * scale[j * scale_step]) + bias[j]), each
+ * step rounded, as the chain Cast - Mul - Add has it. */
+typedef struct sdx_int8_epilogue {
+    const float *scale; /* [n], or one number when scale_step is 0 */
+    int scale_step;
+    const float *bias;      /* [n] or NULL */
+    const float *row_scale; /* [m] or NULL */
+    sdx_activation activation; /* only with row_scale */
+} sdx_int8_epilogue;
 typedef struct sdx_gemm_int8_kernels {
     const char *name;
     int64_t mr, nr;
@@ -56,10 +66,11 @@ typedef struct sdx_gemm_int8_kernels {
     void (*pack_b)(int64_t k, int64_t n, const void *b, int64_t row_stride, int64_t col_stride, bool b_signed,
                    void *packed);
     /* a_signed: A is int8, else uint8. a_zero[m] or NULL, b_zero[n] or NULL: zero points, so that
-     * acc = sum_k (A - a_zero) * (B - b_zero). workspace: packed_a_bytes(m, k) bytes, or NULL when that is 0. */
+     * acc = sum_k (A - a_zero) * (B - b_zero). workspace: packed_a_bytes(m, k) bytes, or NULL when that is 0.
+     * C is int32, or float when there is an epilogue. */
     void (*run)(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, bool a_signed, const void *packed,
                 int64_t panel_begin, int64_t panel_end, const int32_t *a_zero, const int32_t *b_zero,
-                void *workspace, int32_t *c, int64_t ldc);
+                const sdx_int8_epilogue *epilogue, void *workspace, void *c, int64_t ldc);
 } sdx_gemm_int8_kernels;
 
 /* ---- rows -------------------------------------------------------------------------------------- */
@@ -116,8 +127,6 @@ typedef struct sdx_quantize_kernels {
     /* y = (x - zero_point) * scale */
     void (*u8_f32)(int64_t n, const uint8_t *x, float scale, int32_t zero_point, float *y);
     void (*s8_f32)(int64_t n, const int8_t *x, float scale, int32_t zero_point, float *y);
-    /* y[i] = (float)x[i] * scale[i*scale_step] + (bias ? bias[i] : 0); scale_step 0 or 1 */
-    void (*s32_f32)(int64_t n, const int32_t *x, const float *scale, int scale_step, const float *bias, float *y);
 } sdx_quantize_kernels;
 
 /* ---- attention, one head ------------------------------------------------------------------------ */

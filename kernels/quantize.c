@@ -45,20 +45,8 @@ static void f32_s8(int64_t n, const float *x, float scale, int32_t zero_point, i
 DEQUANTIZE(u8_f32, uint8_t, vi_load_u8)
 DEQUANTIZE(s8_f32, int8_t, vi_load_s8)
 
-static void s32_f32(int64_t n, const int32_t *x, const float *scale, int scale_step, const float *bias,
-                    float *y)
-{
-    const vf repeated = n > 0 ? v_set1(*scale) : v_zero();
-    for (int64_t i = 0; i < n; i += VLEN) {
-        const int lanes = v_lanes(i, n);
-        vf s = scale_step ? v_load_n(scale + i, lanes) : repeated;
-        vf b = bias ? v_load_n(bias + i, lanes) : v_zero();
-        v_store_n(y + i, v_fma(v_cvt_f(vi_load_n(x + i, lanes)), s, b), lanes);
-    }
-}
-
 KERNEL_INIT(quantize)
 {
     table->quantize = (sdx_quantize_kernels){
-        .f32_u8 = f32_u8, .f32_s8 = f32_s8, .u8_f32 = u8_f32, .s8_f32 = s8_f32, .s32_f32 = s32_f32};
+        .f32_u8 = f32_u8, .f32_s8 = f32_s8, .u8_f32 = u8_f32, .s8_f32 = s8_f32};
 }

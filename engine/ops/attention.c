@@ -315,10 +315,11 @@ static void project_f32(const sdx_run *run, const sizes *s, const float *bias, f
 }
 
 /* The job's left operand: bytes that another operator made, or rows quantized here. */
-static void place_input(const sdx_run *run, sdx_gemm_int8_job *job, int32_t *zeros, float *column_scale,
-                        char **workspace)
+static void place_input(const sdx_run *run, sdx_gemm_int8_job *job, sdx_int8_epilogue *epilogue, int32_t *zeros,
+                        float *column_scale, char **workspace)
 {
     sdx_tensor x = get(run, X), weight_scale = get(run, WEIGHT_SCALE);
+    epilogue->scale = column_scale;
     if (x.dtype == SDX_F32) {
         static const float one = 1;
         sdx_tensor unit = {.dtype = SDX_F32, .data = (void *)&one};
@@ -326,14 +327,14 @@ static void place_input(const sdx_run *run, sdx_gemm_int8_job *job, int32_t *zer
         sdx_dynamic_rows_fill(run->kernels, run->threads, true, x.data, &rows);
         job->a = rows.q;
         job->a_zero = rows.zero;
-        job->row_scale = rows.scale;
-        job->scale_step = sdx_int8_scales(&unit, &weight_scale, job->n, column_scale);
+        epilogue->row_scale = rows.scale;
+        epilogue->scale_step = sdx_int8_scales(&unit, &weight_scale, job->n, column_scale);
         return;
     }
     sdx_tensor x_scale = get(run, X_SCALE);
     job->a = x.data;
     job->a_signed = x.dtype == SDX_I8;
-    job->scale_step = sdx_int8_scales(&x_scale, &weight_scale, job->n, column_scale);
+    epilogue->scale_step = sdx_int8_scales(&x_scale, &weight_scale, job->n, column_scale);
     if (!sdx_run_has_in(run, X_ZERO)) return;
     sdx_tensor zero = get(run, X_ZERO);
     job->a_zero = sdx_int8_zeros(&zero, job->m, zeros);
@@ -354,6 +355,7 @@ static void project_int8(const sdx_run *run, const sizes *s, const float *bias, 
     int32_t *x_zero = sdx_workspace_take(workspace, (size_t)rows * sizeof *x_zero);
     int32_t *weight_zero = sdx_workspace_take(workspace, (size_t)s->columns * sizeof *weight_zero);
     float *scale = sdx_workspace_take(workspace, (size_t)s->columns * sizeof *scale);
+    sdx_int8_epilogue epilogue = {.bias = bias};
     sdx_gemm_int8_job job = {.kernels = run->kernels,
                              .threads = run->threads,
                              .m = rows,
@@ -361,11 +363,10 @@ static void project_int8(const sdx_run *run, const sizes *s, const float *bias, 
                              .k = s->input,
                              .lda = s->input,
                              .packed = packed,
-                             .c = (int32_t *)(void *)qkv,
+                             .c = qkv,
                              .ldc = s->columns,
-                             .scale = scale,
-                             .bias = bias};
-    place_input(run, &job, x_zero, scale, workspace);
+                             .epilogue = &epilogue};
+    place_input(run, &job, &epilogue, x_zero, scale, workspace);
     if (sdx_run_has_in(run, WEIGHT_ZERO)) {
         sdx_tensor zero = get(run, WEIGHT_ZERO);
         job.b_zero = sdx_int8_zeros(&zero, s->columns, weight_zero);

@@ -76,9 +76,10 @@ void sdx_dynamic_rows_fill(const sdx_kernels *kernels, int threads, bool per_row
 
 typedef struct dynamic_linear {
     bool per_row;
-    sdx_activation activation;
     int64_t k, n;
     const void *packed;
+    const int32_t *w_zero;      /* [n] or NULL */
+    sdx_int8_epilogue epilogue; /* but for row_scale */
     const void *kept[5];
 } dynamic_linear;
 
@@ -107,6 +108,26 @@ static sdx_activation activation_of(const sdx_node *n)
     return (sdx_activation)a;
 }
 
+/* Scales and zero points of the columns, spelled out once. */
+static sdx_status prepare_columns(sdx_prepare *p, dynamic_linear *state)
+{
+    const sdx_tensor *scale = p->in[W_SCALE].constant, *zero = p->n_in > W_ZERO ? p->in[W_ZERO].constant : NULL;
+    if (!scale) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "the weight's scale must be constant");
+    if (p->n_in > W_ZERO && p->in[W_ZERO].dtype != SDX_UNDEFINED && !zero)
+        return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "the weight's zero point must be constant");
+    static const float one = 1;
+    const sdx_tensor unit = {.dtype = SDX_F32, .data = (void *)&one};
+    float *scales;
+    int32_t *zeros;
+    ARENA_NEW(p->arena, scales, (size_t)state->n + 1, p->err);
+    state->epilogue.scale = scales;
+    state->epilogue.scale_step = sdx_int8_scales(&unit, scale, state->n, scales);
+    if (!zero) return SDX_OK;
+    ARENA_NEW(p->arena, zeros, (size_t)state->n + 1, p->err);
+    state->w_zero = sdx_int8_zeros(zero, state->n, zeros);
+    return SDX_OK;
+}
+
 static sdx_status prepare(sdx_prepare *p)
 {
     dynamic_linear *state;
@@ -114,11 +135,12 @@ static sdx_status prepare(sdx_prepare *p)
     const sdx_tensor *w = p->in[W].constant;
     if (!w) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "W must be constant");
     state->per_row = sdx_node_int(p->node, "per_row", 0) != 0;
-    state->activation = activation_of(p->node);
+    state->epilogue.activation = activation_of(p->node);
     state->k = w->dim[0];
     state->n = w->dim[1];
     TRY(sdx_int8_pack(p, w, state->k, state->n, &state->packed));
-    p->packed |= 1u << W;
+    TRY(prepare_columns(p, state));
+    p->packed |= 1u << W | 1u << W_SCALE | 1u << W_ZERO;
     return sdx_prepare_keep_all(p, state->kept);
 }
 
@@ -127,15 +149,13 @@ static int64_t row_count(const dynamic_linear *state, int64_t count)
     return state->k ? count / state->k : 0;
 }
 
-/* Workspace: [rows] [column zeros] [column scales] [copies of A] */
+/* Workspace: [rows] [copies of A] */
 static sdx_status plan(sdx_plan_step *step)
 {
     const dynamic_linear *state = step->state;
     int64_t m = row_count(state, sdx_shape_count(&step->in[X].shape));
     size_t *total = &step->workspace;
     bool ok = sdx_dynamic_rows_plan(total, m, state->k) &&
-              sdx_workspace_add(total, (size_t)state->n, sizeof(int32_t)) &&
-              sdx_workspace_add(total, (size_t)state->n, sizeof(float)) &&
               sdx_workspace_add(total, 1, sdx_gemm_int8_workspace(step->kernels, step->threads, m, state->k));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
@@ -146,20 +166,13 @@ static sdx_status run(sdx_run *r)
     int64_t m = row_count(state, sdx_tensor_count(&r->in[X]));
     char *workspace = r->workspace;
     sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, m, state->k);
-    int32_t *zeros = sdx_workspace_take(&workspace, (size_t)state->n * sizeof *zeros);
-    float *scales = sdx_workspace_take(&workspace, (size_t)state->n * sizeof *scales);
+    sdx_int8_epilogue epilogue = state->epilogue;
+    epilogue.row_scale = rows.scale;
+    if (sdx_run_has_in(r, BIAS)) epilogue.bias = sdx_kept_in(r, state->kept, BIAS).data;
     sdx_gemm_int8_job job = {.kernels = r->kernels, .threads = r->threads, .m = m, .n = state->n, .k = state->k,
                              .a = rows.q, .lda = state->k, .packed = state->packed, .a_zero = rows.zero,
-                             .c = r->out[0].data, .ldc = state->n, .row_scale = rows.scale, .scale = scales,
-                             .activation = state->activation, .workspace = workspace};
-    sdx_tensor scale = sdx_kept_in(r, state->kept, W_SCALE);
-    job.scale_step = sdx_tensor_count(&scale) != 1;
-    for (int64_t j = 0; j < (job.scale_step ? state->n : 1); j++) scales[j] = (float)sdx_tensor_get_f64(&scale, j);
-    if (sdx_run_has_in(r, W_ZERO)) {
-        sdx_tensor zero = sdx_kept_in(r, state->kept, W_ZERO);
-        job.b_zero = sdx_int8_zeros(&zero, state->n, zeros);
-    }
-    if (sdx_run_has_in(r, BIAS)) job.bias = sdx_kept_in(r, state->kept, BIAS).data;
+                             .b_zero = state->w_zero, .c = r->out[0].data, .ldc = state->n, .epilogue = &epilogue,
+                             .workspace = workspace};
     sdx_dynamic_rows_fill(r->kernels, r->threads, state->per_row, sdx_kept_in(r, state->kept, X).data, &rows);
     sdx_gemm_int8_run(&job);
     return SDX_OK;

@@ -117,38 +117,6 @@ size_t sdx_gemm_int8_workspace(const sdx_kernels *kernels, int threads, int64_t 
     return int8_slice(kernels, m, k) * (size_t)threads;
 }
 
-/* count sums of row i from column `from`, as float. */
-static void int8_scale_row(const sdx_gemm_int8_job *j, int64_t i, int64_t from, int64_t count, int32_t *acc)
-{
-    float scale[256], *y = (float *)(void *)acc;
-    const sdx_element_kernels *element = &j->kernels->element;
-    for (int64_t n; count > 0; count -= n, from += n, acc += n, y += n) {
-        n = count < 256 ? count : 256;
-        element->binary_f32[SDX_BINARY_MUL](n, j->row_scale + i, 0, j->scale + from * j->scale_step, j->scale_step,
-                                            scale);
-        j->kernels->quantize.s32_f32(n, acc, scale, 1, NULL, y);
-        if (j->bias || j->activation != SDX_ACT_NONE)
-            element->bias_act_f32(n, y, j->bias ? j->bias + from : NULL, j->activation, y);
-    }
-}
-
-/* Columns of the finished panels, row by row while they are near. */
-static void int8_epilogue(const sdx_gemm_int8_job *j, const piece *p)
-{
-    if (!j->scale) return;
-    int64_t nr = j->kernels->gemm_int8.nr, from = p->panel_begin * nr, to = p->panel_end * nr;
-    if (to > j->n) to = j->n;
-    for (int64_t i = p->row; i < p->row + p->rows; i++) {
-        int32_t *acc = j->c + i * j->ldc + from;
-        if (j->row_scale) {
-            int8_scale_row(j, i, from, to - from, acc);
-            continue;
-        }
-        j->kernels->quantize.s32_f32(to - from, acc, j->scale + from * j->scale_step, j->scale_step,
-                                     j->bias ? j->bias + from : NULL, (float *)(void *)acc);
-    }
-}
-
 static void int8_tiles(void *context, int64_t begin, int64_t end, int worker)
 {
     const int8_task *task = context;
@@ -156,10 +124,13 @@ static void int8_tiles(void *context, int64_t begin, int64_t end, int worker)
     void *workspace = task->slice ? (char *)j->workspace + (size_t)worker * task->slice : NULL;
     while (begin < end) {
         piece p = next_piece(&task->cut, j->m, &begin, end);
+        sdx_int8_epilogue e = {0};
+        if (j->epilogue) e = *j->epilogue;
+        if (e.row_scale) e.row_scale += p.row;
         j->kernels->gemm_int8.run(p.rows, j->n, j->k, (const char *)j->a + p.row * j->lda, j->lda, j->a_signed,
                                   j->packed, p.panel_begin, p.panel_end, j->a_zero ? j->a_zero + p.row : NULL,
-                                  j->b_zero, workspace, j->c + p.row * j->ldc, j->ldc);
-        int8_epilogue(j, &p);
+                                  j->b_zero, j->epilogue ? &e : NULL, workspace,
+                                  (char *)j->c + p.row * j->ldc * (int64_t)sizeof(int32_t), j->ldc);
     }
 }
 
@@ -228,19 +199,28 @@ void sdx_quantize_u8(const sdx_kernels *kernels, int threads, int64_t n, const f
 const int32_t *sdx_int8_zeros(const sdx_tensor *zero, int64_t count, int32_t *out)
 {
     bool single = sdx_tensor_count(zero) == 1;
-    int32_t any = 0;
-    for (int64_t i = 0; i < count; i++) any |= out[i] = (int32_t)sdx_tensor_get_i64(zero, single ? 0 : i);
+    int32_t any = 0, first = (int32_t)sdx_tensor_get_i64(zero, 0);
+    const uint8_t *byte = zero->data;
+    for (int64_t i = 0; i < count; i++)
+        any |= out[i] = single ? first : zero->dtype == SDX_I8 ? (int8_t)byte[i] : byte[i];
     return any ? out : NULL;
+}
+
+/* A vocabulary has tens of thousands of them, once a run. */
+static float scale_at(const sdx_tensor *t, int64_t i)
+{
+    float x;
+    if (t->dtype != SDX_F32) return (float)sdx_tensor_get_f64(t, i);
+    memcpy(&x, (const char *)t->data + i * (int64_t)sizeof x, sizeof x);
+    return x;
 }
 
 int sdx_int8_scales(const sdx_tensor *a_scale, const sdx_tensor *b_scale, int64_t n, float *out)
 {
     int64_t a_count = sdx_tensor_count(a_scale), b_count = sdx_tensor_count(b_scale);
     int64_t count = a_count == 1 && b_count == 1 ? 1 : n;
-    for (int64_t j = 0; j < count; j++) {
-        float a = (float)sdx_tensor_get_f64(a_scale, a_count == 1 ? 0 : j);
-        out[j] = a * (float)sdx_tensor_get_f64(b_scale, b_count == 1 ? 0 : j);
-    }
+    for (int64_t j = 0; j < count; j++)
+        out[j] = scale_at(a_scale, a_count == 1 ? 0 : j) * scale_at(b_scale, b_count == 1 ? 0 : j);
     return count != 1;
 }
 

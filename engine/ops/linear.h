@@ -41,15 +41,9 @@ typedef struct sdx_gemm_int8_job {
     bool a_signed;
     const void *packed;
     const int32_t *a_zero, *b_zero; /* [m], [n], or NULL for zeros */
-    int32_t *c;
+    void *c; /* int32, or float when there is an epilogue */
     int64_t ldc;
-    /* With scale, C becomes float in place: c * scale[j * scale_step] + bias[j]; bias may be NULL. */
-    const float *scale;
-    int scale_step;
-    const float *bias;
-    /* With row_scale [m] too: activation(c * (row_scale[i] * scale[j * scale_step]) + bias[j]), each step rounded. */
-    const float *row_scale;
-    sdx_activation activation;
+    const sdx_int8_epilogue *epilogue; /* or NULL */
     void *workspace; /* sdx_gemm_int8_workspace bytes */
 } sdx_gemm_int8_job;
 
@@ -64,7 +58,7 @@ void sdx_dynamic_range(const sdx_kernels *kernels, int threads, int64_t n, const
 void sdx_quantize_u8(const sdx_kernels *kernels, int threads, int64_t n, const float *x, float scale,
                      uint8_t zero, uint8_t *y);
 
-/* The zero points of [count] rows or columns from a tensor of one or count numbers; NULL when all are zero. */
+/* The zero points of [count] rows or columns from a tensor of one or count bytes; NULL when all are zero. */
 const int32_t *sdx_int8_zeros(const sdx_tensor *zero, int64_t count, int32_t *out);
 /* a_scale * b_scale[j], formed first as ONNX Runtime does, for n columns: returns the step, 0 for one scale. */
 int sdx_int8_scales(const sdx_tensor *a_scale, const sdx_tensor *b_scale, int64_t n, float *out);

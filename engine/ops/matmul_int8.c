@@ -218,7 +218,7 @@ static void run_batches(void *context, int64_t begin, int64_t end, int worker)
         }
         job.workspace = t->packed ? own : own + stride;
         job.a = (const char *)job.a + sdx_operand_offset(p, &p->a, i, &number);
-        job.c += i * p->m * p->n;
+        job.c = (int32_t *)job.c + i * p->m * p->n;
         if (job.a_zero) job.a_zero += i * p->m;
         sdx_gemm_int8_run(&job);
     }
@@ -264,7 +264,7 @@ static void find_a(const sdx_run *run, const form *f, const sdx_product *p, sdx_
 }
 
 static void find_b(const sdx_run *run, const form *f, const sdx_product *p, sdx_gemm_int8_job *job,
-                   char **workspace, const sdx_tensor *a_scale)
+                   sdx_int8_epilogue *epilogue, char **workspace, const sdx_tensor *a_scale)
 {
     int32_t *zeros = sdx_workspace_take(workspace, (size_t)p->n * sizeof *zeros);
     float *scale = sdx_workspace_take(workspace, (size_t)(p->n + 1) * sizeof *scale);
@@ -274,10 +274,11 @@ static void find_b(const sdx_run *run, const form *f, const sdx_product *p, sdx_
     }
     if (f->b_scale >= 0) {
         sdx_tensor b_scale = get(run, f->b_scale);
-        job->scale = scale;
-        job->scale_step = sdx_int8_scales(a_scale, &b_scale, p->n, scale);
+        epilogue->scale = scale;
+        epilogue->scale_step = sdx_int8_scales(a_scale, &b_scale, p->n, scale);
+        job->epilogue = epilogue;
     }
-    if (f->bias >= 0 && sdx_run_has_in(run, f->bias)) job->bias = get(run, f->bias).data;
+    if (f->bias >= 0 && sdx_run_has_in(run, f->bias)) epilogue->bias = get(run, f->bias).data;
 }
 
 static void store_8bit(const sdx_run *run, const form *f, int64_t count, const float *y)
@@ -301,13 +302,14 @@ static sdx_status run_form(sdx_run *run)
     char *workspace = run->workspace;
     sdx_tensor a_scale = {0};
     float own_scale;
+    sdx_int8_epilogue epilogue = {0};
     sdx_gemm_int8_job job = {
         .kernels = run->kernels, .m = call_rows(&p), .n = p.n, .k = p.k, .lda = p.k, .ldc = p.n};
     find_a(run, f, &p, &job, &workspace, &a_scale, &own_scale);
-    find_b(run, f, &p, &job, &workspace, &a_scale);
+    find_b(run, f, &p, &job, &epilogue, &workspace, &a_scale);
     int64_t cells = p.batch * p.m * p.n;
     job.c = run->out[0].data;
-    if (f->result == RESULT_8BIT) job.c = sdx_workspace_take(&workspace, (size_t)cells * sizeof *job.c);
+    if (f->result == RESULT_8BIT) job.c = sdx_workspace_take(&workspace, (size_t)cells * sizeof(float));
     int workers = batch_workers(&p, run->threads);
     job.threads = workers > 1 ? 1 : run->threads;
     task t = {&p,
@@ -318,7 +320,7 @@ static sdx_status run_form(sdx_run *run)
               workspace,
               worker_bytes(run->kernels, run->threads, &p, state->packed != NULL)};
     sdx_parallel_for(workers, p.b.count == 1 && p.batch ? 1 : p.batch, 1, run_batches, &t);
-    if (f->result == RESULT_8BIT) store_8bit(run, f, cells, (const float *)(const void *)job.c);
+    if (f->result == RESULT_8BIT) store_8bit(run, f, cells, job.c);
     return SDX_OK;
 }
 

@@ -117,7 +117,7 @@ static void call_int8(const job *j, int i)
 {
     const sdx_gemm_int8_kernels *g = &j->kernels->gemm_int8;
     g->run(j->m, j->n, j->k, j->a, j->k, false, j->packed[i], 0, (j->n + g->nr - 1) / g->nr, NULL, NULL,
-           j->workspace, j->c, j->n);
+           NULL, j->workspace, j->c, j->n);
 }
 
 static void bench_gemm(const context *c, bool int8, const int64_t shape[3], bool json)

@@ -17,8 +17,7 @@ static void tables(const context *c)
     expect(k->reduce.sum_f32 && k->reduce.max_f32 && k->reduce.min_max_f32 && k->reduce.max_rows_f32,
            "hole in reduce");
     expect(k->conv.depthwise_row_f32 != NULL, "hole in conv");
-    expect(k->quantize.f32_u8 && k->quantize.f32_s8 && k->quantize.u8_f32 && k->quantize.s8_f32 &&
-               k->quantize.s32_f32,
+    expect(k->quantize.f32_u8 && k->quantize.f32_s8 && k->quantize.u8_f32 && k->quantize.s8_f32,
            "hole in quantize");
     expect(k->attention.workspace_bytes && k->attention.run_f32, "hole in attention");
 }
