@@ -8,7 +8,8 @@
  *
  * Invariance, on which batching rests: row i of a result depends on row i of the left operand only, by the same
  * sequence of roundings whatever m, the row's place, the panel range and the thread. So every GEMM sums over k in
- * one fixed order per output element, also in remainder rows and columns.
+ * one fixed order per output element, also in remainder rows and columns. And on every instruction set: see
+ * vec/vec.h.
  */
 #ifndef SDX_KERNELS_H
 #define SDX_KERNELS_H

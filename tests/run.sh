@@ -48,6 +48,8 @@ common() {
     for isa in scalar avx2; do part "unit-$isa" env SARDONYX_ISA=$isa build/release/unit; done
     part zoo build/release/zoo_check $data/zoo
     part zoo-as-spelled build/release/zoo_check $data/zoo --no-optimize
+    part zoo-every-isa build/release/zoo_check $data/zoo --every-isa --threads 2
+    part same-bytes bash tests/models/same_bytes.sh $sdx build/release/zoo_check $data/zoo
     part zoo-1-thread-openblas env SARDONYX_GEMM=openblas build/release/zoo_check $data/zoo --threads 1
     part cli bash tests/cli/run.sh $sdx
     must operators-page sh -c "$sdx ops --markdown | cmp - docs/operators.md"
@@ -84,7 +86,7 @@ if [ "$level" = full ]; then
         rows+=("shared data missing") failed=$((failed + 1))
     else
         must ort-environment bash tools/venv.sh
-        part full-zoo build/release/zoo_check "$shared/zoo" --expected tests/models/zoo_expected.tsv
+        part full-zoo build/release/zoo_check "$shared/zoo" --every-isa --threads 2 --expected tests/models/zoo_expected.tsv
         part full-zoo-as-spelled build/release/zoo_check "$shared/zoo" --no-optimize --expected tests/models/zoo_expected.tsv
         part full-node-tests bash tests/onnx/node_tests.sh $sdx "$shared"
         part full-guide bash tests/models/guide.sh $sdx "$shared/guide"

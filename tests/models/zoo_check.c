@@ -1,6 +1,7 @@
 /* zoo_check.c: runs models against stored outputs. Sees only the public interface.
  *
- *     zoo_check DIR [--graphs PATTERN]... [--no-optimize] [--threads N] [--bound X] [--expected FILE]
+ *     zoo_check DIR [--graphs PATTERN]... [--no-optimize] [--threads N] [--every-isa] [--bound X]
+ *               [--expected FILE]
  *
  * DIR is a zoo (folders of models) or one model's folder:
  *
@@ -11,8 +12,8 @@
  * more MODEL/X/GRAPH.case_K/...           the same for a folder of graphs with cases of their own; GRAPH up to
  * its first "."
  *
- * Each case runs with one thread and, for N > 1, with N: those bytes must be identical. The bound is on
- * max |got - golden| over max(1, max |golden|). Quantized graphs are held to the root mean square instead:
+ * Each case runs with one thread, for N > 1 with N, and with --every-isa under the cap of each instruction set:
+ * those bytes must be identical. The bound is on max |got - golden| over max(1, max |golden|). Quantized graphs are held to the root mean square instead:
  * where the last bit of a float tips a rounding, a single code differs by a whole step and says nothing;
  * without a golden of their own they only have to run. FILE lists graphs with a wider bound and the reason
  * (lines of GRAPH, BOUND, REASON between tabs); a line whose graph has come within the usual bound is a
@@ -29,6 +30,10 @@
 
 #include "../../include/sardonyx.h"
 
+/* Those the CPU lacks are lowered to the best it has. */
+static const char *const isas[] = {"scalar", "avx2", "avx512", "avx512vnni", "neon"};
+
+enum { ISAS = sizeof isas / sizeof *isas, MOST_RUNS = 2 + ISAS };
 enum { MOST_PATTERNS = 32, MOST_PORTS = 32, PATH_SIZE = 1024, MOST_EXCEPTIONS = 64 };
 
 static const double FLOAT_BOUND = 1e-5, INT8_BOUND = 2e-3;
@@ -44,6 +49,7 @@ typedef struct options {
     const char *pattern[MOST_PATTERNS];
     int n_pattern;
     sdx_run_options run;
+    bool every_isa;
     double bound; /* 0: the usual ones */
     const char *expected;
     exception *exception; /* [n_exception] */
@@ -194,60 +200,70 @@ static bool compare_outputs(const options *o, const sdx_model *model, const char
     return ok;
 }
 
-static bool same_bytes(const sdx_model *model, const char *label, const sdx_tensor *a, const sdx_tensor *b)
+static bool same_bytes(const sdx_model *model, const char *label, const char *how, const sdx_tensor *a,
+                       const sdx_tensor *b)
 {
     for (size_t i = 0; i < sdx_model_output_count(model); i++) {
         if (same_shape(&a[i], &b[i]) && !memcmp(a[i].data, b[i].data, sdx_tensor_bytes(&a[i]))) continue;
-        printf("FAIL %s: output \"%s\" depends on the number of threads\n", label,
-               sdx_model_output(model, i).name);
+        printf("FAIL %s: output \"%s\" has other bytes with %s\n", label, sdx_model_output(model, i).name, how);
         return false;
     }
     return true;
 }
 
-/* Sessions of one graph: [0] with one thread, [1] with more or NULL. */
-typedef struct pair {
-    sdx_program *program[2];
-    sdx_session *session[2];
-} pair;
+/* Sessions of one graph: [0] with one thread, the others differ in what must not matter. */
+typedef struct runs {
+    int count;
+    const char *how[MOST_RUNS];
+    sdx_program *program[MOST_RUNS];
+    sdx_session *session[MOST_RUNS];
+} runs;
 
-static bool run_case(const options *o, const pair *p, const char *label, const char *dir, const char *graph)
+static bool run_case(const options *o, const runs *r, const char *label, const char *dir, const char *graph)
 {
-    const sdx_model *model = sdx_program_model(p->program[0]);
-    sdx_tensor outputs[2][MOST_PORTS];
+    const sdx_model *model = sdx_program_model(r->program[0]);
+    sdx_tensor outputs[MOST_RUNS][MOST_PORTS];
     case_inputs in;
     sdx_error err;
     size_t n_out = sdx_model_output_count(model);
     bool ok = read_inputs(model, dir, &in, &err) == SDX_OK;
-    for (int k = 0; k < 2 && ok; k++)
-        if (p->session[k])
-            ok =
-                sdx_session_run(p->session[k], in.count, in.name, in.tensor, n_out, outputs[k], &err) == SDX_OK;
+    for (int k = 0; k < r->count && ok; k++)
+        ok = sdx_session_run(r->session[k], in.count, in.name, in.tensor, n_out, outputs[k], &err) == SDX_OK;
     if (!ok) printf("FAIL %s: %s\n", label, err.message);
     if (ok) ok = compare_outputs(o, model, label, dir, graph, outputs[0]);
-    if (ok && p->session[1]) ok = same_bytes(model, label, outputs[0], outputs[1]);
+    for (int k = 1; k < r->count && ok; k++) ok = same_bytes(model, label, r->how[k], outputs[0], outputs[k]);
     free_inputs(&in);
     return ok;
 }
 
 /* ---- graphs and folders ---------------------------------------------------------------------------------- */
 
-static bool open_pair(const options *o, const char *path, pair *p, sdx_error *err)
+static bool add_run(const char *path, const sdx_run_options *run, const char *how, runs *r, sdx_error *err)
 {
-    for (int k = 0; k < (o->run.threads > 1 ? 2 : 1); k++) {
-        sdx_run_options run = o->run;
-        run.threads = k ? o->run.threads : 1;
-        if (sdx_program_open(path, &run, &p->program[k], err) != SDX_OK) return false;
-        if (sdx_session_create(p->program[k], &p->session[k], err) != SDX_OK) return false;
-    }
-    return sdx_model_output_count(sdx_program_model(p->program[0])) <= MOST_PORTS;
+    const int k = r->count++;
+    r->how[k] = how;
+    return sdx_program_open(path, run, &r->program[k], err) == SDX_OK &&
+           sdx_session_create(r->program[k], &r->session[k], err) == SDX_OK;
 }
 
-static void close_pair(pair *p)
+static bool open_runs(const options *o, const char *path, runs *r, sdx_error *err)
 {
-    for (int k = 0; k < 2; k++) {
-        sdx_session_free(p->session[k]);
-        sdx_program_free(p->program[k]);
+    sdx_run_options run = o->run;
+    run.threads = 1;
+    bool ok = add_run(path, &run, "one thread", r, err);
+    if (o->run.threads > 1) ok = ok && add_run(path, &o->run, "more threads", r, err);
+    for (int i = 0; o->every_isa && i < ISAS; i++) {
+        run.isa = isas[i];
+        ok = ok && add_run(path, &run, isas[i], r, err);
+    }
+    return ok && sdx_model_output_count(sdx_program_model(r->program[0])) <= MOST_PORTS;
+}
+
+static void close_runs(runs *r)
+{
+    for (int k = 0; k < r->count; k++) {
+        sdx_session_free(r->session[k]);
+        sdx_program_free(r->program[k]);
     }
 }
 
@@ -263,22 +279,22 @@ static void run_graph(const options *o, const char *dir, const char *graph, tall
 {
     char path[PATH_SIZE], label[PATH_SIZE];
     join(path, dir, graph);
-    pair p = {0};
+    runs r = {0};
     sdx_error err = {.message = "too many outputs"};
-    if (!open_pair(o, path, &p, &err)) {
+    if (!open_runs(o, path, &r, &err)) {
         printf("FAIL %s: %s\n", short_name(o, path), err.message);
         t->failed++;
     } else {
         char folder[PATH_SIZE];
         for (int k = 0; find_case(dir, graph, k, folder); k++) {
             snprintf(label, sizeof label, "%s case_%d", short_name(o, path), k);
-            if (run_case(o, &p, label, folder, graph))
+            if (run_case(o, &r, label, folder, graph))
                 t->passed++;
             else
                 t->failed++;
         }
     }
-    close_pair(&p);
+    close_runs(&r);
 }
 
 static bool is_wanted(const options *o, const char *path)
@@ -341,6 +357,8 @@ static bool parse(int argc, char **argv, options *o)
         bool more = i + 1 < argc;
         if (!strcmp(argv[i], "--no-optimize"))
             o->run.no_optimize = true;
+        else if (!strcmp(argv[i], "--every-isa"))
+            o->every_isa = true;
         else if (!strcmp(argv[i], "--threads") && more)
             o->run.threads = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--bound") && more)
@@ -362,8 +380,8 @@ int main(int argc, char **argv)
     options o = {0};
     tally t = {0};
     if (!parse(argc, argv, &o)) {
-        fprintf(stderr, "usage: zoo_check DIR [--graphs PATTERN]... [--no-optimize] [--threads N] [--bound X] "
-                        "[--expected FILE]\n");
+        fprintf(stderr, "usage: zoo_check DIR [--graphs PATTERN]... [--no-optimize] [--threads N] [--every-isa] "
+                        "[--bound X] [--expected FILE]\n");
         return 2;
     }
     if (!read_expected(&o)) {
