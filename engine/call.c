@@ -131,8 +131,15 @@ static sdx_status run_in_memory(sdx_call *call, const sdx_type *in, const sdx_ty
         if (call->wanted[i]) TRY(place(call, i, out[i].dtype, &out[i].shape));
     if (n->def->flags & SDX_OP_VIEW && call->out[0].data == call->in[0].data) return SDX_OK;
 
-    sdx_plan_step step = {n,   call->state,   n->n_in,       n->n_out, in,
-                          out, call->kernels, call->threads, 0,        call->err};
+    sdx_plan_step step = {.node = n,
+                          .state = call->state,
+                          .n_in = n->n_in,
+                          .n_out = n->n_out,
+                          .in = in,
+                          .out = out,
+                          .kernels = call->kernels,
+                          .threads = call->threads,
+                          .err = call->err};
     TRY(sdx_op_plan(&step));
     void *workspace = sdx_arena_alloc(call->scratch, step.workspace < SDX_ALIGN ? SDX_ALIGN : step.workspace);
     if (!workspace) return sdx_fail_memory(call->err, step.workspace);

@@ -52,6 +52,7 @@ static inline const sdx_body *sdx_program_main(const sdx_program *program)
 typedef enum sdx_home {
     SDX_HOME_NONE,     /* not computed in this plan */
     SDX_HOME_INPUT,    /* fed: the caller's memory, never written */
+    SDX_HOME_KEPT,     /* fed: the session's, appended to; the home of past and present */
     SDX_HOME_CONSTANT, /* the file mapping or an arena, never written */
     SDX_HOME_BUFFER,   /* the session's working buffer, at a planned offset */
     SDX_HOME_HEAP      /* allocated by the run: shapes that only the run knows */
@@ -61,6 +62,8 @@ typedef struct sdx_step {
     sdx_id node;
     bool dynamic;         /* infer again in the run, with the tensors at hand */
     bool shares;          /* output 0 is a view of input 0 */
+    int past[SDX_PASTS];  /* in the plan of a session that keeps: output o is written behind input past[o]; or 0 */
+    int64_t room;         /* of all these, see sdx_run */
     bool *wanted;         /* [n_out] */
     sdx_tensor *in, *out; /* [n_in], [n_out]: filled in before each call */
     size_t workspace, workspace_offset;
@@ -83,6 +86,7 @@ typedef struct sdx_plan {
     sdx_id *next_release;
     sdx_step *step;
     int n_step;
+    int *append;         /* [keeper->count]: the step that appends to what is kept, -1: none does */
     size_t *output_copy; /* [n_output]: offset of the copy of an output that is an input or a constant, or a
                             code below */
     sdx_tensor *output_value; /* [n_output]: the copy made on the heap; its data is owned */
@@ -92,8 +96,39 @@ typedef struct sdx_plan {
 #define SDX_NO_COPY   SIZE_MAX
 #define SDX_HEAP_COPY (SIZE_MAX - 1) /* its size is known only after the run */
 
-/* feed: [body->n_feed], of which only type and shape count. */
-sdx_status sdx_plan_create(const sdx_body *body, const sdx_tensor *feed, sdx_plan **out, sdx_error *err);
+/* ---- what a session keeps (kept.c) ----------------------------------------------------------------------- */
+
+/* The value of graph output `output`, which is graph input `input` of the next run: [B,N,T,H], T grows. */
+typedef struct sdx_kept {
+    int input, output;
+    sdx_tensor value; /* dim[0] and dim[2] valid; data owned: [B,N,room,H] */
+    int64_t room;
+    size_t bytes; /* of data */
+} sdx_kept;
+
+typedef struct sdx_keeper {
+    sdx_kept *kept; /* [count], owned */
+    int count;
+    void *scratch; /* for rows that move; owned */
+    size_t scratch_bytes;
+} sdx_keeper;
+
+void sdx_keeper_fini(sdx_keeper *keeper);
+sdx_status sdx_keeper_add(sdx_keeper *keeper, const sdx_port *port, int input, int output, sdx_error *err);
+/* value: dense. */
+sdx_status sdx_kept_set(sdx_kept *kept, const sdx_tensor *value, sdx_error *err);
+/* Row r of dimension 0 becomes what row[r] was. */
+sdx_status sdx_keeper_reorder(sdx_keeper *keeper, const size_t *row, size_t rows, sdx_error *err);
+/* Before a run of this plan: room where it appends, no gaps where it does not. */
+sdx_status sdx_keeper_prepare(sdx_keeper *keeper, sdx_plan *plan, sdx_error *err);
+/* After it. buffer: that of the run. */
+sdx_status sdx_keeper_take(sdx_keeper *keeper, const sdx_plan *plan, unsigned char *buffer, sdx_error *err);
+
+/* ---- making plans ---------------------------------------------------------------------------------------- */
+
+/* feed: [body->n_feed], of which only type and shape count. keeper: of the session, for the main graph; or NULL. */
+sdx_status sdx_plan_create(const sdx_body *body, const sdx_tensor *feed, const sdx_keeper *keeper, sdx_plan **out,
+                           sdx_error *err);
 void sdx_plan_free(sdx_plan *plan);
 void sdx_plan_release(sdx_plan *plan); /* gives back what the last run allocated */
 static inline sdx_node *sdx_step_node(const sdx_plan *plan, const sdx_step *step)
@@ -137,6 +172,7 @@ typedef struct sdx_context {
     sdx_arena scratch;             /* of the steps under way */
     sdx_profile **profile;         /* [n_body][n_node], owned; NULL when the program does not ask for it */
     double told;                   /* seconds that the profile has been told of: a node with a subgraph counts the rest */
+    sdx_keeper keeper;             /* what the main graph's runs leave to each other */
     uint64_t steps_left;           /* of this run */
     sdx_bound *bound;              /* owned */
     int n_bound;
@@ -147,7 +183,9 @@ void sdx_context_fini(sdx_context *context);
 /* The model's input i is this: where its declaration has names for sizes, each is one size in a run. Inputs that
  * only graphs inside nodes read count when one of those runs: a decoder without cache is fed an empty one. */
 sdx_status sdx_context_bind(sdx_context *context, int input, const sdx_tensor *given, sdx_error *err);
-/* feed: [body->n_feed]. */
+/* Finds or makes the plan of a run and its buffer: frame->plan[0]. feed: [body->n_feed], type and shape. */
+sdx_status sdx_frame_plan(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed, sdx_error *err);
+/* That, and the run. */
 sdx_status sdx_frame_run(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed, sdx_error *err);
 /* Graph output i after a run: a view until the frame runs again. */
 sdx_tensor sdx_frame_output(const sdx_frame *frame, int i);

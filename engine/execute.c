@@ -23,8 +23,10 @@ static void bind(sdx_plan *p, const sdx_tensor *feed, unsigned char *buffer)
         sdx_id root = p->root[v];
         if (p->home[root] == SDX_HOME_BUFFER) p->tensor[v].data = buffer + p->offset[root];
     }
-    for (int i = 0; i < p->body->n_feed; i++)
-        if (p->home[p->body->feed[i]] == SDX_HOME_INPUT) p->tensor[p->body->feed[i]] = feed[i];
+    for (int i = 0; i < p->body->n_feed; i++) {
+        sdx_home home = p->home[p->body->feed[i]];
+        if (home == SDX_HOME_INPUT || home == SDX_HOME_KEPT) p->tensor[p->body->feed[i]] = feed[i];
+    }
 }
 
 static void load_inputs(const sdx_plan *p, const sdx_step *s, const sdx_node *n)
@@ -41,6 +43,8 @@ static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsign
         p->tensor[n->out[0]].data = s->in[0].data;
         return SDX_OK;
     }
+    for (int o = 1; o < SDX_PASTS; o++)
+        if (s->past[o]) p->tensor[n->out[o]].data = s->in[s->past[o]].data;
     for (int o = 0; o < n->n_out; o++) s->out[o] = s->wanted[o] ? p->tensor[n->out[o]] : sdx_absent;
     const sdx_program *program = p->body->program;
     sdx_run run = {.node = n,
@@ -52,6 +56,7 @@ static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsign
                    .in = s->in,
                    .out = s->out,
                    .workspace = buffer + s->workspace_offset,
+                   .room = s->room,
                    .strings = &p->strings,
                    .err = err};
     if (sdx_op_run(&run) == SDX_OK) return SDX_OK;

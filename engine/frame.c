@@ -34,7 +34,8 @@ static void move_to_front(sdx_frame *f, int at)
 }
 
 /* The plan for these inputs becomes plan[0]; the least recently used one makes room. */
-static sdx_status find_plan(sdx_frame *f, const sdx_body *body, const sdx_tensor *feed, sdx_error *err)
+static sdx_status find_plan(sdx_context *context, sdx_frame *f, const sdx_body *body, const sdx_tensor *feed,
+                            sdx_error *err)
 {
     for (int i = 0; i < f->n_plan; i++) {
         if (!has_key(f->plan[i], feed)) continue;
@@ -42,7 +43,8 @@ static sdx_status find_plan(sdx_frame *f, const sdx_body *body, const sdx_tensor
         return SDX_OK;
     }
     sdx_plan *p;
-    TRY(sdx_plan_create(body, feed, &p, err));
+    const sdx_keeper *keeper = body == sdx_program_main(context->program) ? &context->keeper : NULL;
+    TRY(sdx_plan_create(body, feed, keeper, &p, err));
     if (f->n_plan == SDX_PLANS) sdx_plan_free(f->plan[--f->n_plan]);
     f->plan[f->n_plan++] = p;
     move_to_front(f, f->n_plan - 1);
@@ -53,6 +55,7 @@ static sdx_status fit_buffer(sdx_frame *f, size_t bytes, sdx_error *err)
 {
     f->oversized = bytes < f->capacity / 4 ? f->oversized + 1 : 0;
     if (f->buffer && bytes <= f->capacity && f->oversized < PATIENCE) return SDX_OK;
+    if (f->buffer && bytes > f->capacity) bytes += bytes / 4; /* inputs that grow by a token each run */
     free(f->buffer);
     f->buffer = sdx_malloc_aligned(bytes);
     f->capacity = f->buffer ? bytes : 0;
@@ -67,12 +70,18 @@ void sdx_frame_release(sdx_frame *f)
     if (f->n_plan) sdx_plan_release(f->plan[0]);
 }
 
-sdx_status sdx_frame_run(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed, sdx_error *err)
+sdx_status sdx_frame_plan(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed, sdx_error *err)
 {
     sdx_frame *f = &context->frame[body->graph->index][slot];
     sdx_frame_release(f); /* the outputs of the last run end here */
-    TRY(find_plan(f, body, feed, err));
-    TRY(fit_buffer(f, f->plan[0]->bytes, err));
+    TRY(find_plan(context, f, body, feed, err));
+    return fit_buffer(f, f->plan[0]->bytes, err);
+}
+
+sdx_status sdx_frame_run(sdx_context *context, const sdx_body *body, int slot, const sdx_tensor *feed, sdx_error *err)
+{
+    sdx_frame *f = &context->frame[body->graph->index][slot];
+    TRY(sdx_frame_plan(context, body, slot, feed, err));
     return sdx_plan_run(f->plan[0], context, feed, f->buffer, err);
 }
 
@@ -122,6 +131,7 @@ void sdx_context_fini(sdx_context *c)
     free(c->profile);
     free(c->frame);
     free(c->bound);
+    sdx_keeper_fini(&c->keeper);
     sdx_arena_fini(&c->scratch);
 }
 

@@ -16,6 +16,7 @@ typedef struct planner {
     const sdx_graph *graph;
     bool *needed; /* [n_value]: read by a live node or by the caller */
     bool *live;   /* [n_node] */
+    const sdx_keeper *keeper; /* or NULL */
     sdx_error *err;
 } planner;
 
@@ -162,6 +163,7 @@ static sdx_status ask_workspace(planner *b, const sdx_node *n, sdx_step *s)
         return status;
     }
     s->workspace = step.workspace;
+    memcpy(s->past, step.past, sizeof s->past);
     return SDX_OK;
 }
 
@@ -242,6 +244,65 @@ static void settle_lifetimes(planner *b)
     }
     for (int i = 0; i < b->graph->n_output; i++) p->end[p->root[b->graph->output[i]]] = p->n_step;
 }
+
+/* ---- what the session keeps ------------------------------------------------------------------------------ */
+
+/* How many steps read the value, or one of its views. */
+static int count_readers(const planner *b, sdx_id root)
+{
+    const sdx_plan *p = b->plan;
+    int count = 0;
+    for (int at = 0; at < p->n_step; at++) {
+        const sdx_node *n = sdx_step_node(p, &p->step[at]);
+        for (int i = 0; i < n->n_in; i++) count += n->in[i] != SDX_NONE && p->root[n->in[i]] == root;
+        if (sdx_node_graph(n, 0)) count += 2; /* it may capture anything */
+    }
+    return count;
+}
+
+static int count_outputs(const planner *b, sdx_id root)
+{
+    int count = 0;
+    for (int i = 0; i < b->graph->n_output; i++) count += b->plan->root[b->graph->output[i]] == root;
+    return count;
+}
+
+/* What is kept as input i and output o of the step, and nobody else sees; -1: nothing. */
+static int find_kept(const planner *b, const sdx_node *n, int i, int o)
+{
+    for (int k = 0; i < n->n_in && o < n->n_out && k < b->keeper->count; k++) {
+        sdx_id from = b->graph->input[b->keeper->kept[k].input], to = b->graph->output[b->keeper->kept[k].output];
+        if (n->in[i] != from || n->out[o] != to) continue;
+        bool alone = count_readers(b, from) == 1 && !count_outputs(b, from) && !count_readers(b, to) &&
+                     count_outputs(b, to) == 1;
+        return alone && b->plan->home[from] == SDX_HOME_INPUT ? k : -1;
+    }
+    return -1;
+}
+
+/* A step that appends to what is kept does so in place, if that holds of all that it appends to. */
+static void settle_kept(planner *b)
+{
+    sdx_plan *p = b->plan;
+    for (int k = 0; b->keeper && k < b->keeper->count; k++) p->append[k] = -1;
+    for (int at = 0; at < p->n_step; at++) {
+        sdx_step *s = &p->step[at];
+        const sdx_node *n = sdx_step_node(p, s);
+        int kept[SDX_PASTS] = {0};
+        bool all = b->keeper != NULL;
+        for (int o = 1; o < SDX_PASTS && all; o++)
+            if (s->past[o]) all = (kept[o] = find_kept(b, n, s->past[o], o)) >= 0;
+        if (!all) memset(s->past, 0, sizeof s->past);
+        for (int o = 1; o < SDX_PASTS; o++) {
+            if (!s->past[o]) continue;
+            p->append[kept[o]] = at;
+            p->home[n->in[s->past[o]]] = SDX_HOME_KEPT;
+            p->root[n->out[o]] = n->in[s->past[o]];
+        }
+    }
+}
+
+/* ---- in place -------------------------------------------------------------------------------------------- */
 
 /* Output 0 may replace input 0: nobody reads its bytes later, nor under another name in this very step. */
 static bool can_work_in_place(const planner *b, const sdx_step *s, int at)
@@ -375,6 +436,7 @@ static sdx_status allocate_arrays(planner *b)
     sdx_plan *p = b->plan;
     size_t n = (size_t)b->graph->n_value;
     ARENA_NEW(&p->arena, p->key, (size_t)b->body->n_feed, b->err);
+    ARENA_NEW(&p->arena, p->append, b->keeper ? (size_t)b->keeper->count : 0, b->err);
     ARENA_NEW(&p->arena, p->output_copy, (size_t)b->graph->n_output, b->err);
     ARENA_NEW(&p->arena, p->output_value, (size_t)b->graph->n_output, b->err);
     ARENA_NEW(&p->arena, p->type, n, b->err);
@@ -411,19 +473,22 @@ static sdx_status build(planner *b, const sdx_tensor *feed)
     settle_sources(b);
     settle_lifetimes(b);
     TRY(check_outputs(b));
+    settle_kept(b);
     share_in_place(b);
     settle_releases(b);
     return place_buffer(b);
 }
 
-sdx_status sdx_plan_create(const sdx_body *body, const sdx_tensor *feed, sdx_plan **out, sdx_error *err)
+sdx_status sdx_plan_create(const sdx_body *body, const sdx_tensor *feed, const sdx_keeper *keeper, sdx_plan **out,
+                           sdx_error *err)
 {
     sdx_plan *p = sdx_calloc(1, sizeof *p);
     if (!p) return sdx_fail_memory(err, sizeof *p);
     sdx_arena_init(&p->arena);
     sdx_arena_init(&p->strings);
     p->body = body;
-    planner b = {.plan = p, .body = body, .program = body->program, .graph = body->graph, .err = err};
+    planner b = {
+        .plan = p, .body = body, .program = body->program, .graph = body->graph, .keeper = keeper, .err = err};
     sdx_status status = build(&b, feed);
     if (status != SDX_OK)
         sdx_plan_free(p);

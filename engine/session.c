@@ -160,11 +160,22 @@ static sdx_status take_input(sdx_session *s, const char *name, const sdx_tensor 
     return SDX_OK;
 }
 
+static const sdx_kept *find_kept(const sdx_session *s, int input)
+{
+    const sdx_keeper *keeper = &s->context.keeper;
+    for (int k = 0; k < keeper->count; k++)
+        if (keeper->kept[k].input == input) return &keeper->kept[k];
+    return NULL;
+}
+
 static sdx_status take_inputs(sdx_session *s, size_t count, const char *const *names, const sdx_tensor *inputs,
                               sdx_error *err)
 {
     const sdx_graph *g = graph_of(s);
-    for (int i = 0; i < g->n_input; i++) s->input[i] = sdx_absent;
+    for (int i = 0; i < g->n_input; i++) {
+        const sdx_kept *kept = find_kept(s, i);
+        s->input[i] = kept ? kept->value : sdx_absent;
+    }
     for (size_t i = 0; i < count; i++) TRY(take_input(s, names[i], &inputs[i], err));
     for (int i = 0; i < g->n_input; i++)
         if (must_be_given(g, i) && s->input[i].dtype == SDX_UNDEFINED)
@@ -217,7 +228,14 @@ static sdx_status run(sdx_session *s, size_t n_inputs, const char *const *names,
     sdx_frame_release(&s->context.frame[graph_of(s)->index][0]);
     TRY(take_inputs(s, n_inputs, names, inputs, err));
     s->context.steps_left = s->program->max_steps;
-    TRY(sdx_frame_run(&s->context, sdx_program_main(s->program), 0, s->input, err));
+    const sdx_body *body = sdx_program_main(s->program);
+    sdx_keeper *keeper = &s->context.keeper;
+    sdx_frame *f = &s->context.frame[body->graph->index][0];
+    TRY(sdx_frame_plan(&s->context, body, 0, s->input, err));
+    TRY(sdx_keeper_prepare(keeper, f->plan[0], err));
+    for (int k = 0; k < keeper->count; k++) s->input[keeper->kept[k].input] = keeper->kept[k].value;
+    TRY(sdx_plan_run(f->plan[0], &s->context, s->input, f->buffer, err));
+    TRY(sdx_keeper_take(keeper, f->plan[0], f->buffer, err));
     s->runs++;
     return SDX_OK;
 }
@@ -233,7 +251,49 @@ sdx_status sdx_session_run(sdx_session *s, size_t n_inputs, const char *const *i
                         s->program->model->path, n_outputs, declared);
     TRY(run(s, n_inputs, input_names, inputs, err));
     for (size_t i = 0; i < n_outputs; i++) outputs[i] = sdx_frame_output(main_frame(s), (int)i);
+    const sdx_keeper *keeper = &s->context.keeper;
+    for (int k = 0; k < keeper->count; k++)
+        if ((size_t)keeper->kept[k].output < n_outputs) outputs[keeper->kept[k].output] = sdx_absent;
     return SDX_OK;
+}
+
+/* ---- what is kept from run to run ------------------------------------------------------------------------ */
+
+static int find_value(const sdx_graph *g, const sdx_id *ids, int count, const char *name)
+{
+    for (int i = 0; i < count; i++)
+        if (!strcmp(g->value[ids[i]].name, name)) return i;
+    return -1;
+}
+
+sdx_status sdx_session_keep(sdx_session *s, const char *input, const char *output, sdx_error *err)
+{
+    const sdx_model *model = s->program->model;
+    const sdx_graph *g = model->graph;
+    int i = find_value(g, g->input, g->n_input, input), o = find_value(g, g->output, g->n_output, output);
+    if (i < 0 || o < 0)
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: there is no %s \"%.200s\"", model->path, i < 0 ? "input" : "output",
+                        i < 0 ? input : output);
+    if (s->runs || !sdx_is_fed(g, i) || find_kept(s, i))
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: input \"%.200s\" cannot be kept: %s", model->path, input,
+                        s->runs ? "the session ran already" : "it is a weight, or is kept already");
+    sdx_port port = sdx_model_input(model, (size_t)i);
+    return sdx_keeper_add(&s->context.keeper, &port, i, o, err);
+}
+
+sdx_status sdx_session_set_kept(sdx_session *s, const char *input, const sdx_tensor *value, sdx_error *err)
+{
+    const sdx_graph *g = graph_of(s);
+    int i = find_value(g, g->input, g->n_input, input);
+    sdx_kept *kept = i < 0 ? NULL : (sdx_kept *)find_kept(s, i);
+    if (!kept)
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: no input \"%.200s\" is kept", s->program->model->path, input);
+    return sdx_kept_set(kept, value, err);
+}
+
+sdx_status sdx_session_reorder_kept(sdx_session *s, const size_t *row, size_t rows, sdx_error *err)
+{
+    return sdx_keeper_reorder(&s->context.keeper, row, rows, err);
 }
 
 sdx_status sdx_session_profile(const sdx_session *s, char **text, sdx_error *err)

@@ -55,6 +55,8 @@ typedef struct sdx_prepare {
 } sdx_prepare;
 
 /* ---- plan ------------------------------------------------------------------------------------------------ */
+enum { SDX_PASTS = 3 };
+
 typedef struct sdx_plan_step {
     const sdx_node *node;
     const void *state;
@@ -63,6 +65,8 @@ typedef struct sdx_plan_step {
     const struct sdx_kernels *kernels;
     int threads;
     size_t workspace; /* out: bytes, 64-byte aligned when handed to run */
+    /* out: output i is [B,N,T,H]: input past[i] and new rows of T, and may lie in its memory (run->room); 0: no */
+    int past[SDX_PASTS];
     sdx_error *err;
 } sdx_plan_step;
 
@@ -77,6 +81,7 @@ struct sdx_run {
     const sdx_tensor *in; /* [n_in]; dtype SDX_UNDEFINED when absent */
     sdx_tensor *out;      /* [n_out]; dtype SDX_UNDEFINED when nobody wants it; data set unless SDX_OP_DYNAMIC */
     void *workspace;      /* what plan asked for */
+    int64_t room; /* not 0: every out[i] with a past is that past's memory, and heads begin `room` rows apart */
     /* SDX_OP_DYNAMIC: gives out[i] its dtype, shape and memory. */
     sdx_status (*allocate)(sdx_run *run, int i, sdx_dtype dtype, const sdx_shape *shape);
     /* SDX_OP_DYNAMIC: out[i] becomes a copy of a value of any kind. */

@@ -184,6 +184,15 @@ SDX_API void sdx_session_free(sdx_session *session);
 SDX_API sdx_status sdx_session_run(sdx_session *session, size_t n_inputs, const char *const *input_names,
                                    const sdx_tensor *inputs, size_t n_outputs, sdx_tensor *outputs,
                                    sdx_error *err);
+/* From now on the session keeps what graph output `output` was after a run, and it is graph input `input` of the next:
+ * the keys and values of earlier tokens, [rows, heads, tokens, size] of which tokens grow. The input is no longer given,
+ * the output comes back as SDX_UNDEFINED, and where the graph's attention allows new rows are written behind the old
+ * ones, without a copy. Before the first run. */
+SDX_API sdx_status sdx_session_keep(sdx_session *session, const char *input, const char *output, sdx_error *err);
+/* Copies what the next run shall begin with; it may have no tokens. */
+SDX_API sdx_status sdx_session_set_kept(sdx_session *session, const char *input, const sdx_tensor *value, sdx_error *err);
+/* In all that is kept, row r becomes what row[r] was. */
+SDX_API sdx_status sdx_session_reorder_kept(sdx_session *session, const size_t *row, size_t rows, sdx_error *err);
 /* Time per operator of the runs so far, as a text table; free() the string. */
 SDX_API sdx_status sdx_session_profile(const sdx_session *session, char **text, sdx_error *err);
 
@@ -350,7 +359,7 @@ SDX_API sdx_status sdx_classifier_run(sdx_classifier *classifier, const sdx_text
 
 /* Text from text, by a sequence-to-sequence model (encoder_model.onnx, decoder_model.onnx and, for speed,
  * decoder_with_past_model.onnx, or decoder_model_merged.onnx) or a decoder-only graph. Greedy for one beam, else beam
- * search, both as transformers' generate() has them; never sampling. */
+ * search, both as transformers' generate() has them; or sampling, by a random generator of our own. */
 typedef struct sdx_generator sdx_generator;
 
 typedef enum sdx_early_stopping {
@@ -366,16 +375,32 @@ typedef struct sdx_generate_options {
     size_t no_repeat_ngram_size;           /* 0: n-grams may repeat */
     double length_penalty, repetition_penalty; /* 1: none */
     sdx_early_stopping early_stopping;
+    size_t num_return_sequences;  /* for each text; of beams: at most num_beams */
+    int64_t forced_bos_token_id;  /* the first token after the decoder's start, as mBART's language; -1: free */
+    bool do_sample;               /* draw tokens, with one beam only */
+    double temperature, top_p;    /* 1: none */
+    size_t top_k;                 /* 0: all */
+    uint64_t seed;                /* the same seed, text and position in `texts`: the same draws */
+    /* NULL, or told each new token of texts[text] as soon as it is chosen; with one beam and one sequence a text.
+     * Returns false to end the run, which then fails with SDX_ERR_USAGE. */
+    bool (*on_token)(void *context, size_t text, int64_t id);
+    void *context;
 } sdx_generate_options;
+
+/* What generate() returns: the decoder's start (decoder-only: the prompt) and what follows. */
+typedef struct sdx_generated {
+    const int64_t *ids; /* [count], valid until the next run */
+    size_t count;
+} sdx_generated;
 
 /* The model's folder, or the tokenizer's, has generation_config.json or config.json. */
 SDX_API sdx_status sdx_generator_open(const sdx_task_options *options, sdx_generator **out, sdx_error *err);
 SDX_API void sdx_generator_free(sdx_generator *generator);
 SDX_API sdx_generate_options sdx_generator_defaults(const sdx_generator *generator); /* as the folder has them */
-/* *ids: [*count], what generate() returns: the decoder's start (decoder-only: the prompt) and what follows, valid
- * until the next run. sdx_tokenizer_decode makes text of them. */
-SDX_API sdx_status sdx_generator_run(sdx_generator *generator, const sdx_generate_options *options, sdx_text text,
-                                     const int64_t **ids, size_t *count, sdx_error *err);
+/* options: NULL for the defaults. out: [count, num_return_sequences]; sdx_tokenizer_decode makes text of the ids. What
+ * a text gives does not depend on its neighbours. */
+SDX_API sdx_status sdx_generator_run(sdx_generator *generator, const sdx_generate_options *options, const sdx_text *texts,
+                                     size_t count, sdx_generated *out, sdx_error *err);
 SDX_API const sdx_tokenizer *sdx_generator_tokenizer(const sdx_generator *generator);
 
 /* Text from speech, by a CTC model (input_values to logits): resampling and normalization follow

@@ -100,17 +100,19 @@ void sdx_beam_free(sdx_beam *b)
 /* ---- a step ---------------------------------------------------------------------------------------------- */
 
 /* The best continuations of all rows, into top; false if there are not enough that are numbers. */
-static bool find_top(sdx_beam *b, const float *scores, size_t vocab)
+static bool find_top(sdx_beam *b, const float *scores, size_t rows, size_t vocab)
 {
     size_t count = 0;
-    for (size_t r = 0; r < b->beams; r++)
+    for (size_t r = 0; r < b->beams; r++) {
+        const float *row = scores + (r < rows ? r : 0) * vocab;
         for (size_t v = 0; v < vocab; v++) {
-            float score = scores[r * vocab + v] + b->score[r];
+            float score = row[v] + b->score[r];
             if (isnan(score) || (count == b->kept && score <= b->top[count - 1].score)) continue;
             size_t at = count < b->kept ? count++ : count - 1;
             for (; at > 0 && b->top[at - 1].score < score; at--) b->top[at] = b->top[at - 1];
             b->top[at] = (candidate){r, (int64_t)v, score, false};
         }
+    }
     for (size_t k = 0; k < count; k++)
         b->top[k].ends =
             b->length + 1 >= b->rules->options.max_length || sdx_rules_ends(b->rules, b->top[k].token);
@@ -209,10 +211,10 @@ static bool can_improve(const sdx_beam *b)
     return false;
 }
 
-sdx_status sdx_beam_step(sdx_beam *b, const float *scores, size_t vocab, bool *done, sdx_error *err)
+sdx_status sdx_beam_step(sdx_beam *b, const float *scores, size_t rows, size_t vocab, bool *done, sdx_error *err)
 {
     if (b->length >= b->stride) return sdx_fail(err, SDX_ERR_USAGE, "the search is over");
-    if (!find_top(b, scores, vocab))
+    if (!find_top(b, scores, rows, vocab))
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%zu rows of %zu scores do not hold %zu numbers", b->beams,
                         vocab, b->kept);
     bool open = false;
@@ -233,8 +235,8 @@ const int64_t *sdx_beam_rows(const sdx_beam *b, size_t *stride, size_t *length, 
     return b->rows;
 }
 
-const int64_t *sdx_beam_best(const sdx_beam *b, size_t *length)
+const int64_t *sdx_beam_result(const sdx_beam *b, size_t i, size_t *length)
 {
-    *length = b->place[0].length;
-    return b->ended;
+    *length = b->place[i].length;
+    return b->ended + i * b->stride;
 }

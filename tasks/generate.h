@@ -1,6 +1,6 @@
 /* generate.h: the parts of text generation. generate.c drives them: a decoder that turns token sequences into
  * scores (generate_decoder.c), rules that forbid and force tokens (generate_rules.c, read by
- * generate_config.c), and the beam search (beam.c). All follow transformers' generate(), whose names the
+ * generate_config.c), the choice of a token at a time (sampler.c) and the beam search (beam.c). All follow transformers' generate(), whose names the
  * options bear. */
 #ifndef SDX_TASKS_GENERATE_H
 #define SDX_TASKS_GENERATE_H
@@ -16,7 +16,9 @@ typedef struct sdx_rules {
     int64_t start; /* decoder_start_token_id; -1: there is none */
     int64_t eos[SDX_MAX_EOS];
     size_t n_eos;
-    int64_t forced_bos, forced_eos; /* -1: not forced */
+    int64_t forced_eos; /* -1: not forced */
+    int64_t *suppressed; /* [n_suppressed]: never; then [n_begin]: not as the first new token; owned */
+    size_t n_suppressed, n_begin, begin; /* begin: length of a row whose next token is the first new one */
     int64_t *bad_ids;               /* all bad words one after the other; owned */
     size_t *bad_end;                /* [n_bad]: where each ends; owned */
     size_t n_bad;
@@ -40,11 +42,28 @@ typedef struct sdx_beam sdx_beam;
 sdx_status sdx_beam_create(const sdx_rules *rules, const int64_t *prompt, size_t n, sdx_beam **out,
                            sdx_error *err);
 void sdx_beam_free(sdx_beam *beam);
-/* scores: [num_beams, vocab], log probabilities after the rules. *done: the search is over. */
-sdx_status sdx_beam_step(sdx_beam *beam, const float *scores, size_t vocab, bool *done, sdx_error *err);
+/* scores: [rows, vocab], log probabilities after the rules; the first row stands for those that are missing. *done:
+ * the search is over. */
+sdx_status sdx_beam_step(sdx_beam *beam, const float *scores, size_t rows, size_t vocab, bool *done, sdx_error *err);
 /* The rows to go on with: row r is ids + r * stride, and continues row parent[r] of the step before. */
 const int64_t *sdx_beam_rows(const sdx_beam *beam, size_t *stride, size_t *length, const size_t **parent);
-const int64_t *sdx_beam_best(const sdx_beam *beam, size_t *length);
+/* Sequence i of num_beams, best first. */
+const int64_t *sdx_beam_result(const sdx_beam *beam, size_t i, size_t *length);
+
+/* ---- a token at a time ------------------------------------------------------------------------------------ */
+
+typedef struct sdx_sampler sdx_sampler;
+
+/* Sequences number first, first + 1, ... of a run, which begin with prompt[n]: at most SDX_MAX_BEAMS. */
+sdx_status sdx_sampler_create(const sdx_rules *rules, const int64_t *prompt, size_t n, uint64_t first,
+                              size_t sequences, sdx_sampler **out, sdx_error *err);
+void sdx_sampler_free(sdx_sampler *sampler);
+/* As sdx_beam_step; scores need not be probabilities. */
+sdx_status sdx_sampler_step(sdx_sampler *sampler, const float *scores, size_t rows, size_t vocab, bool *done,
+                            sdx_error *err);
+/* As sdx_beam_rows: sequences that ended are no rows. */
+const int64_t *sdx_sampler_rows(const sdx_sampler *sampler, size_t *stride, size_t *rows, const size_t **parent);
+const int64_t *sdx_sampler_result(const sdx_sampler *sampler, size_t i, size_t *length);
 
 /* ---- decoder --------------------------------------------------------------------------------------------- */
 
@@ -55,10 +74,14 @@ typedef struct sdx_decoder sdx_decoder;
 sdx_status sdx_decoder_open(const char *path, const sdx_run_options *run, sdx_decoder **out, sdx_error *err);
 void sdx_decoder_free(sdx_decoder *decoder);
 bool sdx_decoder_has_encoder(const sdx_decoder *decoder);
-/* A new text: forgets the caches; with an encoder, runs it on ids[n]. */
-sdx_status sdx_decoder_begin(sdx_decoder *decoder, const int64_t *ids, size_t n, sdx_error *err);
-/* Scores of the tokens after ids[rows][length], rows stride apart; row r continues row parent[r] of the last
- * call. *logits: [rows, *vocab], the caller's to change, valid until the next call. */
+/* Texts of different lengths may be padded: with an encoder on the right, else on the left. */
+bool sdx_decoder_takes_padding(const sdx_decoder *decoder);
+/* New texts: forgets the caches; with an encoder, runs it on ids, rows stride apart and padded to the longest. */
+sdx_status sdx_decoder_begin(sdx_decoder *decoder, const int64_t *ids, size_t stride, const size_t *lengths,
+                             size_t texts, sdx_error *err);
+/* Scores of the tokens after ids[rows][length], rows stride apart; row r continues row parent[r] of the last call; in
+ * the first call after begin there is a row for each text, and it is its own parent. *logits: [rows, *vocab], the
+ * caller's to change, valid until the next call. */
 sdx_status sdx_decoder_step(sdx_decoder *decoder, const int64_t *ids, size_t stride, size_t length,
                             const size_t *parent, size_t rows, float **logits, size_t *vocab, sdx_error *err);
 

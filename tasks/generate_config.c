@@ -7,7 +7,7 @@
 #include "../base/memory.h"
 #include "generate.h"
 
-enum { DEFAULT_NEW_TOKENS = 20, MAX_BAD_WORDS = 1 << 16 };
+enum { DEFAULT_NEW_TOKENS = 20, DEFAULT_TOP_K = 50, MAX_BAD_WORDS = 1 << 16 };
 
 static size_t read_size(const json_t *config, const char *key, size_t missing)
 {
@@ -71,6 +71,20 @@ static sdx_status read_bad_words(const json_t *config, const char *path, sdx_rul
     return SDX_OK;
 }
 
+static sdx_status read_suppressed(const json_t *config, sdx_rules *r, sdx_error *err)
+{
+    const json_t *always = json_object_get(config, "suppress_tokens");
+    const json_t *begin = json_object_get(config, "begin_suppress_tokens");
+    size_t n = json_array_size(always), total = n + json_array_size(begin);
+    r->suppressed = sdx_malloc((total + 1) * sizeof *r->suppressed);
+    if (!r->suppressed) return sdx_fail_memory(err, total * sizeof *r->suppressed);
+    for (size_t i = 0; i < total; i++)
+        r->suppressed[i] = json_integer_value(i < n ? json_array_get(always, i) : json_array_get(begin, i - n));
+    r->n_suppressed = n;
+    r->n_begin = total - n;
+    return SDX_OK;
+}
+
 static sdx_early_stopping read_early_stopping(const json_t *config)
 {
     const json_t *value = json_object_get(config, "early_stopping");
@@ -91,6 +105,12 @@ static void read_options(const json_t *config, sdx_generate_options *o)
         .length_penalty = read_real(config, "length_penalty", 1),
         .repetition_penalty = read_real(config, "repetition_penalty", 1),
         .early_stopping = read_early_stopping(config),
+        .num_return_sequences = read_size(config, "num_return_sequences", 1),
+        .forced_bos_token_id = read_id(config, "forced_bos_token_id"),
+        .do_sample = json_is_true(json_object_get(config, "do_sample")),
+        .temperature = read_real(config, "temperature", 1),
+        .top_k = read_size(config, "top_k", DEFAULT_TOP_K),
+        .top_p = read_real(config, "top_p", 1),
     };
     /* A max_length of 20 is transformers' own default, which it takes to mean 20 new tokens. */
     bool is_default = !o->max_length || o->max_length == DEFAULT_NEW_TOKENS;
@@ -109,8 +129,10 @@ static sdx_status refuse_unknown(const json_t *config, const char *path, sdx_err
         "exponential_decay_length_penalty",
         "guidance_scale",
         "sequence_bias",
-        "suppress_tokens",
-        "begin_suppress_tokens",
+        "min_p",
+        "epsilon_cutoff",
+        "eta_cutoff",
+        "typical_p",
         "forced_decoder_ids",
         "force_words_ids",
         "constraints",
@@ -151,11 +173,11 @@ sdx_status sdx_rules_read(const char *const *folders, size_t n, sdx_rules *out, 
     read_options(config, &r.options);
     r.start = read_id(config, "decoder_start_token_id");
     if (r.start < 0) r.start = read_id(config, "bos_token_id");
-    r.forced_bos = read_id(config, "forced_bos_token_id");
     r.forced_eos = read_id(config, "forced_eos_token_id");
     sdx_status status = refuse_unknown(config, path, err);
     if (status == SDX_OK) status = read_eos(config, path, &r, err);
     if (status == SDX_OK) status = read_bad_words(config, path, &r, err);
+    if (status == SDX_OK) status = read_suppressed(config, &r, err);
     json_decref(config);
     if (status == SDX_OK)
         *out = r;
@@ -168,5 +190,6 @@ void sdx_rules_free(sdx_rules *r)
 {
     free(r->bad_ids);
     free(r->bad_end);
+    free(r->suppressed);
     *r = (sdx_rules){0};
 }

@@ -1,15 +1,19 @@
 /* generate_decoder.c: token sequences to scores of the next token, from the graphs that optimum exports:
  *
- *   encoder_model.onnx            ids -> states [1, S, D], once a text
- *   decoder_model.onnx            the first call: whole rows, states -> logits,
- * present.N.{decoder,encoder}.{key,value} decoder_with_past_model.onnx  every other call: last tokens,
- * past_key_values.* -> logits, present.N.decoder.* decoder_model_merged.onnx     both of them, by
- * use_cache_branch any other .onnx file          a decoder without encoder; with past_key_values.* inputs,
- * cached as well
+ *   encoder_model.onnx            ids -> states [B, S, D], once for a batch of texts
+ *   decoder_model.onnx            the first call: whole rows, states -> logits, present.N.{decoder,encoder}.{key,value}
+ *   decoder_with_past_model.onnx  every other call: last tokens, past_key_values.* -> logits, present.N.decoder.*
+ *   decoder_model_merged.onnx     both of them, by use_cache_branch
+ *   any other .onnx file          a decoder without encoder; with past_key_values.* inputs, cached as well
  *
- * Without a graph that takes a past, every call runs whole rows. Inputs are known by their names. A cache is
- * copied once a step, when its rows are put into the order that the search decided on; cross-attention's only
- * when the number of rows changes. All rows are of one text, so nothing is padded. */
+ * Inputs are known by their names. Without a graph that takes a past, every call runs whole rows.
+ *
+ * Keys and values of the tokens so far stay in the session that reads them (sdx_session_keep), which appends to them
+ * in place; they are moved only when rows change their order. What belongs to a text, the encoder's states and the keys
+ * and values of cross-attention, is computed once and held here; it is moved only when rows change their text.
+ *
+ * Texts of one batch differ in length. Behind an encoder they are padded on the right, and its mask hides that. A
+ * decoder's own prompts are padded on the left, so that all rows go on at one place; its mask and positions hide it. */
 #include "generate.h"
 
 #include <stdio.h>
@@ -22,20 +26,27 @@
 #define PAST    SDX_PAST
 #define PRESENT "present."
 
-/* What is fed to one past_key_values.* input, or to encoder_hidden_states. */
+/* One past_key_values.* input. */
 typedef struct slot {
     const char *name; /* after "past_key_values."; the model's */
-    sdx_tensor value; /* [rows, ...]; data owned */
-    size_t room;      /* bytes */
-    sdx_tensor fresh; /* of the last run: takes value's place, rows in a new order; data NULL: none */
+    bool cross;       /* of the text: held here; else kept by the session */
 } slot;
+
+/* What each row has of its text: [rows, ...]. */
+typedef struct share {
+    sdx_tensor value; /* data owned */
+    size_t room;      /* bytes */
+} share;
 
 struct sdx_decoder {
     sdx_stages graphs;
-    slot *slots; /* [n_slots]: inputs of graphs.past */
+    slot *slots;   /* [n_slots]: inputs of graphs.past */
+    share *shares; /* [n_slots + 1]: of the cross slots; the last one are the encoder's states */
     size_t n_slots;
-    slot states;      /* of the encoder */
-    size_t source;    /* tokens of the text that the encoder read */
+    size_t texts, source; /* texts of the batch; tokens of the longest that the encoder read */
+    size_t *lengths;      /* [texts]; owned, as is text */
+    size_t *text;         /* [rows]: of each row of the last call */
+    size_t rows, rows_room, texts_room;
     size_t cached;    /* tokens in the cache */
     int64_t *numbers; /* ids, ones and positions of a run; owned */
     size_t numbers_room;
@@ -50,43 +61,43 @@ static bool begins(const char *s, const char *start)
     return !strncmp(s, start, strlen(start));
 }
 
-static bool is_cross(const char *name)
+static bool has_input(const sdx_stage *s, const char *name)
 {
-    return strstr(name, ".encoder.") != NULL;
+    const sdx_model *m = sdx_program_model(s->program);
+    for (size_t i = 0; i < s->n_in; i++)
+        if (!strcmp(sdx_model_input(m, i).name, name)) return true;
+    return false;
 }
 
 /* The first graph gives every slot its first value, the other all but cross-attention's each time. */
-static sdx_status check_presents(const sdx_decoder *d, sdx_error *err)
+static sdx_status connect_slot(sdx_decoder *d, slot *s, sdx_error *err)
 {
     const sdx_stage *past = &d->graphs.past, *first = d->graphs.first.program ? &d->graphs.first : past;
-    for (size_t k = 0; k < d->n_slots; k++) {
-        char name[256];
-        snprintf(name, sizeof name, PRESENT "%s", d->slots[k].name);
-        if (sdx_stage_output(first, name) < 0 || (!is_cross(name) && sdx_stage_output(past, name) < 0))
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED,
-                            "no decoder has an output \"%s\" for its input " PAST "%s", name, d->slots[k].name);
-    }
-    return SDX_OK;
+    char input[256], output[256];
+    snprintf(input, sizeof input, PAST "%s", s->name);
+    snprintf(output, sizeof output, PRESENT "%s", s->name);
+    s->cross = strstr(s->name, "encoder.") != NULL;
+    if (sdx_stage_output(first, output) < 0 || (!s->cross && sdx_stage_output(past, output) < 0))
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "no decoder has an output \"%s\" for its input %s", output, input);
+    return s->cross ? SDX_OK : sdx_session_keep(past->session, input, output, err);
 }
 
 /* A slot for each past input; without them a graph for later calls would be of no use. */
 static sdx_status make_slots(sdx_decoder *d, sdx_error *err)
 {
+    d->slots = sdx_calloc(d->graphs.past.n_in + 1, sizeof *d->slots);
+    d->shares = sdx_calloc(d->graphs.past.n_in + 1, sizeof *d->shares);
+    if (!d->slots || !d->shares) return sdx_fail_memory(err, d->graphs.past.n_in * sizeof *d->slots);
     if (!d->graphs.past.program) return SDX_OK;
     const sdx_model *m = sdx_program_model(d->graphs.past.program);
-    d->slots = sdx_calloc(d->graphs.past.n_in + 1, sizeof *d->slots);
-    if (!d->slots) return sdx_fail_memory(err, d->graphs.past.n_in * sizeof *d->slots);
     for (size_t i = 0; i < d->graphs.past.n_in; i++) {
         sdx_port port = sdx_model_input(m, i);
         if (!begins(port.name, PAST)) continue;
-        if (port.rank != 4 || !sdx_dtype_size(port.dtype))
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "input \"%s\" is not [rows, heads, tokens, size]",
-                            port.name);
         slot *s = &d->slots[d->n_slots++];
-        *s = (slot){.name = port.name + strlen(PAST), .value = {.dtype = port.dtype, .rank = 4}};
-        memcpy(s->value.dim, port.dim, 4 * sizeof *port.dim);
+        s->name = port.name + strlen(PAST);
+        TRY(connect_slot(d, s, err));
     }
-    if (d->n_slots) return check_presents(d, err);
+    if (d->n_slots) return SDX_OK;
     return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the decoder with a past has no inputs " PAST "*");
 }
 
@@ -107,9 +118,11 @@ void sdx_decoder_free(sdx_decoder *d)
 {
     if (!d) return;
     sdx_stages_close(&d->graphs);
-    for (size_t i = 0; i < d->n_slots; i++) free(d->slots[i].value.data);
+    for (size_t i = 0; d->shares && i <= d->n_slots; i++) free(d->shares[i].value.data);
     free(d->slots);
-    free(d->states.value.data);
+    free(d->shares);
+    free(d->lengths);
+    free(d->text);
     free(d->numbers);
     free(d->logits);
     free(d);
@@ -120,101 +133,49 @@ bool sdx_decoder_has_encoder(const sdx_decoder *d)
     return d->graphs.encoder.program != NULL;
 }
 
-/* ---- caches ---------------------------------------------------------------------------------------------- */
-
-static size_t row_bytes(const sdx_tensor *t)
+bool sdx_decoder_takes_padding(const sdx_decoder *d)
 {
-    return t->dim[0] > 0 ? sdx_tensor_bytes(t) / (size_t)t->dim[0] : 0;
+    const sdx_stage *s = d->graphs.encoder.program ? &d->graphs.encoder
+                         : d->graphs.past.program  ? &d->graphs.past
+                                                   : &d->graphs.first;
+    return has_input(s, "attention_mask") && (d->graphs.encoder.program || has_input(s, "position_ids"));
 }
 
-static sdx_status slot_reserve(slot *s, size_t bytes, sdx_error *err)
-{
-    if (bytes <= s->room && s->value.data) return SDX_OK;
-    size_t room = bytes + bytes / 2 + 1;
-    free(s->value.data);
-    s->room = 0;
-    s->value.data = sdx_malloc_aligned(room);
-    if (!s->value.data) return sdx_fail_memory(err, room);
-    s->room = room;
-    return SDX_OK;
-}
+/* ---- what rows have of their text ------------------------------------------------------------------------ */
 
-/* Row r becomes row parent[r] of what the last run gave. */
-static sdx_status slot_settle(slot *s, const size_t *parent, size_t rows, sdx_error *err)
+/* Row r of the share becomes row from[r] of t, which may be the share's own value. */
+static sdx_status share_set(share *s, const sdx_tensor *t, const size_t *from, size_t rows, sdx_error *err)
 {
-    if (!s->fresh.data) return SDX_OK;
-    sdx_tensor from = s->fresh;
-    size_t bytes = row_bytes(&from);
-    TRY(slot_reserve(s, rows * bytes, err));
-    for (size_t r = 0; r < rows; r++) {
-        if (from.dim[0] < 1 || parent[r] >= (size_t)from.dim[0])
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "\"%s\" has %lld rows, not one a sequence", s->name,
-                            (long long)from.dim[0]);
-        memcpy((char *)s->value.data + r * bytes, (char *)from.data + parent[r] * bytes, bytes);
+    size_t row = t->dim[0] > 0 ? sdx_tensor_bytes(t) / (size_t)t->dim[0] : 0, bytes = rows * row + 1;
+    bool fits = bytes <= s->room && t->data != s->value.data;
+    char *data = fits ? s->value.data : sdx_malloc_aligned(bytes);
+    if (!data) return sdx_fail_memory(err, bytes);
+    for (size_t r = 0; r < rows; r++) memcpy(data + r * row, (char *)t->data + from[r] * row, row);
+    sdx_tensor value = *t;
+    value.data = data;
+    value.dim[0] = (int64_t)rows;
+    if (!fits) {
+        free(s->value.data);
+        s->room = bytes;
     }
-    void *data = s->value.data;
-    s->value = from;
-    s->value.data = data;
-    s->value.dim[0] = (int64_t)rows;
-    s->fresh = (sdx_tensor){.data = NULL};
+    s->value = value;
     return SDX_OK;
 }
 
-/* All rows of a text's encoder are alike: the first stands for as many as there are now. */
-static sdx_status slot_repeat(slot *s, size_t rows, sdx_error *err)
+static share *states_of(sdx_decoder *d)
 {
-    size_t have = (size_t)s->value.dim[0], bytes = row_bytes(&s->value);
-    if (have == rows) return SDX_OK;
-    char *data = sdx_malloc_aligned(rows * bytes + 1);
-    if (!data) return sdx_fail_memory(err, rows * bytes);
-    for (size_t r = 0; r < rows; r++) memcpy(data + r * bytes, s->value.data, bytes);
-    free(s->value.data);
-    s->value.data = data;
-    s->value.dim[0] = (int64_t)rows;
-    s->room = rows * bytes + 1;
-    return SDX_OK;
-}
-
-/* Before anything is cached: no tokens. */
-static sdx_status slot_clear(slot *s, size_t rows, sdx_error *err)
-{
-    if (s->value.dim[1] < 0 || s->value.dim[3] < 0)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "input \"" PAST "%s\" does not say its heads and their size",
-                        s->name);
-    s->value.dim[0] = (int64_t)rows;
-    s->value.dim[2] = 0;
-    s->fresh = (sdx_tensor){.data = NULL};
-    return slot_reserve(s, 1, err);
-}
-
-/* What a run gave under present.* is what the next one gets. A merged graph gives empty cross-attention after
- * the first run: the first stays. */
-static void take_present(sdx_decoder *d, const sdx_stage *s, bool began)
-{
-    const sdx_model *m = sdx_program_model(s->program);
-    for (size_t i = 0; i < s->n_out; i++) {
-        const char *name = sdx_model_output(m, i).name;
-        if (!begins(name, PRESENT)) continue;
-        for (size_t k = 0; k < d->n_slots; k++) {
-            slot *into = &d->slots[k];
-            if (strcmp(into->name, name + strlen(PRESENT))) continue;
-            if (began || !is_cross(name)) into->fresh = s->out[i];
-        }
-    }
+    return &d->shares[d->n_slots];
 }
 
 /* ---- feeding --------------------------------------------------------------------------------------------- */
 
+/* Tokens from skip to length of rows of ids; row r begins with pad[text[r]] tokens that do not count. */
 typedef struct call {
-    const int64_t *ids;                /* [rows] rows, stride apart */
-    size_t rows, stride, skip, length; /* tokens skip to length are fed */
+    const int64_t *ids;
+    size_t rows, stride, skip, length;
+    const size_t *text; /* [rows] */
+    bool encoder;
 } call;
-
-static size_t cells_of(const sdx_decoder *d, const call *c)
-{
-    size_t longest = c->length > d->source ? c->length : d->source;
-    return c->rows * longest + 1;
-}
 
 /* int64 to int32 in place, for graphs that an optimizer gave int32 inputs. */
 static void narrow(int64_t *data, size_t n)
@@ -237,30 +198,44 @@ static const struct {
     {"use_cache_branch", FILL_CACHE_BRANCH},
 };
 
+/* Tokens in front of a row that do not count. */
+static size_t pad_of(const sdx_decoder *d, size_t text)
+{
+    return d->graphs.encoder.program ? 0 : d->source - d->lengths[text];
+}
+
+static int64_t number_at(const sdx_decoder *d, filling what, const call *c, size_t row, size_t t)
+{
+    size_t text = c->text[row], pad = pad_of(d, text);
+    switch (what) {
+    case FILL_IDS: return c->ids[row * c->stride + c->skip + t];
+    case FILL_SOURCE_MASK: return t < d->lengths[text];
+    case FILL_MASK: return c->encoder ? t < d->lengths[text] : t >= pad;
+    default: return c->skip + t < pad ? 0 : (int64_t)(c->skip + t - pad);
+    }
+}
+
 /* The numbers of one input into data, which has room for them. */
 static sdx_tensor fill(const sdx_decoder *d, filling what, const call *c, sdx_dtype dtype, int64_t *data)
 {
     size_t width = c->length - c->skip;
     if (what == FILL_SOURCE_MASK) width = d->source;
     if (what == FILL_MASK) width = c->length;
-    for (size_t r = 0; r < c->rows; r++)
-        for (size_t t = 0; t < width; t++) {
-            int64_t *x = &data[r * width + t];
-            *x = what == FILL_IDS         ? c->ids[r * c->stride + c->skip + t]
-                 : what == FILL_POSITIONS ? (int64_t)(c->skip + t)
-                                          : 1;
-        }
     if (what == FILL_CACHE_BRANCH) {
         *(bool *)data = d->cached > 0;
         return (sdx_tensor){SDX_BOOL, 1, {1}, data};
     }
+    for (size_t r = 0; r < c->rows; r++)
+        for (size_t t = 0; t < width; t++) data[r * width + t] = number_at(d, what, c, r, t);
     if (dtype == SDX_I32) narrow(data, c->rows * width);
     return (sdx_tensor){dtype, 2, {(int64_t)c->rows, (int64_t)width}, data};
 }
 
-static sdx_status feed(sdx_decoder *d, const sdx_port *port, const call *c, int64_t *data, sdx_tensor *in,
+/* Input i of the stage; *given false: the session has it. */
+static sdx_status feed(sdx_decoder *d, const sdx_port *port, const call *c, int64_t *data, sdx_tensor *in, bool *given,
                        sdx_error *err)
 {
+    *given = true;
     for (size_t i = 0; i < sizeof fillings / sizeof *fillings; i++) {
         if (strcmp(port->name, fillings[i].name)) continue;
         *in = fill(d, fillings[i].what, c, port->dtype, data);
@@ -268,14 +243,23 @@ static sdx_status feed(sdx_decoder *d, const sdx_port *port, const call *c, int6
     }
     for (size_t k = 0; k < d->n_slots && begins(port->name, PAST); k++) {
         if (strcmp(d->slots[k].name, port->name + strlen(PAST))) continue;
-        *in = d->slots[k].value;
+        *given = d->slots[k].cross;
+        *in = d->shares[k].value;
         return SDX_OK;
     }
-    if (strcmp(port->name, "encoder_hidden_states") || !d->graphs.encoder.program)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the graph has an input \"%s\", which no text gives",
-                        port->name);
-    TRY(slot_repeat(&d->states, c->rows, err));
-    *in = d->states.value;
+    *in = states_of(d)->value;
+    if (!strcmp(port->name, "encoder_hidden_states") && d->graphs.encoder.program) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the graph has an input \"%s\", which no text gives", port->name);
+}
+
+static sdx_status reserve_numbers(sdx_decoder *d, size_t n, sdx_error *err)
+{
+    if (n <= d->numbers_room) return SDX_OK;
+    free(d->numbers);
+    d->numbers_room = 0;
+    d->numbers = sdx_malloc(2 * n * sizeof *d->numbers);
+    if (!d->numbers) return sdx_fail_memory(err, 2 * n * sizeof *d->numbers);
+    d->numbers_room = 2 * n;
     return SDX_OK;
 }
 
@@ -283,37 +267,107 @@ static sdx_status feed(sdx_decoder *d, const sdx_port *port, const call *c, int6
 static sdx_status run_stage(sdx_decoder *d, sdx_stage *s, const call *c, sdx_error *err)
 {
     const sdx_model *m = sdx_program_model(s->program);
-    size_t cells = cells_of(d, c);
-    if (s->n_in * cells > d->numbers_room) {
-        free(d->numbers);
-        d->numbers_room = 0;
-        d->numbers = sdx_malloc(2 * s->n_in * cells * sizeof *d->numbers);
-        if (!d->numbers) return sdx_fail_memory(err, 2 * s->n_in * cells * sizeof *d->numbers);
-        d->numbers_room = 2 * s->n_in * cells;
-    }
+    size_t cells = c->rows * (c->length > d->source ? c->length : d->source) + 1, n = 0;
+    TRY(reserve_numbers(d, s->n_in * cells, err));
     for (size_t i = 0; i < s->n_in; i++) {
         sdx_port port = sdx_model_input(m, i);
-        TRY(feed(d, &port, c, d->numbers + i * cells, &s->in[i], err));
-        s->name[i] = port.name;
+        bool given;
+        TRY(feed(d, &port, c, d->numbers + i * cells, &s->in[n], &given, err));
+        s->name[n] = port.name;
+        n += given;
     }
-    return sdx_session_run(s->session, s->n_in, s->name, s->in, s->n_out, s->out, err);
+    return sdx_session_run(s->session, n, s->name, s->in, s->n_out, s->out, err);
+}
+
+/* ---- texts ----------------------------------------------------------------------------------------------- */
+
+static sdx_status reserve(size_t **list, size_t *room, size_t n, sdx_error *err)
+{
+    if (n <= *room) return SDX_OK;
+    size_t *grown = sdx_realloc(*list, n * sizeof **list);
+    if (!grown) return sdx_fail_memory(err, n * sizeof **list);
+    *list = grown;
+    *room = n;
+    return SDX_OK;
+}
+
+sdx_status sdx_decoder_begin(sdx_decoder *d, const int64_t *ids, size_t stride, const size_t *lengths, size_t texts,
+                             sdx_error *err)
+{
+    d->cached = d->source = 0;
+    TRY(reserve(&d->lengths, &d->texts_room, texts, err));
+    TRY(reserve(&d->text, &d->rows_room, texts, err));
+    for (size_t i = 0; i < texts; i++) {
+        d->text[i] = i;
+        d->lengths[i] = lengths[i];
+        if (lengths[i] > d->source) d->source = lengths[i];
+    }
+    d->texts = d->rows = texts;
+    if (!d->graphs.encoder.program) return SDX_OK;
+    TRY(run_stage(d, &d->graphs.encoder, &(call){ids, texts, stride, 0, d->source, d->text, true}, err));
+    const sdx_tensor *states = &d->graphs.encoder.out[d->graphs.encoder.result];
+    if (states->rank != 3 || states->dim[0] != (int64_t)texts)
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the encoder's last_hidden_state is not [batch, tokens, size]");
+    return share_set(states_of(d), states, d->text, texts, err);
 }
 
 /* ---- the calls ------------------------------------------------------------------------------------------- */
 
-sdx_status sdx_decoder_begin(sdx_decoder *d, const int64_t *ids, size_t n, sdx_error *err)
+/* Before anything is cached, a graph that takes a past gets one of no tokens. */
+static sdx_status begin_empty(sdx_decoder *d, size_t rows, sdx_error *err)
 {
-    d->cached = d->source = 0;
-    for (size_t k = 0; k < d->n_slots; k++) d->slots[k].fresh = (sdx_tensor){.data = NULL};
-    if (!d->graphs.encoder.program) return SDX_OK;
-    d->source = n;
-    TRY(run_stage(d, &d->graphs.encoder, &(call){ids, 1, n, 0, n}, err));
-    d->states.name = "last_hidden_state";
-    d->states.fresh = d->graphs.encoder.out[d->graphs.encoder.result];
-    if (d->states.fresh.rank != 3)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED,
-                        "the encoder's last_hidden_state is not [batch, tokens, size]");
-    return slot_settle(&d->states, (size_t[]){0}, 1, err);
+    const sdx_model *m = sdx_program_model(d->graphs.past.program);
+    for (size_t k = 0; k < d->n_slots; k++) {
+        char name[256];
+        snprintf(name, sizeof name, PAST "%s", d->slots[k].name);
+        size_t i = 0;
+        while (strcmp(sdx_model_input(m, i).name, name)) i++;
+        sdx_port port = sdx_model_input(m, i);
+        if (port.rank != 4 || port.dim[1] < 0 || port.dim[3] < 0)
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "input \"%s\" does not say its heads and their size", name);
+        sdx_tensor empty = {port.dtype, 4, {(int64_t)rows, port.dim[1], 0, port.dim[3]}, NULL};
+        TRY(d->slots[k].cross ? share_set(&d->shares[k], &empty, d->text, rows, err)
+                              : sdx_session_set_kept(d->graphs.past.session, name, &empty, err));
+    }
+    return SDX_OK;
+}
+
+/* After the first call: what the graph gave under present.* is where later calls begin. */
+static sdx_status take_presents(sdx_decoder *d, const sdx_stage *s, sdx_error *err)
+{
+    for (size_t k = 0; k < d->n_slots; k++) {
+        char name[256];
+        snprintf(name, sizeof name, PRESENT "%s", d->slots[k].name);
+        const sdx_tensor *t = &s->out[sdx_stage_output(s, name)];
+        if (t->dtype == SDX_UNDEFINED) continue; /* the session kept it */
+        if (t->rank != 4 || t->dim[0] != (int64_t)d->rows)
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "\"%s\" is not [%zu, heads, tokens, size]", name, d->rows);
+        size_t *same = d->text; /* a first call has a row for each text */
+        snprintf(name, sizeof name, PAST "%s", d->slots[k].name);
+        TRY(d->slots[k].cross ? share_set(&d->shares[k], t, same, d->rows, err)
+                              : sdx_session_set_kept(d->graphs.past.session, name, t, err));
+    }
+    return SDX_OK;
+}
+
+/* Rows move: what is kept goes with them, what is of their text only if that changes. */
+static sdx_status move_rows(sdx_decoder *d, const size_t *parent, size_t rows, sdx_error *err)
+{
+    bool same = rows == d->rows, same_texts = same;
+    TRY(reserve(&d->text, &d->rows_room, 2 * (rows > d->rows ? rows : d->rows), err));
+    size_t *text = d->text + d->rows_room / 2;
+    for (size_t r = 0; r < rows; r++) {
+        if (parent[r] >= d->rows) return sdx_fail(err, SDX_ERR_INTERNAL, "row %zu of %zu", parent[r], d->rows);
+        text[r] = d->text[parent[r]];
+        same = same && parent[r] == r;
+        same_texts = same_texts && text[r] == d->text[r];
+    }
+    if (!same && d->cached) TRY(sdx_session_reorder_kept(d->graphs.past.session, parent, rows, err));
+    for (size_t k = 0; k <= d->n_slots && !same_texts; k++)
+        if (d->shares[k].value.data) TRY(share_set(&d->shares[k], &d->shares[k].value, parent, rows, err));
+    memcpy(d->text, text, rows * sizeof *text);
+    d->rows = rows;
+    return SDX_OK;
 }
 
 /* The scores after the last token of each row, as float32. t: [rows, tokens, vocab]. */
@@ -341,30 +395,16 @@ static sdx_status copy_logits(sdx_decoder *d, const sdx_tensor *t, size_t rows, 
     return SDX_OK;
 }
 
-static sdx_status settle(sdx_decoder *d, const size_t *parent, size_t rows, sdx_error *err)
-{
-    for (size_t k = 0; k < d->n_slots; k++) {
-        slot *s = &d->slots[k];
-        if (!d->cached)
-            TRY(slot_clear(s, rows, err));
-        else if (s->fresh.data)
-            TRY(slot_settle(s, parent, rows, err));
-        else
-            TRY(slot_repeat(s, rows, err));
-    }
-    return SDX_OK;
-}
-
 sdx_status sdx_decoder_step(sdx_decoder *d, const int64_t *ids, size_t stride, size_t length,
                             const size_t *parent, size_t rows, float **logits, size_t *vocab, sdx_error *err)
 {
-    bool began = d->cached == 0;
-    sdx_stage *s =
-        d->graphs.past.program && (!began || !d->graphs.first.program) ? &d->graphs.past : &d->graphs.first;
-    if (s == &d->graphs.past) TRY(settle(d, parent, rows, err));
-    TRY(run_stage(d, s, &(call){ids, rows, stride, d->graphs.past.program ? d->cached : 0, length}, err));
-    take_present(d, s, began);
-    if (d->graphs.past.program) d->cached = length;
+    bool began = d->cached == 0, has_past = d->graphs.past.program != NULL;
+    sdx_stage *s = has_past && (!began || !d->graphs.first.program) ? &d->graphs.past : &d->graphs.first;
+    TRY(move_rows(d, parent, rows, err));
+    if (began && s == &d->graphs.past) TRY(begin_empty(d, rows, err));
+    TRY(run_stage(d, s, &(call){ids, rows, stride, d->cached, length, d->text, false}, err));
+    if (began && has_past) TRY(take_presents(d, s, err));
+    if (has_past) d->cached = length;
     *logits = NULL;
     TRY(copy_logits(d, &s->out[s->result], rows, vocab, err));
     *logits = d->logits;

@@ -1,5 +1,5 @@
 /* generate_rules.c: what may follow. Each rule is one of transformers' logits processors, and they run in its
- * order: repetition penalty, n-grams, bad words, minimal length, forced first and last token. */
+ * order: repetition penalty, n-grams, bad words, minimal length, forced first and last token, suppressed tokens. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,8 +62,10 @@ void sdx_rules_apply(const sdx_rules *r, const int64_t *ids, size_t n, float *sc
     if (o->no_repeat_ngram_size > 0) ban_ngrams(o->no_repeat_ngram_size, ids, n, scores, vocab);
     ban_words(r, ids, n, scores, vocab);
     for (size_t i = 0; i < r->n_eos && n < o->min_length; i++) ban(scores, vocab, r->eos[i]);
-    if (r->forced_bos >= 0 && n == 1) force(scores, vocab, r->forced_bos);
+    if (o->forced_bos_token_id >= 0 && n == 1) force(scores, vocab, o->forced_bos_token_id);
     if (r->forced_eos >= 0 && n + 1 == o->max_length) force(scores, vocab, r->forced_eos);
+    size_t suppressed = r->n_suppressed + (n == r->begin ? r->n_begin : 0);
+    for (size_t i = 0; i < suppressed; i++) ban(scores, vocab, r->suppressed[i]);
 }
 
 bool sdx_rules_ends(const sdx_rules *r, int64_t id)
@@ -79,6 +81,8 @@ sdx_status sdx_rules_fix_lengths(sdx_rules *r, size_t prompt, sdx_error *err)
     if (o->max_new_tokens > SDX_MAX_GENERATED || o->max_length > SDX_MAX_GENERATED ||
         prompt > SDX_MAX_GENERATED)
         return sdx_fail(err, SDX_ERR_USAGE, "more than %d tokens are asked for", SDX_MAX_GENERATED);
+    /* A first token that is forced is not the first that is chosen. */
+    r->begin = prompt == 1 && o->forced_bos_token_id >= 0 ? 2 : prompt;
     if (o->max_new_tokens) o->max_length = prompt + o->max_new_tokens;
     if (o->min_new_tokens) o->min_length = prompt + o->min_new_tokens;
     if (o->max_length > prompt) return SDX_OK;

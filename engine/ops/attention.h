@@ -96,6 +96,7 @@ typedef struct sdx_cache {
     int64_t fresh;           /* rows to append */
     int64_t room;            /* rows of present: at least the valid and the fresh ones */
     bool is_buffer;          /* room is past_room, and the past's other rows stay instead of zeros */
+    bool in_place;           /* past and present are one buffer, in which only the fresh rows are new */
 } sdx_cache;
 
 void sdx_cache_append(int threads, const sdx_cache *cache, const float *past, sdx_heads fresh, float *present);
@@ -104,7 +105,7 @@ void sdx_cache_append(int threads, const sdx_cache *cache, const float *past, sd
 void sdx_cache_join(const sdx_run *run, const sdx_cache *cache, int past, int present, sdx_heads *heads,
                     char **workspace);
 /* What it takes of a workspace. */
-bool sdx_cache_plan(const sdx_plan_step *step, const sdx_cache *cache, int past, int present, size_t *total);
+bool sdx_cache_plan(sdx_plan_step *step, const sdx_cache *cache, int past, int present, size_t *total);
 
 /* A [B,N,T,H] tensor as heads, and a [B,T,N*H] one. */
 sdx_heads sdx_heads_of(const float *data, int64_t heads, int64_t length, int64_t dim);

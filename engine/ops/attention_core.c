@@ -235,9 +235,9 @@ static void append_heads(void *context, int64_t begin, int64_t end, int worker)
         float *to = t->present + i * c->room * c->dim;
         const float *from = t->fresh.data + b * t->fresh.batch + h * t->fresh.head;
         size_t row = (size_t)c->dim * sizeof *to;
-        if (old) memcpy(to, t->past + i * c->past_room * c->dim, (size_t)old * row);
+        if (old && !c->in_place) memcpy(to, t->past + i * c->past_room * c->dim, (size_t)old * row);
         for (int64_t r = 0; r < c->fresh; r++) memcpy(to + (old + r) * c->dim, from + r * t->fresh.row, row);
-        int64_t used = old + c->fresh, rest = c->room - used;
+        int64_t used = old + c->fresh, rest = c->in_place ? 0 : c->room - used;
         if (rest && c->is_buffer)
             memcpy(to + used * c->dim, t->past + (i * c->room + used) * c->dim, (size_t)rest * row);
         else
@@ -248,8 +248,8 @@ static void append_heads(void *context, int64_t begin, int64_t end, int worker)
 void sdx_cache_append(int threads, const sdx_cache *cache, const float *past, sdx_heads fresh, float *present)
 {
     append_task t = {cache, past, fresh, present};
-    sdx_parallel_for(threads, cache->batch * cache->heads, sdx_row_grain(cache->room * cache->dim / 4),
-                     append_heads, &t);
+    int64_t rows = cache->in_place ? cache->fresh : cache->room;
+    sdx_parallel_for(threads, cache->batch * cache->heads, sdx_row_grain(rows * cache->dim / 4), append_heads, &t);
 }
 
 static size_t cache_count(const sdx_cache *c)
@@ -257,9 +257,11 @@ static size_t cache_count(const sdx_cache *c)
     return (size_t)(c->batch * c->heads * c->room * c->dim);
 }
 
-bool sdx_cache_plan(const sdx_plan_step *step, const sdx_cache *cache, int past, int present, size_t *total)
+bool sdx_cache_plan(sdx_plan_step *step, const sdx_cache *cache, int past, int present, size_t *total)
 {
     bool has_past = past < step->n_in && step->in[past].dtype != SDX_UNDEFINED;
+    bool has_out = present < step->n_out && step->out[present].dtype == SDX_F32;
+    if (has_past && has_out && step->in[past].dtype == SDX_F32 && !cache->is_buffer) step->past[present] = past;
     if (has_past && !sdx_floats_plan(&step->in[past], total)) return false;
     return (!has_past && present >= step->n_out) || sdx_workspace_add(total, cache_count(cache), sizeof(float));
 }
@@ -268,6 +270,15 @@ void sdx_cache_join(const sdx_run *run, const sdx_cache *cache, int past, int pr
                     char **workspace)
 {
     bool has_past = sdx_run_has_in(run, past), has_out = sdx_run_has_out(run, present);
+    if (run->room) {
+        sdx_cache grown = *cache;
+        grown.room = run->room;
+        grown.in_place = true;
+        float *rows = run->out[present].data;
+        sdx_cache_append(run->threads, &grown, rows, *heads, rows);
+        *heads = sdx_heads_of(rows, cache->heads, run->room, cache->dim);
+        return;
+    }
     const float *old = has_past ? sdx_floats_of(run->kernels, &run->in[past], workspace) : NULL;
     if (!has_past && present >= run->n_out) return;
     float *to = sdx_workspace_take(workspace, cache_count(cache) * sizeof *to);

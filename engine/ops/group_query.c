@@ -235,6 +235,7 @@ static sdx_status plan_group_query(sdx_plan_step *step)
              ? sdx_attention_stages_workspace
              : sdx_attention_workspace)(step->kernels, step->threads, s.queries, s.room, s.dim, s.dim);
     sdx_cache cache = make_cache(state, &s, NULL);
+    cache.is_buffer = true; /* its rows may end at different places */
     bool ok = sdx_workspace_add(total, (size_t)s.batch, sizeof(int64_t)) &&
               (!state->rotary ||
                (sdx_workspace_add(total, rows, (size_t)(state->heads * s.dim) * sizeof(float)) &&

@@ -234,6 +234,7 @@ static sdx_status plan_multi_head(sdx_plan_step *step)
         mask = (size_t)(s.batch * (step->in[at->mask].shape.rank == 3 ? s.queries : 1) * s.keys);
     size_t bias = has_in(step, at->bias) ? (size_t)(s.batch * s.heads) : 0;
     sdx_cache keys = make_cache(&s, s.past, s.head_dim), values = make_cache(&s, s.past, s.value_dim);
+    keys.is_buffer = values.is_buffer = has_in(step, at->past_length);
     size_t heads = sdx_attention_workspace(step->kernels, step->threads, s.queries, s.keys, s.head_dim,
                                            s.value_dim),
            stages = sdx_attention_stages_workspace(step->kernels, step->threads, s.queries, s.keys, s.head_dim,

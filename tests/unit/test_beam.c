@@ -11,11 +11,12 @@ enum { EOS = 0, VOCAB = 3, MAX_LENGTH = 5 };
 
 static sdx_rules make_rules(size_t beams, size_t max_length, double length_penalty, sdx_early_stopping stop)
 {
-    sdx_rules r = {.forced_bos = -1, .forced_eos = -1, .eos = {EOS}, .n_eos = 1};
+    sdx_rules r = {.forced_eos = -1, .eos = {EOS}, .n_eos = 1};
     r.options = (sdx_generate_options){.num_beams = beams,
                                        .max_length = max_length,
                                        .length_penalty = length_penalty,
                                        .repetition_penalty = 1,
+                                       .forced_bos_token_id = -1,
                                        .early_stopping = stop};
     return r;
 }
@@ -74,7 +75,7 @@ static sdx_beam *search(const sdx_rules *rules, unsigned seed)
             ck_assert_uint_lt(parent[r], rules->options.num_beams);
             model(seed, ids + r * stride, length, scores + r * VOCAB);
         }
-        ck_assert_int_eq(sdx_beam_step(beam, scores, VOCAB, &done, NULL), SDX_OK);
+        ck_assert_int_eq(sdx_beam_step(beam, scores, rules->options.num_beams, VOCAB, &done, NULL), SDX_OK);
     }
     free(scores);
     return beam;
@@ -92,7 +93,7 @@ START_TEST(finds_the_best_of_all)
         int64_t ids[MAX_LENGTH] = {1};
         try_all(seed, length_penalty, ids, 1, 0, &b);
         size_t length;
-        const int64_t *got = sdx_beam_best(beam, &length);
+        const int64_t *got = sdx_beam_result(beam, 0, &length);
         ck_assert_uint_eq(length, b.length);
         ck_assert(!memcmp(got, b.ids, length * sizeof *got));
         sdx_beam_free(beam);
@@ -119,9 +120,9 @@ START_TEST(stops_when_it_should)
     size_t steps = 0, length;
     bool done = false;
     ck_assert_int_eq(sdx_beam_create(&rules, (int64_t[]){1}, 1, &beam, NULL), SDX_OK);
-    for (; !done; steps++) ck_assert_int_eq(sdx_beam_step(beam, scores, VOCAB, &done, NULL), SDX_OK);
+    for (; !done; steps++) ck_assert_int_eq(sdx_beam_step(beam, scores, 2, VOCAB, &done, NULL), SDX_OK);
     ck_assert_uint_eq(steps, stops[_i].steps);
-    const int64_t *ids = sdx_beam_best(beam, &length);
+    const int64_t *ids = sdx_beam_result(beam, 0, &length);
     ck_assert(length == 2 && ids[0] == 1 && ids[1] == EOS);
     sdx_beam_free(beam);
 }
@@ -136,7 +137,7 @@ START_TEST(refuses)
     rules.options.num_beams = 2;
     ck_assert_int_eq(sdx_beam_create(&rules, (int64_t[]){1}, 1, &beam, NULL), SDX_OK);
     float nothing[2 * VOCAB] = {NAN, NAN, NAN, NAN, NAN, NAN};
-    ck_assert_int_eq(sdx_beam_step(beam, nothing, VOCAB, &done, NULL), SDX_ERR_UNSUPPORTED);
+    ck_assert_int_eq(sdx_beam_step(beam, nothing, 2, VOCAB, &done, NULL), SDX_ERR_UNSUPPORTED);
     sdx_beam_free(beam);
     rules.options.max_length = 3;
     ck_assert_int_eq(sdx_rules_fix_lengths(&rules, 3, NULL), SDX_ERR_USAGE);
@@ -187,7 +188,7 @@ START_TEST(forces_and_penalizes)
 {
     static const int64_t ids[] = {1, 2, 2};
     sdx_rules r = make_rules(1, 4, 1, SDX_STOP_EARLY);
-    r.forced_bos = 3;
+    r.options.forced_bos_token_id = 3;
     r.forced_eos = EOS;
     ck_assert_uint_eq(banned(&r, ids, 1), 63 & ~(1u << 3));
     ck_assert_uint_eq(banned(&r, ids, 2), 0);

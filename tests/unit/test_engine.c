@@ -238,7 +238,7 @@ START_TEST(shape_chains_cost_nothing)
     engine e = start(m, &plain);
     sdx_plan *p;
     sdx_tensor feed[2] = {{SDX_F32, 2, {4, 6}, NULL}, {SDX_F32, 1, {24}, NULL}};
-    ck_assert_int_eq(sdx_plan_create(sdx_program_main(e.program), feed, &p, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_plan_create(sdx_program_main(e.program), feed, NULL, &p, NULL), SDX_OK);
     ck_assert_int_eq(p->n_step, 1);
     ck_assert(p->step[0].shares && !p->step[0].dynamic);
     sdx_plan_free(p);
@@ -255,7 +255,7 @@ START_TEST(chains_work_in_place)
     engine e = start(m, &plain);
     sdx_plan *p;
     sdx_tensor feed = {SDX_F32, 1, {1024}, NULL};
-    ck_assert_int_eq(sdx_plan_create(sdx_program_main(e.program), &feed, &p, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_plan_create(sdx_program_main(e.program), &feed, NULL, &p, NULL), SDX_OK);
     ck_assert_int_eq(p->n_step, 9);
     ck_assert_uint_le(p->bytes, 4096 + 64 * 9); /* one value, and nothing much of workspaces */
     sdx_plan_free(p);
