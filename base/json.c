@@ -74,3 +74,26 @@ sdx_status sdx_json_integer(const json_t *object, const char *name, int64_t fall
     *out = !value ? fallback : integral ? (int64_t)real : json_integer_value(value);
     return SDX_OK;
 }
+
+sdx_status sdx_json_choice(const json_t *object, const char *name, const char *const *names, unsigned fallback,
+                           unsigned *out, sdx_error *err)
+{
+    const json_t *value = sdx_json_member(object, name);
+    const char *text = json_string_value(value);
+    *out = fallback;
+    if (!value) return SDX_OK;
+    for (unsigned i = 0; text && names[i]; i++) {
+        *out = i;
+        if (!strcmp(text, names[i])) return SDX_OK;
+    }
+    return sdx_fail(err, SDX_ERR_FILE, "\"%s\" is none of the known choices", name);
+}
+
+sdx_status sdx_json_size(const json_t *object, const char *name, int64_t fallback, size_t *out, sdx_error *err)
+{
+    int64_t value = 0;
+    TRY(sdx_json_integer(object, name, fallback, &value, err));
+    if (value < 0) return sdx_fail(err, SDX_ERR_FILE, "\"%s\" is negative", name);
+    *out = (size_t)value;
+    return SDX_OK;
+}

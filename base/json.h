@@ -20,6 +20,10 @@ sdx_status sdx_json_read_in(const char *folder, const char *name, json_type root
 sdx_status sdx_json_bool(const json_t *object, const char *name, bool fallback, bool *out, sdx_error *err);
 sdx_status sdx_json_integer(const json_t *object, const char *name, int64_t fallback, int64_t *out,
                             sdx_error *err);
+/* One of the names (NULL behind the last), as its index. */
+sdx_status sdx_json_choice(const json_t *object, const char *name, const char *const *names, unsigned fallback,
+                           unsigned *out, sdx_error *err);
+sdx_status sdx_json_size(const json_t *object, const char *name, int64_t fallback, size_t *out, sdx_error *err);
 /* NULL: absent or null. */
 const json_t *sdx_json_member(const json_t *object, const char *name);
 /* "name" is not `type`. */

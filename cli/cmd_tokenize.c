@@ -12,6 +12,8 @@ static const cli_option options[] = {
     {"text", CLI_STRING, "TEXT", "one text instead of lines from --input"},
     {"input", CLI_STRING, "FILE", "JSON lines (default: standard input)"},
     {"text_lines", CLI_FLAG, NULL, "the input is plain text, one text a line"},
+    {"as_configured", CLI_FLAG, NULL,
+     "truncate and pad as tokenizer.json itself says, all lines one batch; also prints attention_mask and overflowing"},
     {"decode", CLI_FLAG, NULL, "the other way: {\"ids\": [...]} in, {\"text\": ...} out"},
     {"keep_special", CLI_FLAG, NULL, "with --decode: keep special tokens"},
     {NULL, CLI_FLAG, NULL, NULL},
@@ -53,6 +55,88 @@ static int encode_object(const sdx_tokenizer *tok, const json_t *line, size_t ma
                   json_string_length(pair), max_length);
 }
 
+/* ---- --as_configured ---------------------------------------------------------------------------------------- */
+
+typedef struct batch {
+    sdx_text *text, *pair; /* [count]; they point into line[] */
+    json_t **line;         /* [count], owned */
+    size_t count, room;
+} batch;
+
+static sdx_text text_of(const json_t *string)
+{
+    return (sdx_text){json_string_value(string), json_string_length(string)};
+}
+
+/* Takes the line over. */
+static int batch_add(batch *b, json_t *line)
+{
+    if (b->count == b->room) {
+        size_t room = b->room ? 2 * b->room : 256;
+        sdx_text *text = realloc(b->text, room * sizeof *text);
+        if (text) b->text = text;
+        sdx_text *pair = realloc(b->pair, room * sizeof *pair);
+        if (pair) b->pair = pair;
+        json_t **lines = realloc(b->line, room * sizeof *lines);
+        if (lines) b->line = lines;
+        if (!text || !pair || !lines) {
+            json_decref(line);
+            return cli_usage_error("out of memory");
+        }
+        b->room = room;
+    }
+    const json_t *text = json_is_string(line) ? line : json_object_get(line, "text");
+    b->text[b->count] = text_of(text);
+    b->pair[b->count] = text_of(json_object_get(line, "pair"));
+    b->line[b->count++] = line;
+    return json_is_string(text) ? EXIT_FINE : cli_usage_error("line %zu has no \"text\" string", b->count);
+}
+
+static void batch_free(batch *b)
+{
+    for (size_t i = 0; i < b->count; i++) json_decref(b->line[i]);
+    free(b->text);
+    free(b->pair);
+    free(b->line);
+}
+
+static json_t *attention_mask(const sdx_encoding *e, bool left)
+{
+    json_t *a = json_array();
+    for (size_t i = 0; i < e->count; i++) {
+        bool padding = left ? i < e->padding : i >= e->count - e->padding;
+        json_array_append_new(a, json_integer(!padding));
+    }
+    return a;
+}
+
+static json_t *encoding_json(const sdx_encoding *e, bool left)
+{
+    json_t *overflow = json_array();
+    for (size_t i = 0; i < e->overflow_count; i++) json_array_append_new(overflow, encoding_json(&e->overflow[i], left));
+    return json_pack("{s:o, s:o, s:o, s:o}", "ids", int_array(e->ids, e->count), "token_type_ids",
+                     int_array(e->type_ids, e->count), "attention_mask", attention_mask(e, left), "overflowing",
+                     overflow);
+}
+
+static int encode_batch(const sdx_tokenizer *tok, const batch *b)
+{
+    const sdx_padding *padding = sdx_tokenizer_padding(tok);
+    sdx_encoding *e = calloc(b->count + 1, sizeof *e);
+    sdx_error err = {0};
+    if (!e) return cli_usage_error("out of memory");
+    sdx_status status = sdx_tokenizer_encode_batch(tok, b->text, b->pair, b->count, sdx_tokenizer_truncation(tok),
+                                                   padding, e, &err);
+    for (size_t i = 0; status == SDX_OK && i < b->count; i++) {
+        print_json_line(encoding_json(&e[i], padding && padding->left));
+        sdx_encoding_free(&e[i]);
+    }
+    free(e);
+    return status == SDX_OK ? EXIT_FINE : cli_fail(&err);
+}
+
+/* ---- lines -------------------------------------------------------------------------------------------------- */
+
 static int decode_object(const sdx_tokenizer *tok, const json_t *line, bool keep_special)
 {
     const json_t *list = json_object_get(line, "ids");
@@ -72,9 +156,12 @@ static int decode_object(const sdx_tokenizer *tok, const json_t *line, bool keep
     return EXIT_FINE;
 }
 
-static int handle_line(const sdx_tokenizer *tok, const cli_args *args, const char *line, size_t n, size_t number)
+/* all: NULL, or where the line waits for the others. */
+static int handle_line(const sdx_tokenizer *tok, const cli_args *args, const char *line, size_t n, size_t number,
+                       batch *all)
 {
     size_t max_length = (size_t)cli_int(args, "max_length", 0);
+    if (cli_flag(args, "text_lines") && all) return batch_add(all, json_stringn_nocheck(line, n));
     if (cli_flag(args, "text_lines")) return encode(tok, line, n, NULL, 0, max_length);
     json_error_t at;
     json_t *object = json_loadb(line, n, JSON_ALLOW_NUL, &at);
@@ -82,6 +169,7 @@ static int handle_line(const sdx_tokenizer *tok, const cli_args *args, const cha
         json_decref(object);
         return cli_usage_error("line %zu is not a JSON object: %s (plain text needs --text_lines)", number, at.text);
     }
+    if (all) return batch_add(all, object);
     int code = cli_flag(args, "decode") ? decode_object(tok, object, cli_flag(args, "keep_special"))
                                         : encode_object(tok, object, max_length);
     json_decref(object);
@@ -91,15 +179,19 @@ static int handle_line(const sdx_tokenizer *tok, const cli_args *args, const cha
 static int handle_file(const sdx_tokenizer *tok, const cli_args *args)
 {
     cli_records in;
+    batch all = {0};
+    bool configured = cli_flag(args, "as_configured");
     int code = cli_records_open(&in, cli_string(args, "input", NULL));
     if (code != EXIT_FINE) return code;
     ssize_t n;
     while (code == EXIT_FINE && (n = getline(&in.line, &in.capacity, in.file)) >= 0) {
         in.line_number++;
         if (n > 0 && in.line[n - 1] == '\n') n--;
-        code = handle_line(tok, args, in.line, (size_t)n, in.line_number);
+        code = handle_line(tok, args, in.line, (size_t)n, in.line_number, configured ? &all : NULL);
     }
     cli_records_close(&in);
+    if (configured && code == EXIT_FINE) code = encode_batch(tok, &all);
+    batch_free(&all);
     return code;
 }
 
@@ -107,6 +199,8 @@ static int run(const cli_args *args)
 {
     const char *name = cli_string(args, "model_name", NULL), *text = cli_string(args, "text", NULL);
     if (!name) return cli_usage_error("tokenize needs --model_name");
+    if (cli_flag(args, "as_configured") && (text || cli_flag(args, "decode") || cli_int(args, "max_length", 0)))
+        return cli_usage_error("--as_configured goes with lines of text alone, not with --text, --decode, --max_length");
     sdx_error err = {0};
     sdx_tokenizer *tok;
     if (sdx_tokenizer_open(name, &tok, &err) != SDX_OK) return cli_fail(&err);

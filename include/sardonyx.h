@@ -285,7 +285,32 @@ typedef struct sdx_encoding {
     size_t count;
     int64_t *ids;      /* [count] */
     int64_t *type_ids; /* [count] */
+    size_t padding;    /* so many of them are padding, at one end */
+    struct sdx_encoding *overflow; /* [overflow_count]: further windows of a truncated text; owned */
+    size_t overflow_count;
 } sdx_encoding;
+
+typedef struct sdx_text {
+    const char *data;
+    size_t length;
+} sdx_text;
+
+typedef enum sdx_truncation_strategy { SDX_LONGEST_FIRST, SDX_ONLY_FIRST, SDX_ONLY_SECOND } sdx_truncation_strategy;
+
+typedef struct sdx_truncation {
+    size_t max_length; /* tokens, special ones included */
+    size_t stride;     /* tokens that neighbouring windows share */
+    sdx_truncation_strategy strategy;
+    bool left; /* drops from the left */
+} sdx_truncation;
+
+typedef struct sdx_padding {
+    bool fixed;     /* to `length`; else to the longest of the batch */
+    size_t length;
+    size_t multiple; /* rounded up to a multiple of this; 0: not */
+    int64_t id, type_id;
+    bool left;
+} sdx_padding;
 
 /* A folder with tokenizer.json or vocab.txt (and tokenizer_config.json), or one of those files.
  * A tokenizer is read-only after opening: threads may share it. */
@@ -297,6 +322,16 @@ SDX_API sdx_status sdx_tokenizer_encode(const sdx_tokenizer *tokenizer, const ch
                                         const char *pair, size_t pair_len, size_t max_length,
                                         sdx_encoding *out, sdx_error *err);
 SDX_API void sdx_encoding_free(sdx_encoding *encoding);
+/* What tokenizer.json itself says, which only sdx_tokenizer_encode_batch can be told to follow; NULL: nothing. */
+SDX_API const sdx_truncation *sdx_tokenizer_truncation(const sdx_tokenizer *tokenizer);
+SDX_API const sdx_padding *sdx_tokenizer_padding(const sdx_tokenizer *tokenizer);
+/* As encode_batch of Hugging Face's tokenizers: what is cut off comes back as overflow, and all are padded alike.
+ * pairs: NULL, or the second text of each, whose data may be NULL. truncation, padding: NULL for none.
+ * out[count]: free each. */
+SDX_API sdx_status sdx_tokenizer_encode_batch(const sdx_tokenizer *tokenizer, const sdx_text *texts,
+                                              const sdx_text *pairs, size_t count,
+                                              const sdx_truncation *truncation, const sdx_padding *padding,
+                                              sdx_encoding *out, sdx_error *err);
 /* free() the string. length may be NULL; texts can hold NUL characters. */
 SDX_API sdx_status sdx_tokenizer_decode(const sdx_tokenizer *tokenizer, const int64_t *ids, size_t count,
                                         bool skip_special, char **text, size_t *length, sdx_error *err);
@@ -312,11 +347,6 @@ typedef struct sdx_task_options {
     size_t batch_tokens;   /* padded tokens in one run; 0: 4096 */
     sdx_run_options run;
 } sdx_task_options;
-
-typedef struct sdx_text {
-    const char *data;
-    size_t length;
-} sdx_text;
 
 /* Dense vectors: tokenizer, model, then pooling and normalization as modules.json in the tokenizer's folder
  * says (mean pooling, normalized, when there is none). */

@@ -43,7 +43,9 @@ static sdx_status tokenize(const sdx_convert_options *options, size_t longest, s
 /* Weights without a tokenizer, or with one of a kind unknown here, can be checked as well: any tokens do. */
 static sdx_status invent_tokens(size_t count, int64_t vocab, sdx_encoding *out, sdx_error *err)
 {
-    sdx_encoding e = {count, sdx_calloc(count, sizeof *e.ids), sdx_calloc(count, sizeof *e.type_ids)};
+    sdx_encoding e = {.count = count,
+                      .ids = sdx_calloc(count, sizeof *e.ids),
+                      .type_ids = sdx_calloc(count, sizeof *e.type_ids)};
     if (!e.ids || !e.type_ids) {
         sdx_encoding_free(&e);
         return sdx_fail_memory(err, count * sizeof *e.ids);

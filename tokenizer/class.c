@@ -148,7 +148,7 @@ static sdx_status set_layout(sdx_tokenizer *t, sdx_template *out, const char *la
         if (!text && id < 0)
             return sdx_fail(err, SDX_ERR_FILE, "a special token of the template is not in the vocabulary");
         sdx_slot_kind kind = *p == 'A' ? SDX_SLOT_A : *p == 'B' ? SDX_SLOT_B : SDX_SLOT_ID;
-        slot[n] = (sdx_slot){kind, text ? -1 : id, 0};
+        slot[n] = (sdx_slot){.kind = kind, .id = text ? -1 : id};
         if (p[1] >= '0' && p[1] <= '9') slot[n].type_id = *++p - '0';
         n++;
     }

@@ -105,20 +105,6 @@ static sdx_status read_byte_level(sdx_tokenizer *t, const json_t *json, sdx_step
     return sdx_json_bool(json, "use_regex", true, &step->words, err);
 }
 
-/* One of the names, as its index. */
-static sdx_status read_choice(const json_t *json, const char *member, const char *const *names,
-                              unsigned fallback, unsigned *out, sdx_error *err)
-{
-    const char *name = json_string_value(json_object_get(json, member));
-    *out = fallback;
-    if (!name && (!json_object_get(json, member) || json_is_null(json_object_get(json, member)))) return SDX_OK;
-    for (unsigned i = 0; name && names[i]; i++) {
-        *out = i;
-        if (!strcmp(name, names[i])) return SDX_OK;
-    }
-    return sdx_fail(err, SDX_ERR_FILE, "\"%s\" is none of the known choices", member);
-}
-
 static sdx_status read_character(sdx_tokenizer *t, const json_t *json, const char *name, const char *fallback,
                                  sdx_string *text, uint32_t *out, sdx_error *err)
 {
@@ -137,7 +123,7 @@ static sdx_status read_metaspace(sdx_tokenizer *t, const json_t *json, sdx_step 
     unsigned scheme;
     TRY(read_character(t, json, "replacement", "\xe2\x96\x81", &step->pattern, &step->character, err));
     TRY(sdx_json_bool(json, "add_prefix_space", true, &add, err));
-    TRY(read_choice(json, "prepend_scheme", schemes, SDX_PREPEND_ALWAYS, &scheme, err));
+    TRY(sdx_json_choice(json, "prepend_scheme", schemes, SDX_PREPEND_ALWAYS, &scheme, err));
     step->prepend = add ? (sdx_prepend)scheme : SDX_PREPEND_NEVER;
     return sdx_json_bool(json, "split", true, &step->split, err);
 }
@@ -147,7 +133,7 @@ static sdx_status read_behavior(const json_t *json, sdx_step *step, sdx_error *e
     static const char *const names[] = {"Removed",        "Isolated",   "MergedWithPrevious",
                                         "MergedWithNext", "Contiguous", NULL};
     unsigned behavior;
-    TRY(read_choice(json, "behavior", names, SDX_SPLIT_ISOLATED, &behavior, err));
+    TRY(sdx_json_choice(json, "behavior", names, SDX_SPLIT_ISOLATED, &behavior, err));
     step->behavior = (sdx_behavior)behavior;
     return SDX_OK;
 }
@@ -189,19 +175,10 @@ static sdx_status read_delimiter(sdx_tokenizer *t, const json_t *json, sdx_step 
     return read_character(t, json, "delimiter", NULL, &text, &step->character, err);
 }
 
-static sdx_status read_size(const json_t *json, const char *name, int64_t fallback, size_t *out, sdx_error *err)
-{
-    int64_t value;
-    TRY(sdx_json_integer(json, name, fallback, &value, err));
-    if (value < 0) return sdx_fail(err, SDX_ERR_FILE, "\"%s\" is negative", name);
-    *out = (size_t)value;
-    return SDX_OK;
-}
-
 static sdx_status read_fixed(sdx_tokenizer *t, const json_t *json, sdx_step *step, sdx_error *err)
 {
     (void)t;
-    TRY(read_size(json, "length", 5, &step->start, err));
+    TRY(sdx_json_size(json, "length", 5, &step->start, err));
     return step->start ? SDX_OK : sdx_fail(err, SDX_ERR_FILE, "FixedLength has length 0");
 }
 
@@ -222,8 +199,8 @@ static sdx_status read_bpe_decoder(sdx_tokenizer *t, const json_t *json, sdx_ste
 static sdx_status read_strip_decoder(sdx_tokenizer *t, const json_t *json, sdx_step *step, sdx_error *err)
 {
     TRY(read_character(t, json, "content", NULL, &step->pattern, &step->character, err));
-    TRY(read_size(json, "start", 0, &step->start, err));
-    return read_size(json, "stop", 0, &step->stop, err);
+    TRY(sdx_json_size(json, "start", 0, &step->start, err));
+    return sdx_json_size(json, "stop", 0, &step->stop, err);
 }
 
 static sdx_status read_ctc(sdx_tokenizer *t, const json_t *json, sdx_step *step, sdx_error *err)

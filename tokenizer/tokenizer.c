@@ -137,12 +137,9 @@ done:
 static sdx_status default_templates(sdx_tokenizer *t, sdx_error *err)
 {
     if (t->single.slot) return SDX_OK;
-    ARENA_NEW(&t->arena, t->pair.slot, 2, err);
-    t->pair.slot[0] = (sdx_slot){SDX_SLOT_A, -1, 0};
-    t->pair.slot[1] = (sdx_slot){SDX_SLOT_B, -1, 1};
-    t->pair.count = 2;
-    t->single = (sdx_template){t->pair.slot, 1};
-    return SDX_OK;
+    const sdx_slot slot[] = {{.kind = SDX_SLOT_A, .id = -1}, {.kind = SDX_SLOT_B, .id = -1, .type_id = 1}};
+    TRY(sdx_template_set(t, &t->single, slot, 1, err));
+    return sdx_template_set(t, &t->pair, slot, 2, err);
 }
 
 static void prepare_steps(sdx_steps *steps)
@@ -215,29 +212,28 @@ static sdx_status encode_bytes(const sdx_tokenizer *t, const char *text, size_t 
     return status;
 }
 
-sdx_status sdx_tokenizer_encode(const sdx_tokenizer *t, const char *text, size_t text_len, const char *pair,
-                                size_t pair_len, size_t max_length, sdx_encoding *out, sdx_error *err)
+sdx_status sdx_tokenizer_encode_as(const sdx_tokenizer *t, sdx_text text, sdx_text pair,
+                                   const sdx_truncation *truncation, bool windows, sdx_encoding *out,
+                                   sdx_error *err)
 {
-    const sdx_template *template = pair ? &t->pair : &t->single;
     sdx_scratch s = {0};
     sdx_status status;
-    TRY_GOTO(encode_bytes(t, text, text_len, &s, err));
+    TRY_GOTO(encode_bytes(t, text.data, text.length, &s, err));
     size_t first = s.id_count;
-    if (pair) TRY_GOTO(encode_bytes(t, pair, pair_len, &s, err));
-    sdx_sequence a = {s.ids, first}, b = {s.ids + first, s.id_count - first};
-    TRY_GOTO(sdx_truncate(template, t->truncate_left, max_length, &a, pair ? &b : NULL, err));
-    status = sdx_template_apply(template, a, b, out, err);
+    if (pair.data) TRY_GOTO(encode_bytes(t, pair.data, pair.length, &s, err));
+    sdx_sequence a = {s.ids, first}, b = {pair.data ? s.ids + first : NULL, s.id_count - first};
+    status = sdx_template_apply(pair.data ? &t->pair : &t->single, truncation, a, b, windows, out, err);
 done:
     sdx_scratch_fini(&s);
     return status;
 }
 
-void sdx_encoding_free(sdx_encoding *encoding)
+sdx_status sdx_tokenizer_encode(const sdx_tokenizer *t, const char *text, size_t text_len, const char *pair,
+                                size_t pair_len, size_t max_length, sdx_encoding *out, sdx_error *err)
 {
-    if (!encoding) return;
-    free(encoding->ids);
-    free(encoding->type_ids);
-    *encoding = (sdx_encoding){0};
+    const sdx_truncation truncation = {.max_length = max_length, .left = t->truncate_left};
+    return sdx_tokenizer_encode_as(t, (sdx_text){text, text_len}, (sdx_text){pair, pair_len},
+                                   max_length ? &truncation : NULL, false, out, err);
 }
 
 /* ---- decoding, and the vocabulary ------------------------------------------------------------------------ */

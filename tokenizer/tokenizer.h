@@ -266,11 +266,14 @@ typedef struct sdx_slot {
     sdx_slot_kind kind;
     int32_t id; /* SDX_SLOT_ID */
     int32_t type_id;
+    sdx_slot_kind part;     /* the text that it belongs to when that is cut: of each window, ... */
+    int32_t window_type_id; /* ... this is its type, but for the first */
 } sdx_slot;
 
 typedef struct sdx_template {
     sdx_slot *slot; /* [count]; in the arena */
     size_t count;
+    size_t own; /* special tokens that truncation leaves room for */
 } sdx_template;
 
 typedef struct sdx_sequence {
@@ -278,19 +281,13 @@ typedef struct sdx_sequence {
     size_t count;
 } sdx_sequence;
 
-/* [CLS] A [SEP] and [CLS] A [SEP] B [SEP], as BERT has them. */
-sdx_status sdx_template_bert(sdx_tokenizer *t, int32_t cls, int32_t sep, sdx_error *err);
-/* <s> A </s> and <s> A </s> </s> B </s>, all of type 0, as RoBERTa has them. */
-sdx_status sdx_template_roberta(sdx_tokenizer *t, int32_t cls, int32_t sep, sdx_error *err);
-/* A copy of slot[count]. */
+/* A copy of slot[count]. The type of a text is the same in all windows. */
 sdx_status sdx_template_set(sdx_tokenizer *t, sdx_template *out, const sdx_slot *slot, size_t count,
                             sdx_error *err);
-/* Cuts a and b (NULL: no pair), the longest first, so that they and the template's own tokens fit into
- * max_length. left: drops from the left. */
-sdx_status sdx_truncate(const sdx_template *template, bool left, size_t max_length, sdx_sequence *a,
-                        sdx_sequence *b, sdx_error *err);
-sdx_status sdx_template_apply(const sdx_template *template, sdx_sequence a, sdx_sequence b, sdx_encoding *out,
-                              sdx_error *err);
+/* One text (b.ids NULL) or two, cut as `truncation` says (NULL: not), the template's own tokens around. windows:
+ * what is cut off becomes out's overflow. */
+sdx_status sdx_template_apply(const sdx_template *template, const sdx_truncation *truncation, sdx_sequence a,
+                              sdx_sequence b, bool windows, sdx_encoding *out, sdx_error *err);
 
 /* ---- the tokenizer -----------------------------------------------------------------------------------------
  */
@@ -307,10 +304,17 @@ struct sdx_tokenizer {
     struct sdx_regex *regexes; /* all of them, linked; owned */
     sdx_template single, pair;
     bool truncate_left;
+    const sdx_truncation *truncation; /* tokenizer.json's own, in the arena, or NULL */
+    const sdx_padding *padding;
     bool clean_up_spaces;                                            /* after decoding */
     size_t model_max_length;                                         /* 0: not known */
     int32_t pad_id, unk_id, cls_id, sep_id, mask_id, bos_id, eos_id; /* -1: none */
 };
+
+/* Text as the bytes are, pairs too; truncation NULL: none. */
+sdx_status sdx_tokenizer_encode_as(const sdx_tokenizer *t, sdx_text text, sdx_text pair,
+                                   const sdx_truncation *truncation, bool windows, sdx_encoding *out,
+                                   sdx_error *err);
 
 /* Building, for the readers. Names in messages are the readers' affair. */
 char *sdx_tokenizer_keep(sdx_tokenizer *t, const char *s, size_t n); /* a copy in the arena; NULL: no memory */

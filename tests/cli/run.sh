@@ -60,6 +60,8 @@ says 0 'NUMPY' head -c 6 "$work/npy/last_hidden_state.npy"
 says 0 'MatMul' "$sdx" run "$model" --profile --input input_ids=$zoo/bert-model/case_0/input_input_ids.npy \
     attention_mask=$zoo/bert-model/case_0/input_attention_mask.npy token_type_ids=$zoo/bert-model/case_0/input_token_type_ids.npy
 says 0 '"ids":\[' "$sdx" tokenize --model_name $zoo/bert-model/checkpoint --text 'what is AI?'
+says 0 '"attention_mask":\[.*"overflowing":\[' "$sdx" tokenize --model_name $zoo/bert-model/checkpoint --as_configured \
+    --text_lines --input README.md
 says 0 '"embedding":\[' "$sdx" embed --model_path "$model" --tokenizer $zoo/bert-model/checkpoint --text 'what is AI?'
 says 0 '"embedding":\[' "$sdx" embed --model_name $zoo/bert-model/checkpoint --text 'straight from the checkpoint'
 # softmax of the golden logits, straight from a pickled checkpoint
