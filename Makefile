@@ -129,6 +129,8 @@ $(BUILD)/gen/inspect_html.h: graph/inspect.html
 $(call obj,graph/html.c): | $(BUILD)/gen/inspect_html.h
 $(call obj,tokenizer/spiece.c): | $(BUILD)/gen/sentencepiece.pb-c.h
 
+# Loops over whole weights, worth vectors.
+$(BUILD)/quant/%.o: CFLAGS += -O3
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC)

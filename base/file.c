@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,20 @@ void sdx_file_map_close(sdx_file_map *map)
 {
     if (map->size) munmap((void *)map->data, map->size);
     *map = (sdx_file_map){0};
+}
+
+bool sdx_file_map_holds(const sdx_file_map *map, const void *data)
+{
+    const unsigned char *at = data;
+    return map->size && at >= map->data && at < map->data + map->size;
+}
+
+void sdx_pages_release(const void *data, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data;
+    uintptr_t end = (begin + bytes) / page * page;
+    begin = (begin + page - 1) / page * page;
+    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
 sdx_status sdx_file_read(const char *path, size_t limit, char **data, size_t *size, sdx_error *err)

@@ -109,6 +109,12 @@ size_t cli_records_window(cli_records *in, cli_record *out, size_t room, int *co
 void cli_records_close(cli_records *in);
 void cli_record_free(cli_record *record);
 
+/* Calibration data (cases.c): a folder of .npy cases, or texts for the model through the tokenizer. */
+typedef struct cli_cases cli_cases;
+int cli_cases_open(const char *path, const char *tokenizer, size_t max_length, const char *model, cli_cases **out);
+sdx_status cli_cases_next(void *context, sdx_case *out, sdx_error *err); /* an sdx_case_fn */
+void cli_cases_close(cli_cases *cases);
+
 /* A file written beside its target and renamed over it by cli_output_close(out, true). */
 typedef struct cli_output {
     FILE *file;

@@ -1,153 +1,199 @@
-/* calibrate.c: quantizing with a look at the activations. The float model runs once on random token ids: which channels
- * of a normalized activation are large is a property of the weights far more than of the text, so that any tokens show
- * it (smooth.c checks that it pays). A model whose inputs cannot be made up is quantized without. */
+/* calibrate.c: quantizing with a look at the activations. The float model runs case by case; of every activation that is
+ * to become integers a few rows are kept, from which smooth.c finds the large channels, and for a static form a
+ * histogram, from which its range comes. Neither grows with the number of cases. The float program is gone before
+ * the first weight is quantized, so that the two never lie in memory together. Without cases the model gets made-up
+ * tokens; one whose inputs cannot be made up is quantized without. */
+#include "calibrate.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "../base/memory.h"
-#include "../quant/quant.h"
-#include "engine.h"
 #include "ops/ops.h"
 
-enum { BATCH = 4, TOKENS = 64, MOST_ROWS = 128, MOST_INPUTS = 8 };
-
-typedef struct calibration {
-    sdx_program *program;
-    sdx_session *session;
-    size_t n_output, n_own; /* outputs, of them the model's own */
-    int64_t vocabulary;
-    const char *name[MOST_INPUTS];
-    sdx_tensor input[MOST_INPUTS]; /* owned data */
-    size_t n_input;
-    sdx_tensor *output;       /* [n_output] views. Owned array */
-    sdx_quant_sample *sample; /* [n_sample] views of outputs. Owned array */
-    size_t n_sample;
-} calibration;
+enum { MOST_ROWS = 128, ROWS_OF_A_CASE = 64 };
 
 /* ---- what to look at --------------------------------------------------------------------------------------------- */
 
-static bool is_watched(const sdx_graph *g, const sdx_node *n)
+static bool is_listed(const sdx_calibration *c, const char *name)
 {
-    bool product = sdx_node_is(n, "MatMul") || sdx_node_is_in(n, "com.microsoft", "Attention");
-    const sdx_tensor *w = product ? sdx_graph_constant(g, n->in[1]) : NULL;
-    return w && w->dtype == SDX_F32 && w->rank == 2 && !g->value[n->in[0]].is_output && sdx_graph_producer(g, n->in[0]);
+    for (size_t i = 0; i < c->n_watched; i++)
+        if (!strcmp(c->watched[i].name, name)) return true;
+    return false;
 }
 
-static sdx_status watch(sdx_graph *g, sdx_error *err)
+static sdx_status watch_value(sdx_calibration *c, const char *name, bool with_histogram, sdx_error *err)
 {
-    for (sdx_id i = 0; i < g->n_node; i++)
-        if (is_watched(g, &g->node[i])) TRY(sdx_graph_add_output(g, g->node[i].in[0], err));
-    return sdx_graph_index(g, err);
-}
-
-/* ---- made-up inputs ---------------------------------------------------------------------------------------------- */
-
-/* Rows of the table that input_ids look up; 0 when there is none. */
-static int64_t find_vocabulary(const sdx_graph *g)
-{
-    for (sdx_id i = 0; i < g->n_node; i++) {
-        const sdx_node *n = &g->node[i], *cast;
-        bool embed = sdx_node_is_in(n, "com.microsoft", "EmbedLayerNormalization");
-        if (!embed && !sdx_node_is(n, "Gather")) continue;
-        sdx_id index = n->in[embed ? 0 : 1], table = n->in[embed ? 2 : 0];
-        while ((cast = sdx_graph_producer(g, index)) && sdx_node_is(cast, "Cast")) index = cast->in[0];
-        const sdx_tensor *t = sdx_graph_constant(g, table);
-        if (t && t->rank == 2 && g->value[index].is_input && !strcmp(g->value[index].name, "input_ids")) return t->dim[0];
+    sdx_watched w = {.name = sdx_strdup(name), .histogram = with_histogram ? sdx_malloc(sizeof *w.histogram) : NULL};
+    sdx_watched *grown = sdx_realloc(c->watched, (c->n_watched + 1) * sizeof *grown);
+    if (grown) c->watched = grown;
+    if (!grown || !w.name || (with_histogram && !w.histogram)) {
+        free(w.name);
+        free(w.histogram);
+        return sdx_fail_memory(err, sizeof *w.histogram);
     }
-    return 0;
-}
-
-static int64_t element(const calibration *c, const char *name, int64_t i, int64_t width, uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
-    if (strstr(name, "mask")) return 1;
-    if (strstr(name, "position")) return i % width;
-    return strcmp(name, "input_ids") ? 0 : (int64_t)((*state >> 33) % (uint64_t)c->vocabulary);
-}
-
-/* False when the input is not one that a text encoder has. */
-static bool make_input(calibration *c, const sdx_port *port)
-{
-    bool known = strstr(port->name, "input_ids") || strstr(port->name, "mask") || strstr(port->name, "token_type") ||
-                 strstr(port->name, "position_ids");
-    if (!known || port->rank != 2 || (port->dtype != SDX_I64 && port->dtype != SDX_I32) || c->n_input == MOST_INPUTS)
-        return false;
-    sdx_tensor t = {.dtype = port->dtype, .rank = 2, .dim = {BATCH, TOKENS}};
-    for (int d = 0; d < 2; d++)
-        if (port->dim[d] >= 0) t.dim[d] = port->dim[d];
-    if (sdx_tensor_count(&t) > BATCH * TOKENS * 8 || !(t.data = sdx_malloc(sdx_tensor_bytes(&t) + 1))) return false;
-    uint64_t state = 1;
-    for (int64_t i = 0; i < sdx_tensor_count(&t); i++) {
-        int64_t id = element(c, port->name, i, t.dim[1], &state);
-        if (t.dtype == SDX_I64) ((int64_t *)t.data)[i] = id;
-        else ((int32_t *)t.data)[i] = (int32_t)id;
-    }
-    c->name[c->n_input] = port->name;
-    c->input[c->n_input++] = t;
-    return true;
-}
-
-static bool make_inputs(calibration *c, const sdx_model *model)
-{
-    bool ok = c->vocabulary > 0;
-    for (size_t i = 0; i < sdx_model_input_count(model) && ok; i++) {
-        sdx_port port = sdx_model_input(model, i);
-        ok = port.has_default || make_input(c, &port);
-    }
-    return ok;
-}
-
-/* ---- the run ----------------------------------------------------------------------------------------------------- */
-
-static void collect(calibration *c, const sdx_model *model)
-{
-    for (size_t i = c->n_own; i < c->n_output; i++) {
-        const sdx_tensor *t = &c->output[i];
-        if (t->dtype != SDX_F32 || t->rank < 2 || !sdx_tensor_count(t)) continue;
-        int64_t width = t->dim[t->rank - 1], rows = sdx_tensor_count(t) / width;
-        c->sample[c->n_sample++] = (sdx_quant_sample){sdx_model_output(model, i).name,
-                                                      rows < MOST_ROWS ? rows : MOST_ROWS, width, t->data};
-    }
-}
-
-static sdx_status run(calibration *c, const char *path, sdx_error *err)
-{
-    sdx_model *model;
-    TRY(sdx_model_open(path, &model, err));
-    c->n_own = sdx_model_output_count(model);
-    c->vocabulary = find_vocabulary(model->graph);
-    sdx_status status = c->vocabulary ? watch(model->graph, err) : SDX_OK;
-    if (status != SDX_OK || !c->vocabulary) {
-        sdx_model_close(model);
-        return status;
-    }
-    TRY(sdx_program_create(model, NULL, &c->program, err));
-    c->n_output = sdx_model_output_count(model);
-    c->output = sdx_calloc(c->n_output, sizeof *c->output);
-    c->sample = sdx_calloc(c->n_output, sizeof *c->sample);
-    if (!c->output || !c->sample) return sdx_fail_memory(err, c->n_output * sizeof *c->output);
-    if (!make_inputs(c, model)) return SDX_OK;
-    TRY(sdx_session_create(c->program, &c->session, err));
-    TRY(sdx_session_run(c->session, c->n_input, c->name, c->input, c->n_output, c->output, err));
-    collect(c, model);
+    if (w.histogram) sdx_histogram_init(w.histogram);
+    c->watched[c->n_watched++] = w;
     return SDX_OK;
 }
 
-static void release(calibration *c)
+/* Lists what the quantizer wants and makes it outputs, the only ones: what comes after the last of them need not run.
+ * An input of the graph is seen in the case itself. */
+static sdx_status watch(sdx_calibration *c, sdx_graph *g, const sdx_quantize_options *options, sdx_error *err)
 {
-    for (size_t i = 0; i < c->n_input; i++) free(c->input[i].data);
-    free(c->output);
+    for (int i = 0; i < g->n_output; i++) g->value[g->output[i]].is_output = false;
+    g->n_output = 0;
+    for (sdx_id i = 0; i < g->n_node; i++) {
+        sdx_id v = sdx_quantize_activation(options, g, &g->node[i]);
+        if (v == SDX_NONE || is_listed(c, g->value[v].name)) continue;
+        TRY(watch_value(c, g->value[v].name, options->is_static, err));
+        if (sdx_graph_producer(g, v)) TRY(sdx_graph_add_output(g, v, err));
+    }
+    return sdx_graph_clean(g, err);
+}
+
+/* ---- what is seen ------------------------------------------------------------------------------------------------ */
+
+/* Rows spread over the tensor, as many as there is room for. */
+static sdx_status keep_rows(sdx_watched *w, const sdx_tensor *t, sdx_error *err)
+{
+    int64_t width = t->rank ? t->dim[t->rank - 1] : 0, rows = width ? sdx_tensor_count(t) / width : 0;
+    if (!rows || (w->n_row && w->width != width)) return SDX_OK;
+    if (!w->rows) w->rows = sdx_malloc((size_t)(MOST_ROWS * width) * sizeof *w->rows);
+    if (!w->rows) return sdx_fail_memory(err, (size_t)(MOST_ROWS * width) * sizeof *w->rows);
+    w->width = width;
+    int64_t room = MOST_ROWS - w->n_row, take = rows < ROWS_OF_A_CASE ? rows : ROWS_OF_A_CASE;
+    if (take > room) take = room;
+    for (int64_t i = 0; i < take; i++)
+        memcpy(w->rows + w->n_row++ * width, (const float *)t->data + i * rows / take * width, (size_t)width * sizeof(float));
+    return SDX_OK;
+}
+
+static sdx_status look(sdx_watched *w, const sdx_tensor *t, sdx_error *err)
+{
+    if (t->dtype != SDX_F32) return SDX_OK;
+    if (w->histogram) sdx_histogram_add(w->histogram, t->data, sdx_tensor_count(t));
+    return w->n_row < MOST_ROWS ? keep_rows(w, t, err) : SDX_OK;
+}
+
+static sdx_watched *find_watched(sdx_calibration *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_watched; i++)
+        if (!strcmp(c->watched[i].name, name)) return &c->watched[i];
+    return NULL;
+}
+
+static sdx_status look_at_all(sdx_calibration *c, const sdx_case *given, const sdx_model *model, const sdx_tensor *output,
+                              sdx_error *err)
+{
+    sdx_watched *w;
+    for (size_t i = 0; i < given->count; i++)
+        if ((w = find_watched(c, given->name[i]))) TRY(look(w, &given->tensor[i], err));
+    for (size_t i = 0; i < sdx_model_output_count(model); i++)
+        if ((w = find_watched(c, sdx_model_output(model, i).name))) TRY(look(w, &output[i], err));
+    return SDX_OK;
+}
+
+/* ---- the runs ---------------------------------------------------------------------------------------------------- */
+
+static sdx_status run_cases(sdx_calibration *c, const sdx_program *program, sdx_case_fn next, void *context, sdx_error *err)
+{
+    const sdx_model *model = sdx_program_model(program);
+    size_t n = sdx_model_output_count(model);
+    sdx_session *session = NULL;
+    sdx_tensor *output = sdx_calloc(n + 1, sizeof *output);
+    if (!output) return sdx_fail_memory(err, n * sizeof *output);
+    sdx_status status = sdx_session_create(program, &session, err);
+    while (status == SDX_OK) {
+        sdx_case given;
+        status = next(context, &given, err);
+        if (status != SDX_OK || !given.count) break;
+        if (n) status = sdx_session_run(session, given.count, given.name, given.tensor, n, output, err);
+        if (status == SDX_OK) status = look_at_all(c, &given, model, output, err);
+        c->cases++;
+    }
+    sdx_session_free(session);
+    free(output);
+    return status;
+}
+
+static sdx_status list_samples(sdx_calibration *c, const sdx_quantize_options *o, sdx_error *err)
+{
+    c->sample = sdx_calloc(c->n_watched + 1, sizeof *c->sample);
+    if (!c->sample) return sdx_fail_memory(err, c->n_watched * sizeof *c->sample);
+    for (size_t i = 0; i < c->n_watched; i++) {
+        const sdx_watched *w = &c->watched[i];
+        sdx_quant_sample *s = &c->sample[i];
+        *s = (sdx_quant_sample){w->name, w->n_row, w->width, w->rows, 1, -1};
+        if (w->histogram)
+            sdx_histogram_range(w->histogram, o->method, o->percentile > 0 ? o->percentile : 99.999, &s->low, &s->high);
+    }
+    return SDX_OK;
+}
+
+static sdx_status run_source(const sdx_quantize_options *o, sdx_calibration *c, sdx_model *model, sdx_case_fn next,
+                             void *context, sdx_error *err)
+{
+    sdx_status status = watch(c, model->graph, o, err);
+    if (status != SDX_OK || !c->n_watched) {
+        sdx_model_close(model);
+        return status;
+    }
+    sdx_program *program;
+    TRY(sdx_program_create(model, NULL, &program, err));
+    status = run_cases(c, program, next, context, err);
+    sdx_program_free(program);
+    return status == SDX_OK ? list_samples(c, o, err) : status;
+}
+
+/* A model that cannot be shown made-up tokens is quantized without a look. */
+static sdx_status run_made_up(const sdx_quantize_options *o, sdx_calibration *c, sdx_model *model)
+{
+    sdx_made_up source;
+    sdx_error ignored = {0};
+    bool can = sdx_made_up_init(&source, model);
+    if (!can) sdx_model_close(model);
+    else if (run_source(o, c, model, sdx_made_up_next, &source, &ignored) != SDX_OK) sdx_calibration_fini(c);
+    sdx_made_up_fini(&source);
+    return SDX_OK;
+}
+
+sdx_status sdx_calibration_run(const sdx_quantize_options *o, sdx_calibration *c, sdx_error *err)
+{
+    *c = (sdx_calibration){.watched = NULL};
+    sdx_model *model;
+    if (!sdx_quantize_wants_samples(o)) return SDX_OK;
+    if (o->is_static && !o->next_case)
+        return sdx_fail(err, SDX_ERR_USAGE, "static quantization needs cases to find the ranges of activations");
+    TRY(sdx_model_open(o->input, &model, err));
+    if (!o->next_case) return run_made_up(o, c, model);
+    TRY(run_source(o, c, model, o->next_case, o->case_context, err));
+    return c->cases || !o->is_static ? SDX_OK : sdx_fail(err, SDX_ERR_USAGE, "there are no calibration cases");
+}
+
+void sdx_calibration_fini(sdx_calibration *c)
+{
+    for (size_t i = 0; i < c->n_watched; i++) {
+        free(c->watched[i].name);
+        free(c->watched[i].histogram);
+        free(c->watched[i].rows);
+    }
+    free(c->watched);
     free(c->sample);
-    sdx_session_free(c->session);
-    sdx_program_free(c->program);
+    *c = (sdx_calibration){.watched = NULL};
 }
 
 sdx_status sdx_quantize(const sdx_quantize_options *options, sdx_quantize_report *report, sdx_error *err)
 {
-    calibration c = {.program = NULL};
-    sdx_error ignored = {0}; /* a model that does not run here can be quantized all the same */
-    if (sdx_quantize_wants_samples(options) && run(&c, options->input, &ignored) != SDX_OK) c.n_sample = 0;
-    sdx_status status = sdx_quantize_sampled(options, c.sample, c.n_sample, report, err);
-    release(&c);
+    sdx_calibration c;
+    sdx_quantize_report own;
+    sdx_model *model = NULL;
+    if (!report) report = &own;
+    sdx_status status = sdx_calibration_run(options, &c, err);
+    if (status == SDX_OK) status = sdx_quantize_model(options, c.sample, c.sample ? c.n_watched : 0, &model, report, err);
+    report->cases = c.cases;
+    sdx_calibration_fini(&c);
+    if (status == SDX_OK) status = sdx_quantize_write(options, model, report, err);
+    sdx_model_close(model);
     return status;
 }

@@ -1,11 +1,8 @@
 /* program.c: compiles a model for this machine. Passes rewrite the graph, inference types it, then every node
  * is prepared: attributes read, constant weights packed. Weights are packed one node at a time and the file's
  * pages are let go right after, so that a model never lies in memory twice. */
-#define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "../base/memory.h"
 #include "engine.h"
@@ -15,32 +12,12 @@ enum { LARGE = 64 * 1024 };
 
 /* ---- the file's pages ------------------------------------------------------------------------------------ */
 
-static bool is_mapped(const sdx_model *model, const unsigned char *data)
-{
-    const sdx_file_map *file = &model->file;
-    if (data >= file->data && data < file->data + file->size) return true;
-    for (int i = 0; i < model->n_external; i++) {
-        file = &model->external[i];
-        if (data >= file->data && data < file->data + file->size) return true;
-    }
-    return false;
-}
-
-/* Gives back the whole pages inside [data, data + bytes). */
-static void drop_pages(const void *data, size_t bytes)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data;
-    uintptr_t end = (begin + bytes) / page * page;
-    begin = (begin + page - 1) / page * page;
-    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
-}
-
 /* All that passes have read of the files. */
 static void drop_files(const sdx_model *model)
 {
-    if (model->file.size) drop_pages(model->file.data, model->file.size);
+    if (model->file.size) sdx_pages_release(model->file.data, model->file.size);
     for (int i = 0; i < model->n_external; i++)
-        if (model->external[i].size) drop_pages(model->external[i].data, model->external[i].size);
+        if (model->external[i].size) sdx_pages_release(model->external[i].data, model->external[i].size);
 }
 
 /* No other constant shares bytes with this one, as a folded Reshape does. */
@@ -64,10 +41,10 @@ static void drop_packed(const sdx_program *p, const sdx_graph *g, sdx_id v, int 
     const sdx_tensor *t = g->value[v].type.constant;
     bool captured = g->value[v].outer != SDX_NONE; /* others may read it */
     readers[v]--;
-    if (is_mapped(p->model, t->data))
-        drop_pages(t->data, sdx_tensor_bytes(t));
+    if (sdx_model_is_mapped(p->model, t->data))
+        sdx_pages_release(t->data, sdx_tensor_bytes(t));
     else if (!readers[v] && !captured && sdx_tensor_bytes(t) >= LARGE && is_alone(g, v))
-        drop_pages(t->data, sdx_tensor_bytes(t));
+        sdx_pages_release(t->data, sdx_tensor_bytes(t));
 }
 
 /* A copy of a constant that lies askew in the file becomes the constant. */
@@ -81,7 +58,7 @@ static sdx_status align_constant(sdx_program *p, const sdx_tensor **constant, sd
     copy->data = sdx_arena_alloc(&p->arena, bytes);
     if (!copy->data) return sdx_fail_memory(err, bytes);
     memcpy(copy->data, old->data, bytes);
-    if (is_mapped(p->model, old->data)) drop_pages(old->data, bytes);
+    if (sdx_model_is_mapped(p->model, old->data)) sdx_pages_release(old->data, bytes);
     *constant = copy;
     return SDX_OK;
 }

@@ -51,6 +51,13 @@ void sdx_model_close(sdx_model *m)
     free(m);
 }
 
+bool sdx_model_is_mapped(const sdx_model *m, const void *data)
+{
+    bool mapped = sdx_file_map_holds(&m->file, data);
+    for (int i = 0; i < m->n_external && !mapped; i++) mapped = sdx_file_map_holds(&m->external[i], data);
+    return mapped;
+}
+
 int64_t sdx_model_opset(const sdx_model *m, const char *domain)
 {
     for (int i = 0; i < m->n_opset; i++)

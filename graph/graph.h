@@ -186,6 +186,8 @@ sdx_status sdx_model_create(sdx_model **out, sdx_error *err); /* empty, with an 
 /* sdx_model_close frees it. */
 /* An empty subgraph (parent NULL: a function body). */
 sdx_status sdx_graph_create(sdx_model *model, sdx_graph *parent, sdx_graph **out, sdx_error *err);
+/* The bytes lie in the model's file, or in one beside it. */
+bool sdx_model_is_mapped(const sdx_model *model, const void *data);
 /* Version of a domain's opset; 0 when not imported. */
 int64_t sdx_model_opset(const sdx_model *model, const char *domain);
 sdx_status sdx_model_set_opset(sdx_model *model, const char *domain, int64_t version, sdx_error *err);

@@ -254,16 +254,46 @@ typedef struct sdx_optimize_options {
 SDX_API sdx_status sdx_optimize(const sdx_optimize_options *options, sdx_graph_stats *before,
                                 sdx_graph_stats *after, sdx_error *err);
 
+/* The inputs of one run. */
+typedef struct sdx_case {
+    size_t count;
+    const char *const *name;  /* [count] */
+    const sdx_tensor *tensor; /* [count] */
+} sdx_case;
+/* Gives the next case, good until the next call; count 0 when there are no more. */
+typedef sdx_status (*sdx_case_fn)(void *context, sdx_case *out, sdx_error *err);
+
+typedef enum sdx_quantize_format {
+    SDX_QUANTIZE_QOPERATOR, /* integer operators */
+    SDX_QUANTIZE_QDQ        /* float operators between pairs of QuantizeLinear and DequantizeLinear; static only */
+} sdx_quantize_format;
+
+/* What range an activation gets, of all the values it had. */
+typedef enum sdx_quantize_method {
+    SDX_QUANTIZE_MINMAX,
+    SDX_QUANTIZE_PERCENTILE, /* the middle `percentile` of a hundred */
+    SDX_QUANTIZE_ENTROPY     /* that loses the least information */
+} sdx_quantize_method;
+
 typedef struct sdx_quantize_options {
     const char *input, *output;
-    /* "accurate" (ours), or what others write: "anserini", "avx512_vnni", "avx2", "arm64". NULL: the form of ONNX
-     * Runtime's quantize_dynamic with the next three. */
+    /* "accurate" (ours), or what others write: "anserini", "avx512_vnni", "avx2", "arm64". NULL: ours, or with one of
+     * the next three the form of ONNX Runtime's quantize_dynamic. */
     const char *preset;
     bool per_channel;
     bool unsigned_weights; /* QUInt8 instead of QInt8 */
     bool reduce_range;     /* 7-bit weights */
+    const char *op_types;  /* comma-separated; NULL: MatMul,Gemm,Gather,Attention,EmbedLayerNormalization */
     const char *const *exclude; /* node names left alone */
     size_t n_exclude;
+    int weight_bits; /* 4 or 8: MatMulNBits, whose blocks of weights have scales of their own and activations stay float; 0 */
+    int block_size;  /* of those; 0: 32 */
+    bool is_static;  /* activation scales are constants, from the values that the cases show */
+    sdx_quantize_format format;
+    sdx_quantize_method method;
+    double percentile;      /* 0: 99.999 */
+    sdx_case_fn next_case;  /* calibration; NULL: made-up tokens, which a static form does not take */
+    void *case_context;
     bool external_data;
     bool report; /* fill in the report's table */
 } sdx_quantize_options;
@@ -271,8 +301,9 @@ typedef struct sdx_quantize_options {
 typedef struct sdx_quantize_report {
     size_t quantized;           /* operators now in int8 */
     size_t skipped;             /* candidates left in float */
+    size_t cases;               /* of calibration that were run */
     uint64_t bytes_before, bytes_after;
-    char *table; /* a line for each candidate: signal to quantization noise of its weights; free() it; NULL if not asked */
+    char *table; /* free() it; NULL if not asked */
 } sdx_quantize_report;
 
 SDX_API sdx_status sdx_quantize(const sdx_quantize_options *options, sdx_quantize_report *report, sdx_error *err);

@@ -1,8 +1,10 @@
-/* format.c: see format.h */
+/* format.c: see format.h. The loops over rows are written so that the compiler makes vectors of them. */
 #include "format.h"
 
 #include <float.h>
 #include <math.h>
+
+#include "../base/dtype.h"
 
 static float load(const void *x, int64_t i)
 {
@@ -11,20 +13,7 @@ static float load(const void *x, int64_t i)
     return f;
 }
 
-bool sdx_quant_range(const void *x, int64_t count, int64_t stride, float *min, float *max)
-{
-    float lo = 0, hi = 0; /* zero must have an exact code */
-    bool finite = true;
-    for (int64_t i = 0; i < count; i++) {
-        float f = load(x, i * stride);
-        finite &= isfinite(f) != 0;
-        lo = f < lo ? f : lo;
-        hi = f > hi ? f : hi;
-    }
-    *min = lo;
-    *max = hi;
-    return finite;
-}
+/* ---- parameters -------------------------------------------------------------------------------------------------- */
 
 /* Codes lowest and highest of the format. */
 static void code_range(sdx_quant_format f, int *lowest, int *highest)
@@ -54,12 +43,66 @@ sdx_quant_params sdx_quant_params_of(sdx_quant_format f, float min, float max)
     return (sdx_quant_params){scale, (int)fmin(fmax(zero, lowest), highest)};
 }
 
-void sdx_quant_apply(sdx_quant_format f, sdx_quant_params p, const void *x, int64_t count, int64_t stride, uint8_t *q)
+float sdx_quant_scale_half(float scale)
 {
-    float lowest = f.is_signed ? -128 : 0, highest = f.is_signed ? 127 : 255, zero = (float)p.zero_point;
-    for (int64_t i = 0; i < count; i++) {
-        float code = nearbyintf(load(x, i * stride) / p.scale) + zero;
-        code = code < lowest ? lowest : code > highest ? highest : code;
-        q[i * stride] = f.is_signed ? (uint8_t)(int8_t)code : (uint8_t)code;
+    uint16_t half = sdx_f32_to_f16(scale);
+    if (sdx_f16_to_f32(half) < scale) half++; /* the next code is the next larger number */
+    float rounded = sdx_f16_to_f32(half);
+    return rounded <= 1.01f * scale ? rounded : scale;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------------------ */
+
+bool sdx_quant_range(const void *x, int64_t n, float factor, float *low, float *high)
+{
+    enum { LANES = 16 }; /* running ranges, for a maximum has no vector form that keeps the order */
+    float lo[LANES], hi[LANES];
+    bool finite = true;
+    for (int j = 0; j < LANES; j++) {
+        lo[j] = *low;
+        hi[j] = *high;
     }
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        finite &= sdx_quant_range_columns((const char *)x + i * (int64_t)sizeof(float), LANES, factor, lo, hi);
+    finite &= sdx_quant_range_columns((const char *)x + i * (int64_t)sizeof(float), n - i, factor, lo, hi);
+    for (int j = 0; j < LANES; j++) {
+        *low = lo[j] < *low ? lo[j] : *low;
+        *high = hi[j] > *high ? hi[j] : *high;
+    }
+    return finite;
+}
+
+bool sdx_quant_range_columns(const void *x, int64_t n, float factor, float *low, float *high)
+{
+    int bad = 0;
+    for (int64_t j = 0; j < n; j++) {
+        float f = load(x, j) * factor;
+        bad |= !(fabsf(f) <= FLT_MAX);
+        low[j] = f < low[j] ? f : low[j];
+        high[j] = f > high[j] ? f : high[j];
+    }
+    return !bad;
+}
+
+/* Codes are below 2^22 in magnitude: adding 1.5 * 2^23 leaves no fraction bits, and the hardware rounds half to even. */
+static float code_of(float x, float scale, float zero, float lowest)
+{
+    const float magic = 12582912.0f;
+    float code = x / scale + magic - magic + zero, highest = lowest + 255;
+    code = code < lowest ? lowest : code;
+    return code > highest ? highest : code;
+}
+
+void sdx_quant_apply(bool is_signed, float scale, float zero, const void *x, int64_t n, float factor, uint8_t *q)
+{
+    float lowest = is_signed ? -128 : 0;
+    for (int64_t j = 0; j < n; j++) q[j] = (uint8_t)(int)code_of(load(x, j) * factor, scale, zero, lowest);
+}
+
+void sdx_quant_apply_columns(bool is_signed, const float *scale, const float *zero, const void *x, int64_t n, float factor,
+                             uint8_t *q)
+{
+    float lowest = is_signed ? -128 : 0;
+    for (int64_t j = 0; j < n; j++) q[j] = (uint8_t)(int)code_of(load(x, j) * factor, scale[j], zero[j], lowest);
 }

@@ -16,11 +16,23 @@ typedef struct sdx_quant_params {
     int zero_point; /* in the range of the integer type */
 } sdx_quant_params;
 
-/* Range of count floats at x[0], x[stride], ...; any alignment. False when one is not finite. */
-bool sdx_quant_range(const void *x, int64_t count, int64_t stride, float *min, float *max);
+/* Of floats from min <= 0 to max >= 0. */
 sdx_quant_params sdx_quant_params_of(sdx_quant_format format, float min, float max);
-/* q[i*stride] = clip(round_half_even(x[i*stride] / scale) + zero_point), one byte each. */
-void sdx_quant_apply(sdx_quant_format format, sdx_quant_params params, const void *x, int64_t count, int64_t stride,
-                     uint8_t *q);
+
+/* The least float16 that is not below the scale, so that a file can keep half the bytes; the scale itself where a
+ * float16 would be more than 1 % off. */
+float sdx_quant_scale_half(float scale);
+
+/* ---- rows of floats, at any alignment: x[j] * factor for j < n ------------------------------------------------------ */
+
+/* Widens [*low, *high]; false when one is not finite. */
+bool sdx_quant_range(const void *x, int64_t n, float factor, float *low, float *high);
+/* The same with a range for every j. */
+bool sdx_quant_range_columns(const void *x, int64_t n, float factor, float *low, float *high);
+/* q[j] = clip(round_half_even(x[j] * factor / scale) + zero). */
+void sdx_quant_apply(bool is_signed, float scale, float zero, const void *x, int64_t n, float factor, uint8_t *q);
+/* The same with a scale and a zero for every j. */
+void sdx_quant_apply_columns(bool is_signed, const float *scale, const float *zero, const void *x, int64_t n, float factor,
+                             uint8_t *q);
 
 #endif

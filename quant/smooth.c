@@ -48,33 +48,45 @@ static readers find_readers(const sdx_quantizer *z, sdx_id x, int64_t width)
     return r;
 }
 
-static float load(const sdx_tensor *t, int64_t i)
-{
-    float f;
-    memcpy(&f, (const char *)t->data + i * (int64_t)sizeof f, sizeof f);
-    return f;
-}
-
 /* The largest of each channel of x, and of each row of the weights with its sum of squares. */
 typedef struct channels {
     int64_t width;
-    float *x, *w, *square; /* [width] */
-    float *factor;         /* [width] of the alpha at hand */
-    float *column;         /* [columns] of the widest weight */
+    float *x, *w;      /* [width] */
+    double *square;    /* [width] */
+    float *factor;     /* [width] of the alpha at hand */
+    float *low, *high; /* [width] or more: ranges of columns */
 } channels;
+
+/* Strips of columns that stand for all of a wide weight when alphas are compared. */
+enum { STRIPS = 8, STRIP = 128 };
+
+static const char *row_at(const sdx_tensor *w, int64_t row, int64_t column)
+{
+    return (const char *)w->data + (row * w->dim[1] + column) * (int64_t)sizeof(float);
+}
+
+static double sum_of_squares(const char *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t j = 0; j < n; j++) {
+        float f;
+        memcpy(&f, x + j * (int64_t)sizeof f, sizeof f);
+        sum += (double)f * (double)f;
+    }
+    return sum;
+}
 
 static void measure(const sdx_quant_sample *s, const readers *r, channels *c)
 {
-    for (int64_t i = 0; i < s->rows; i++)
-        for (int64_t k = 0; k < c->width; k++) c->x[k] = fmaxf(c->x[k], fabsf(s->x[i * c->width + k]));
+    for (int64_t i = 0; i < s->rows; i++) sdx_quant_range_columns(s->x + i * c->width, c->width, 1, c->low, c->high);
+    for (int64_t k = 0; k < c->width; k++) c->x[k] = fmaxf(-c->low[k], c->high[k]);
     for (int i = 0; i < r->count; i++) {
-        int64_t n = r->weight[i]->dim[1];
+        const sdx_tensor *w = r->weight[i];
         for (int64_t k = 0; k < c->width; k++) {
-            for (int64_t j = 0; j < n; j++) {
-                float f = load(r->weight[i], k * n + j);
-                c->w[k] = fmaxf(c->w[k], fabsf(f));
-                c->square[k] += f * f;
-            }
+            float low = 0, high = 0;
+            sdx_quant_range(row_at(w, k, 0), w->dim[1], 1, &low, &high);
+            c->w[k] = fmaxf(c->w[k], fmaxf(-low, high));
+            c->square[k] += sum_of_squares(row_at(w, k, 0), w->dim[1]);
         }
     }
 }
@@ -87,7 +99,10 @@ static void set_factors(channels *c, double alpha)
         c->factor[k] = (float)pow(ratio, alpha);
         mean += log((double)c->factor[k]) / (double)c->width;
     }
-    for (int64_t k = 0; k < c->width; k++) c->factor[k] = (float)((double)c->factor[k] / exp(mean));
+    for (int64_t k = 0; k < c->width; k++) {
+        float exact = (float)((double)c->factor[k] / exp(mean));
+        c->factor[k] = 1 / sdx_quant_scale_half(1 / exact); /* its inverse is what the file keeps, in half the bytes */
+    }
 }
 
 /* Mean square of the rows' steps, and of the rows themselves, once divided. */
@@ -98,50 +113,53 @@ static void row_sums(const sdx_quant_sample *s, const float *factor, double *ste
         float low = 0, high = 0;
         for (int64_t k = 0; k < s->width; k++) {
             float f = s->x[i * s->width + k] / factor[k];
-            low = fminf(low, f);
-            high = fmaxf(high, f);
+            low = f < low ? f : low;
+            high = f > high ? f : high;
             *energy += (double)(f * f) / (double)s->rows;
         }
         *step += (double)(high - low) * (double)(high - low) / (255.0 * 255.0) / (double)s->rows;
     }
 }
 
-/* Sum over the columns of the squares of their steps, once multiplied. */
+/* Sum of the squares of the steps of columns [begin, begin + n), once multiplied. */
+static double strip_steps(const sdx_tensor *w, channels *c, int64_t begin, int64_t n)
+{
+    double sum = 0;
+    memset(c->low, 0, (size_t)n * sizeof *c->low);
+    memset(c->high, 0, (size_t)n * sizeof *c->high);
+    for (int64_t k = 0; k < c->width; k++) sdx_quant_range_columns(row_at(w, k, begin), n, c->factor[k], c->low, c->high);
+    for (int64_t j = 0; j < n; j++) {
+        double step = (double)fmaxf(-c->low[j], c->high[j]) / 127;
+        sum += step * step;
+    }
+    return sum;
+}
+
 static double column_steps(const sdx_tensor *w, channels *c)
 {
     int64_t n = w->dim[1];
-    memset(c->column, 0, (size_t)n * sizeof *c->column);
-    for (int64_t k = 0; k < c->width; k++)
-        for (int64_t j = 0; j < n; j++) c->column[j] = fmaxf(c->column[j], fabsf(load(w, k * n + j)) * c->factor[k]);
     double sum = 0;
-    for (int64_t j = 0; j < n; j++) sum += (double)c->column[j] * (double)c->column[j] / (127.0 * 127.0);
-    return sum;
+    if (n <= STRIPS * STRIP) return strip_steps(w, c, 0, n);
+    for (int i = 0; i < STRIPS; i++) sum += strip_steps(w, c, i * (n - STRIP) / (STRIPS - 1), STRIP);
+    return sum * (double)n / (STRIPS * STRIP);
 }
 
 static double expected_error(const sdx_quant_sample *s, const readers *r, channels *c)
 {
     double step, energy, weights = 0, columns = 0;
     row_sums(s, c->factor, &step, &energy);
-    for (int64_t k = 0; k < c->width; k++)
-        weights += (double)c->square[k] * (double)c->factor[k] * (double)c->factor[k];
+    for (int64_t k = 0; k < c->width; k++) weights += c->square[k] * (double)c->factor[k] * (double)c->factor[k];
     for (int i = 0; i < r->count; i++) columns += column_steps(r->weight[i], c);
     return step * weights + columns * energy;
 }
 
-static const sdx_quant_sample *find_sample(const sdx_quantizer *z, sdx_id x)
+static sdx_status make_channels(sdx_quantizer *z, int64_t width, channels *c)
 {
-    for (size_t i = 0; i < z->n_sample; i++)
-        if (!strcmp(z->sample[i].name, sdx_quantizer_name(z, x))) return &z->sample[i];
-    return NULL;
-}
-
-static sdx_status make_channels(sdx_quantizer *z, int64_t width, const readers *r, channels *c)
-{
-    int64_t widest = 1;
-    for (int i = 0; i < r->count; i++) widest = r->weight[i]->dim[1] > widest ? r->weight[i]->dim[1] : widest;
+    int64_t ranges = width > STRIPS * STRIP ? width : STRIPS * STRIP;
     float *all;
-    ARENA_NEW(&z->model->arena, all, (size_t)(4 * width + widest), z->err);
-    *c = (channels){width, all, all + width, all + 2 * width, all + 3 * width, all + 4 * width};
+    ARENA_NEW(&z->model->arena, all, (size_t)(3 * width + 2 * ranges), z->err);
+    *c = (channels){width, all, all + width, NULL, all + 2 * width, all + 3 * width, all + 3 * width + ranges};
+    ARENA_NEW(&z->model->arena, c->square, (size_t)width, z->err);
     return SDX_OK;
 }
 
@@ -150,12 +168,12 @@ sdx_status sdx_quantizer_smooth(sdx_quantizer *z, sdx_id x, const float **factor
     static const double alphas[] = {0.3, 0.4, 0.5};
     *factor = NULL;
     *width = 0;
-    const sdx_quant_sample *s = find_sample(z, x);
+    const sdx_quant_sample *s = sdx_quantizer_sample(z, x);
     if (!s || !s->rows) return SDX_OK;
     readers r = find_readers(z, x, s->width);
     if (!r.count) return SDX_OK;
     channels c;
-    TRY(make_channels(z, s->width, &r, &c));
+    TRY(make_channels(z, s->width, &c));
     measure(s, &r, &c);
     set_factors(&c, 0);
     double least = 0.9 * expected_error(s, &r, &c), best = 0;

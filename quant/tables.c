@@ -119,7 +119,7 @@ static sdx_status emit_float_embed(sdx_quantizer *z, const sdx_node *n)
 static sdx_status emit_8bit_embed(sdx_quantizer *z, const sdx_node *n)
 {
     static const char *const attributes[] = {"epsilon", NULL};
-    sdx_quantized table[5] = {[SEGMENT - WORD] = {SDX_NONE, SDX_NONE, SDX_NONE, 0, NULL}}; /* word ... beta */
+    sdx_quantized table[5] = {[SEGMENT - WORD] = {SDX_NONE, SDX_NONE, SDX_NONE, SDX_NONE, 0, NULL}}; /* word ... beta */
     for (int i = 0; i < 5; i++)
         if (n->in[WORD + i] != SDX_NONE)
             TRY(sdx_quantizer_weight(z, n->in[WORD + i], table_format, SDX_QUANT_TENSOR, NULL, &table[i]));

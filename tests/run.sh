@@ -55,6 +55,7 @@ common() {
     must operators-page sh -c "$sdx ops --markdown | cmp - docs/operators.md"
     must ort-environment bash tools/venv.sh
     part ort build/venv/bin/python tests/models/ort_check.py $sdx $data/zoo
+    part quantize build/venv/bin/python tests/models/quantize_check.py $sdx $data/zoo --forms ours,channel,qdq,static,4-bit
     part explain build/venv/bin/python tests/models/explain_check.py $sdx $data/zoo/bert-mlm/torchscript-op14.onnx
     for target in $(ls tests/fuzz/fuzz_*.c); do
         name=$(basename "$target" .c)
@@ -93,6 +94,8 @@ if [ "$level" = full ]; then
         part full-fusion build/venv/bin/python tests/models/fusion_check.py $sdx "$shared"
         part full-tokens bash tests/models/tokens.sh $sdx "$shared"
         part full-ort build/venv/bin/python tests/models/ort_check.py $sdx "$shared/zoo"
+        part full-quantize build/venv/bin/python tests/models/quantize_check.py $sdx "$shared/zoo" \
+            --expected tests/models/quantize_expected.tsv
         part full-generate python3 tests/models/generate_check.py $sdx "$shared/zoo"
         part full-ort-models build/venv/bin/python tests/models/ort_models_check.py $sdx "$shared/ort_models"
         part full-merged build/venv/bin/python tests/models/merged_check.py $sdx "$shared/zoo"

@@ -23,7 +23,7 @@ splade=
 grep -q ForMaskedLM "$checkpoint/config.json" && splade=--splade
 sardonyx convert --model_name "$checkpoint" --output_dir "$out" $splade
 sardonyx optimize --model_path "$out/$name.onnx" --stats
-sardonyx quantize --model_path "$out/$name-optimized.onnx" --preset accurate
+sardonyx quantize --model_path "$out/$name-optimized.onnx"
 fp32=$out/$name-optimized.onnx int8=$out/$name-optimized-8bit.onnx
 
 if [ -n "$splade" ]; then

@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 ENCODERS = {"bert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet", "electra", "albert", "deberta-v2",
             "modernbert"}
-INT8 = {"int8 ours": ["--preset", "accurate"], "int8": [], "int8 per channel": ["--per_channel"],
+INT8 = {"int8 ours": [], "int8": ["--preset", "anserini"], "int8 per channel": ["--per_channel"],
         "uint8": ["--weight_type", "QUInt8"], "int8 avx2": ["--preset", "avx2"]}
 ort.set_default_logger_severity(4)
 
