@@ -264,6 +264,17 @@ static int attribute_type(const Onnx__AttributeProto *p)
     return SDX_ATTR_INTS;
 }
 
+enum { SPARSE_TENSOR = 11 }; /* ONNX's attribute type: only Constant has one, and here it is a tensor */
+
+static sdx_status read_spread_out(reader *r, const Onnx__SparseTensorProto *p, sdx_attr *a)
+{
+    sdx_tensor *t;
+    ARENA_NEW(r->arena, t, 1, r->err);
+    a->type = SDX_ATTR_TENSOR;
+    a->tensor = t;
+    return sdx_onnx_read_sparse(&r->source, p, r->arena, t, r->err);
+}
+
 static sdx_status read_content(reader *r, sdx_graph *g, const Onnx__AttributeProto *p, sdx_attr *a)
 {
     switch (a->type) {
@@ -289,8 +300,9 @@ static sdx_status read_content(reader *r, sdx_graph *g, const Onnx__AttributePro
         return sdx_fail(r->err, SDX_ERR_FILE, "attribute \"%s\" lacks its graph", a->name);
     case SDX_ATTR_VALUE_TYPE: return read_type(r, p->tp, &a->value_type);
     }
+    if ((int)a->type == SPARSE_TENSOR && p->sparse_tensor) return read_spread_out(r, p->sparse_tensor, a);
     return sdx_fail(r->err, SDX_ERR_UNSUPPORTED,
-                    "attribute \"%s\" is of ONNX attribute type %d; sparse tensors and lists of types are not supported",
+                    "attribute \"%s\" is of ONNX attribute type %d; lists of sparse tensors and of types are not supported",
                     a->name, (int)a->type);
 }
 

@@ -49,7 +49,7 @@ static sdx_status constant_value(sdx_infer *x, sdx_tensor **out)
     *out = NULL;
     for (int i = 0; i < x->node->n_attr; i++) {
         const sdx_attr *a = &x->node->attr[i];
-        if (!strcmp(a->name, "value") && a->tensor) {
+        if ((!strcmp(a->name, "value") || !strcmp(a->name, "sparse_value")) && a->tensor) {
             *out = (sdx_tensor *)a->tensor;
             return SDX_OK;
         }
@@ -64,7 +64,7 @@ static sdx_status constant_value(sdx_infer *x, sdx_tensor **out)
         if (scalar) (*out)->rank = 0;
     }
     if (*out) return SDX_OK;
-    return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "it has no value that is supported (sparse tensors are not)");
+    return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "it has no value that is supported");
 }
 
 static sdx_status infer_constant(sdx_infer *x)

@@ -6,12 +6,14 @@
  * rows are valid, and present has its size. The packed 5-D forms are refused, as ONNX Runtime's CPU provider
  * does.
  *
- * DecoderMaskedMultiHeadAttention is the same operator for one token at a time, with other input numbers.
+ * DecoderMaskedMultiHeadAttention is the same operator for one token at a time, with other input numbers. With
+ * cache_indirection the past of a row is spread over the rows of its beams, and is gathered first.
  *
- * Workspace: [Q + bias] [K + bias] [V + bias] [mask addend] [present K and V, when not outputs] and the heads'
- * own.
+ * Workspace: [Q + bias] [K + bias] [V + bias] [mask addend] [present K and V, when not outputs] [K and V of the
+ * beams] and the heads' own.
  */
 #include <math.h>
+#include <string.h>
 
 #include "attention.h"
 
@@ -40,11 +42,12 @@ static sdx_status check_supported(const sdx_infer *infer, const places *at)
 {
     TRY(sdx_want_present(infer, KEY, "key"));
     TRY(sdx_want_present(infer, VALUE, "value"));
-    if (sdx_infer_has(infer, at->cache))
-        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "cache_indirection is not supported");
+    TRY(sdx_want_dtype(infer, at->cache, "cache_indirection", SDX_SET(SDX_I32)));
+    TRY(sdx_want_rank(infer, at->cache, "cache_indirection", 3, 3));
     if (sdx_infer_has(infer, at->past_key) != sdx_infer_has(infer, at->past_value))
         return sdx_fail(infer->err, SDX_ERR_FILE, "past_key and past_value must come together");
-    if (sdx_infer_has(infer, at->past_length) && !sdx_infer_has(infer, at->past_key))
+    if (sdx_infer_has(infer, at->past_length) && !sdx_infer_has(infer, at->past_key) &&
+        infer->in[KEY].shape.rank == 3) /* keys of another text: decoders pass the length all the same */
         return sdx_fail(infer->err, SDX_ERR_FILE, "past_sequence_length comes without past_key");
     if (!sdx_heads_fit(sdx_node_int(infer->node, "num_heads", 0)))
         return sdx_fail(infer->err, SDX_ERR_FILE, "num_heads is missing or makes no sense");
@@ -222,19 +225,26 @@ static bool has_in(const sdx_plan_step *step, int i)
     return i < step->n_in && step->in[i].dtype != SDX_UNDEFINED;
 }
 
+/* Whether cache_indirection says in whose rows the past lies: keys of another text have no beams. */
+static bool has_beams(const multi_head *state, bool has_cache, const sizes *s)
+{
+    return state->at->cache >= 0 && has_cache && !s->split;
+}
+
 static sdx_status plan_multi_head(sdx_plan_step *step)
 {
     const multi_head *state = step->state;
     const places *at = state->at;
     sizes s = make_sizes(state->heads, &step->in[QUERY].shape, &step->in[KEY].shape, &step->in[VALUE].shape,
                          has_in(step, at->past_key) ? &step->in[at->past_key].shape : NULL,
-                         has_in(step, at->past_length));
+                         has_in(step, at->past_key) && has_in(step, at->past_length));
     size_t *total = &step->workspace, mask = 0;
     if (has_in(step, at->mask))
         mask = (size_t)(s.batch * (step->in[at->mask].shape.rank == 3 ? s.queries : 1) * s.keys);
     size_t bias = has_in(step, at->bias) ? (size_t)(s.batch * s.heads) : 0;
     sdx_cache keys = make_cache(&s, s.past, s.head_dim), values = make_cache(&s, s.past, s.value_dim);
     keys.is_buffer = values.is_buffer = has_in(step, at->past_length);
+    size_t gathered = has_beams(state, has_in(step, at->cache), &s) ? (size_t)(s.batch * s.heads * s.keys) : 0;
     size_t heads = sdx_attention_workspace(step->kernels, step->threads, s.queries, s.keys, s.head_dim,
                                            s.value_dim),
            stages = sdx_attention_stages_workspace(step->kernels, step->threads, s.queries, s.keys, s.head_dim,
@@ -245,6 +255,8 @@ static sdx_status plan_multi_head(sdx_plan_step *step)
               sdx_workspace_add(total, mask, sizeof(float)) &&
               sdx_cache_plan(step, &keys, at->past_key, 1, total) &&
               sdx_cache_plan(step, &values, at->past_value, 2, total) &&
+              sdx_workspace_add(total, gathered * (size_t)s.head_dim, sizeof(float)) &&
+              sdx_workspace_add(total, gathered * (size_t)s.value_dim, sizeof(float)) &&
               sdx_workspace_add(total, 1, step->n_out > 3 && stages > heads ? stages : heads);
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
@@ -296,7 +308,7 @@ static void place_heads(const sdx_run *run, const sizes *s, sdx_attention_job *j
 /* How much of a buffer is valid, and that mask and bias agree. */
 static sdx_status read_past(const sdx_run *run, const places *at, sizes *s)
 {
-    if (!sdx_run_has_in(run, at->past_length)) return SDX_OK;
+    if (!sdx_run_has_in(run, at->past_length) || !sdx_run_has_in(run, at->past_key)) return SDX_OK;
     int64_t past = sdx_tensor_count(&run->in[at->past_length]) == 1
                        ? sdx_tensor_get_i64(&run->in[at->past_length], 0)
                        : -1;
@@ -326,6 +338,43 @@ static void place_mask(const sdx_run *run, const places *at, const sizes *s, sdx
     job->mask = job->mask_rows ? addend : NULL;
 }
 
+/* cache_indirection [texts, beams, room] has the beam of the text in whose rows a past token of a row lies. */
+static sdx_status check_cache(const sdx_run *run, const sizes *s)
+{
+    const sdx_tensor *cache = &run->in[((const multi_head *)run->state)->at->cache];
+    int64_t beams = cache->dim[1];
+    if (beams < 1 || cache->dim[0] * beams != s->batch || cache->dim[2] < s->past)
+        return sdx_fail(run->err, SDX_ERR_USAGE,
+                        "cache_indirection [%lld,%lld,%lld] does not fit %lld rows and %lld past tokens",
+                        (long long)cache->dim[0], (long long)beams, (long long)cache->dim[2], (long long)s->batch,
+                        (long long)s->past);
+    const int32_t *beam = cache->data;
+    for (int64_t i = 0; i < s->batch * s->past; i++) {
+        int64_t of = beam[i / s->past * cache->dim[2] + i % s->past];
+        if (of < 0 || of >= beams)
+            return sdx_fail(run->err, SDX_ERR_USAGE, "cache_indirection names beam %lld of %lld", (long long)of,
+                            (long long)beams);
+    }
+    return SDX_OK;
+}
+
+/* The keys or values that every row sees, gathered from the rows where they lie. */
+static void gather_beams(const sdx_run *run, const sizes *s, int64_t dim, sdx_heads *heads, char **workspace)
+{
+    const sdx_tensor *cache = &run->in[((const multi_head *)run->state)->at->cache];
+    const int32_t *beam = cache->data;
+    int64_t beams = cache->dim[1];
+    float *to = sdx_workspace_take(workspace, (size_t)(s->batch * s->heads * s->keys * dim) * sizeof *to);
+    for (int64_t b = 0, at = 0; b < s->batch; b++)
+        for (int64_t h = 0; h < s->heads; h++)
+            for (int64_t t = 0; t < s->keys; t++, at += dim) {
+                int64_t row = t < s->past ? b / beams * beams + beam[b * cache->dim[2] + t] : b;
+                const float *from = heads->data + row * heads->batch + h * heads->head + t * heads->row;
+                memcpy(to + at, from, (size_t)dim * sizeof *to);
+            }
+    *heads = sdx_heads_of(to, s->heads, s->keys, dim);
+}
+
 static sdx_status run_multi_head(sdx_run *run)
 {
     const multi_head *state = run->state;
@@ -335,7 +384,7 @@ static sdx_status run_multi_head(sdx_run *run)
     bool has_past = sdx_run_has_in(run, at->past_key);
     if (has_past) past = sdx_tensor_shape(&run->in[at->past_key]);
     sizes s =
-        make_sizes(state->heads, &q, &k, &v, has_past ? &past : NULL, sdx_run_has_in(run, at->past_length));
+        make_sizes(state->heads, &q, &k, &v, has_past ? &past : NULL, has_past && sdx_run_has_in(run, at->past_length));
     TRY(read_past(run, at, &s));
     sdx_attention_job job = {.kernels = run->kernels,
                              .threads = run->threads,
@@ -357,6 +406,11 @@ static sdx_status run_multi_head(sdx_run *run)
     keys.is_buffer = values.is_buffer = sdx_run_has_in(run, at->past_length);
     sdx_cache_join(run, &keys, at->past_key, 1, &job.k, &workspace);
     sdx_cache_join(run, &values, at->past_value, 2, &job.v, &workspace);
+    if (has_beams(state, sdx_run_has_in(run, at->cache), &s)) {
+        TRY(check_cache(run, &s));
+        gather_beams(run, &s, s.head_dim, &job.k, &workspace);
+        gather_beams(run, &s, s.value_dim, &job.v, &workspace);
+    }
     if (sdx_run_has_in(run, at->attention_bias)) sdx_attention_set_bias(&job, &run->in[at->attention_bias]);
     if (sdx_run_has_out(run, 3))
         job.stages = (sdx_attention_stages){.out = SDX_STAGE_MASKED, .scores = run->out[3].data};

@@ -47,7 +47,12 @@ def make_tensor(rng, kind, shape, ones):
     return np.ones(shape, dtype) if ones else rng.integers(0, 2, shape).astype(dtype)
 
 
+SETTINGS = {"max_length": 12, "min_length": 1, "num_beams": 3, "num_return_sequences": 2}  # of BeamSearch
+
+
 def make_input(rng, port, default, ones):
+    if port.name in SETTINGS:
+        return np.full(port.shape, SETTINGS[port.name], np.int32)
     match = re.fullmatch(r"(optional\()?(seq\()?tensor\((\w+)\)+", port.type)
     if not match:
         raise ValueError(f"no values of type {port.type}")

@@ -307,6 +307,42 @@ START_TEST(rotary_positions_are_checked)
 }
 END_TEST
 
+/* ---- beams that share their past --------------------------------------------------------------------------- */
+
+START_TEST(beams_read_the_rows_of_each_other)
+{
+    enum { BEAMS = 2, HEADS = 2, DIM = 4, ROOM = 3, PAST = 2, ROW = HEADS * DIM, CACHE = HEADS * ROOM * DIM };
+    static const int32_t from[BEAMS * ROOM] = {1, 0, 9, 0, 1, 9}, past_length = PAST, wrong[BEAMS * ROOM] = {2};
+    float x[3][BEAMS * ROW], past[2][BEAMS * CACHE], own[2][BEAMS * CACHE];
+    for (uint32_t i = 0; i < 3; i++) fill(x[i], BEAMS * ROW, 71 + i);
+    for (uint32_t i = 0; i < 2; i++) {
+        fill(past[i], BEAMS * CACHE, 81 + i);
+        for (int64_t at = 0; at < BEAMS * CACHE; at++) {
+            int64_t row = at / CACHE, token = at / DIM % ROOM;
+            own[i][at] = past[i][(token < PAST ? from[row * ROOM + token] : row) * CACHE + at % CACHE];
+        }
+    }
+    trial t = {.domain = MS,
+               .op = "MultiHeadAttention",
+               .n_in = 10,
+               .n_out = 1,
+               .in = {F32(x[0], 3, BEAMS, 1, ROW), F32(x[1], 3, BEAMS, 1, ROW), F32(x[2], 3, BEAMS, 1, ROW), {0}, {0}, {0},
+                      F32(past[0], 4, BEAMS, HEADS, ROOM, DIM), F32(past[1], 4, BEAMS, HEADS, ROOM, DIM),
+                      I32(&past_length, 1, 1), I32(from, 3, 1, BEAMS, ROOM)},
+               .attr = {{"num_heads", INT, HEADS}}};
+    trial alone = t;
+    alone.n_in = 9;
+    for (int i = 0; i < 2; i++) alone.in[6 + i].data = own[i];
+    run(&t);
+    run(&alone);
+    expect_same_bits(&t.out[0], &alone.out[0]);
+    done(&t);
+    done(&alone);
+    t.in[9].data = (void *)wrong;
+    expect_refusal(&t, "names beam 2 of 2");
+}
+END_TEST
+
 /* ---- half precision around an operator of float32 --------------------------------------------------------- */
 
 static uint16_t to_half(sdx_dtype dtype, float x) { return dtype == SDX_F16 ? sdx_f32_to_f16(x) : sdx_f32_to_bf16(x); }
@@ -574,6 +610,7 @@ Suite *ops_attention_suite(void)
     tcase_add_test(c, a_buffer_works_as_a_past_of_its_valid_rows);
     tcase_add_test(c, rotary_positions_are_checked);
     tcase_add_test(c, near_positions_have_buckets_of_their_own);
+    tcase_add_test(c, beams_read_the_rows_of_each_other);
     tcase_add_loop_test(c, half_precision_is_float32_rounded, 0, 4);
     suite_add_tcase(s, c);
 
