@@ -15,6 +15,7 @@ static const cli_option options[] = {
     {"profile", CLI_FLAG, NULL, "print the time per operator, of all shapes together"},
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
     {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
+    {"skip_padding", CLI_FLAG, NULL, "outputs are 0 where the attention mask is, and cost nothing there"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
@@ -278,6 +279,7 @@ static int run(const cli_args *args)
     run_options.no_optimize = cli_flag(args, "no_optimize");
     run_options.strict = cli_flag(args, "strict_onnx");
     run_options.profile = cli_flag(args, "profile");
+    run_options.skip_padding = cli_flag(args, "skip_padding");
     sdx_error err = {0};
     sdx_program *program;
     bench b = {NULL, NULL};

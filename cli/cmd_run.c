@@ -11,6 +11,7 @@ static const cli_option options[] = {
     {"profile", CLI_FLAG, NULL, "print the time per operator"},
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
     {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
+    {"skip_padding", CLI_FLAG, NULL, "outputs are 0 where the attention mask is, and cost nothing there"},
     {"model_path", CLI_STRING, "MODEL", "the model, when a text is given"},
     {"model_name", CLI_STRING, "TOK", "folder with the tokenizer"},
     {"text", CLI_STRING, "TEXT", "run on this text"},
@@ -158,6 +159,7 @@ static int run(const cli_args *args)
     sdx_run_options options_run = cli_run_options(args);
     options_run.no_optimize = cli_flag(args, "no_optimize");
     options_run.strict = cli_flag(args, "strict_onnx");
+    options_run.skip_padding = cli_flag(args, "skip_padding");
     options_run.profile = cli_flag(args, "profile");
     sdx_error err = {0};
     sdx_program *program;
