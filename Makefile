@@ -4,10 +4,12 @@
 #   CC        gcc or clang
 #   PARALLEL  openmp | pthread (the thread seam; tsan always takes pthread)
 #   OPENBLAS  1 | 0
+#   CURL      1 | 0         sardonyx-fetch, which downloads from the Hugging Face hub
 
 MODE     ?= release
 PARALLEL ?= $(if $(filter tsan,$(MODE)),pthread,openmp)
 OPENBLAS ?= 1
+CURL     ?= 1
 PREFIX   ?= /usr/local
 PYTHON   ?= python3
 ifeq ($(origin CC),default)
@@ -75,6 +77,7 @@ FAMILIES_neon       := $(FAMILIES)
 PLAIN  := $(wildcard base/*.c graph/*.c graph/passes/*.c quant/*.c engine/*.c engine/ops/*.c tokenizer/*.c \
             convert/*.c convert/arch/*.c tasks/*.c) kernels/cpu.c kernels/dispatch.c $(if $(BLAS),kernels/blas.c)
 CLI    := $(wildcard cli/*.c)
+FETCH  := $(if $(filter 0,$(CURL)),,$(wildcard fetch/*.c))
 UNIT   := $(wildcard tests/unit/*.c)
 KCHECK := $(wildcard tests/kernels/*.c)
 FUZZ   := $(wildcard tests/fuzz/fuzz_*.c)
@@ -91,7 +94,7 @@ LIB     := $(BUILD)/libsardonyx.a
 
 .PHONY: all help lib check check-full demo bench lint static install clean deps test-programs format docs
 .SECONDARY:
-all: build/sardonyx $(BUILD)/sardonyx $(addprefix $(BUILD)/,$(TOOLS) $(EXAMPLES))
+all: build/sardonyx $(BUILD)/sardonyx $(if $(FETCH),$(BUILD)/sardonyx-fetch) $(addprefix $(BUILD)/,$(TOOLS) $(EXAMPLES))
 
 help:
 	@echo 'make              build/sardonyx, the command line (release)'
@@ -106,7 +109,7 @@ help:
 	@echo 'make docs         generated pages in docs/'
 	@echo 'make deps         install the Debian packages that are missing'
 	@echo 'make clean        remove build/'
-	@echo 'variables         MODE=release|debug|asan|tsan|cov CC=gcc|clang PARALLEL=openmp|pthread OPENBLAS=1|0'
+	@echo 'variables         MODE=release|debug|asan|tsan|cov CC=gcc|clang PARALLEL=openmp|pthread OPENBLAS=1|0 CURL=1|0'
 
 lib: $(LIB) $(BUILD)/libsardonyx.so $(BUILD)/sardonyx.pc
 
@@ -158,9 +161,13 @@ $(BUILD)/sardonyx.pc:
 $(BUILD)/sardonyx: $(call obj,$(CLI)) $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+# A program of its own, so that only downloads load libcurl and the many libraries behind it.
+$(BUILD)/sardonyx-fetch: $(call obj,$(FETCH))
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ -lcurl -lnettle -ljansson
 ifeq ($(MODE),release)
-build/sardonyx: $(BUILD)/sardonyx
-	cp -f $< $@
+build/sardonyx: $(BUILD)/sardonyx $(if $(FETCH),$(BUILD)/sardonyx-fetch)
+	cp -f $^ build
 else
 build/sardonyx: ;
 endif
@@ -194,18 +201,18 @@ fuzz-%: $(LIB) $(BUILD)/tests/fuzz/fuzz_%.o
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer $(BUILD)/tests/fuzz/fuzz_$*.o $(LIB) -o $(BUILD)/libfuzzer_$* $(LDLIBS)
 	$(BUILD)/libfuzzer_$* -max_total_time=$(or $(SECONDS),60) tests/fuzz/corpus/$*
 
-test-programs: $(BUILD)/sardonyx $(BUILD)/unit $(BUILD)/kcheck $(addprefix $(BUILD)/,$(TOOLS) $(MODELS) $(EXAMPLES)) \
+test-programs: $(BUILD)/sardonyx $(if $(FETCH),$(BUILD)/sardonyx-fetch) $(BUILD)/unit $(BUILD)/kcheck $(addprefix $(BUILD)/,$(TOOLS) $(MODELS) $(EXAMPLES)) \
                $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 
 static: deps
-	$(MAKE) build/sardonyx-static
+	$(MAKE) build/sardonyx-static build/sardonyx-fetch
 build/sardonyx-static: $(call obj,$(CLI)) $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -static -s $^ -o $@ $(LDLIBS) -lpthread
 
 install: lib all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include
-	install -m 755 $(BUILD)/sardonyx $(DESTDIR)$(PREFIX)/bin/sardonyx
+	install -m 755 $(BUILD)/sardonyx $(if $(FETCH),$(BUILD)/sardonyx-fetch) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 include/sardonyx.h $(DESTDIR)$(PREFIX)/include/sardonyx.h
 	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/libsardonyx.a
 	install -m 755 $(BUILD)/libsardonyx.so $(DESTDIR)$(PREFIX)/lib/libsardonyx.so.0
@@ -233,6 +240,6 @@ docs: $(BUILD)/sardonyx
 	$(BUILD)/sardonyx ops --markdown > docs/operators.md
 
 clean:
-	rm -rf build/release build/debug build/asan build/tsan build/cov build/sardonyx build/sardonyx-static
+	rm -rf build/release build/debug build/asan build/tsan build/cov build/sardonyx build/sardonyx-fetch build/sardonyx-static build/sardonyx-fetch
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -69,9 +69,9 @@ int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)
 
 /* ---- names and files (names.c) ---------------------------------------------------------------------------------- */
 
-/* A folder for --model_name: the folder itself, or its snapshot in the local Hugging Face cache. New memory, or NULL
- * after a sentence on stderr. */
-char *cli_find_checkpoint(const char *name);
+/* A folder for --model_name: the folder itself, or what cli_hub_find gives. New memory, or NULL after a sentence on
+ * stderr. */
+char *cli_find_checkpoint(const cli_args *args, const char *name);
 /* "models/bert.onnx" with "-optimized" -> "models/bert-optimized.onnx". New memory. */
 char *cli_insert_suffix(const char *path, const char *suffix);
 char *cli_join(const char *dir, const char *name, const char *extension);
@@ -82,6 +82,12 @@ char *cli_rewrite_output(const cli_args *args, const char *input, const char *su
 /* Model and tokenizer of a task from --model_name, --model_path and --tokenizer. *folder: free it when done. */
 int cli_task_options(const cli_args *args, size_t max_length, sdx_task_options *out, char **folder);
 int cli_make_directory(const char *path); /* with parents; EXIT_FINE or EXIT_USAGE after a sentence */
+
+/* ---- the Hugging Face hub (hub.c) --------------------------------------------------------------------------------- */
+
+/* The folder of the model's snapshot in the local cache, downloaded when it is not there. New memory, or NULL after a
+ * sentence on stderr. */
+char *cli_hub_find(const char *name, bool quiet);
 
 /* ---- documents in (records.c) ------------------------------------------------------------------------------------- */
 

@@ -6,7 +6,7 @@
 #include "cli.h"
 
 static const cli_option options[] = {
-    {"model_name", CLI_STRING, "X", "checkpoint folder, or a name in the local Hugging Face cache"},
+    {"model_name", CLI_STRING, "X", "checkpoint folder, or a name of the Hugging Face hub: from the local cache, else downloaded"},
     {"output_dir", CLI_STRING, "DIR", "where to write (default: models)"},
     {"text", CLI_STRING, "TEXT", "text to check the graph with (default: what is AI?)"},
     {"task", CLI_STRING, "TASK", "auto, or feature-extraction, fill-mask, text-classification, token-classification, "
@@ -92,7 +92,7 @@ static int run(const cli_args *args)
 {
     const char *name = cli_string(args, "model_name", NULL), *dir = cli_string(args, "output_dir", "models");
     if (!name) return cli_usage_error("convert needs --model_name");
-    char *checkpoint = cli_find_checkpoint(name);
+    char *checkpoint = cli_find_checkpoint(args, name);
     if (!checkpoint) return EXIT_USAGE;
     int code = cli_make_directory(dir);
     if (code == EXIT_FINE) {

@@ -68,50 +68,10 @@ int cli_make_directory(const char *path)
     return EXIT_FINE;
 }
 
-/* The commit that refs/main names, as snapshots/COMMIT; NULL when the model is not in the cache. */
-static char *cached_snapshot(const char *root)
-{
-    char *ref_path = format3("%s/%s%s", root, "refs/main", "");
-    FILE *f = ref_path ? fopen(ref_path, "r") : NULL;
-    free(ref_path);
-    if (!f) return NULL;
-    char commit[80] = "";
-    bool got = fscanf(f, "%79[0-9a-zA-Z]", commit) == 1;
-    fclose(f);
-    return got ? format3("%s/%s/%s", root, "snapshots", commit) : NULL;
-}
-
-/* HF_HOME, else ~/.cache/huggingface; models are hub/models--org--name. */
-static char *cache_root(const char *name)
-{
-    const char *home = getenv("HF_HOME"), *user = getenv("HOME");
-    char *hub = home ? format3("%s/%s%s", home, "hub", "") : format3("%s/%s%s", user ? user : ".", ".cache/huggingface/hub", "");
-    if (!hub) return NULL;
-    char folder[512] = "models--";
-    size_t at = strlen(folder);
-    for (const char *c = name; *c && at + 3 < sizeof folder; c++) {
-        if (*c == '/') folder[at++] = '-';
-        folder[at++] = *c == '/' ? '-' : *c;
-    }
-    folder[at] = 0;
-    char *root = format3("%s/%s%s", hub, folder, "");
-    free(hub);
-    return root;
-}
-
-char *cli_find_checkpoint(const char *name)
+char *cli_find_checkpoint(const cli_args *args, const char *name)
 {
     if (cli_is_directory(name)) return format3("%s%s%s", name, "", "");
-    char *root = cache_root(name);
-    char *snapshot = root ? cached_snapshot(root) : NULL;
-    if (!snapshot || !cli_is_directory(snapshot)) {
-        cli_usage_error("%s: no such folder, and no such model in the local Hugging Face cache (%s)", name,
-                        root ? root : "?");
-        free(snapshot);
-        snapshot = NULL;
-    }
-    free(root);
-    return snapshot;
+    return cli_hub_find(name, cli_flag(args, "quiet"));
 }
 
 char *cli_rewrite_output(const cli_args *args, const char *input, const char *suffix)
@@ -124,7 +84,7 @@ int cli_task_options(const cli_args *args, size_t max_length, sdx_task_options *
 {
     const char *path = cli_string(args, "model_path", NULL), *name = cli_string(args, "model_name", NULL);
     if (!path && !name) return cli_usage_error("%s needs --model_name or --model_path", args->command->name);
-    *folder = name ? cli_find_checkpoint(name) : NULL;
+    *folder = name ? cli_find_checkpoint(args, name) : NULL;
     if (name && !*folder) return EXIT_USAGE;
     *out = (sdx_task_options){
         .model = path ? path : *folder,

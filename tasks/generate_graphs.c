@@ -133,10 +133,13 @@ static sdx_status make_stage(sdx_stages *g, const char *folder, const char *file
 static sdx_status convert_checkpoint(sdx_stages *g, const char *folder, const sdx_run_options *run,
                                      sdx_error *err)
 {
-    const sdx_convert_options options = {.checkpoint = folder};
+    sdx_convert_options options = {.checkpoint = folder, .task = "text-generation-with-past"};
     sdx_convert_report report;
     sdx_model *model;
-    TRY(sdx_convert_build(&options, &model, &g->checkpoint, &report, err));
+    if (sdx_convert_build(&options, &model, &g->checkpoint, &report, NULL) != SDX_OK) {
+        options.task = NULL; /* a family without that task, which has its own */
+        TRY(sdx_convert_build(&options, &model, &g->checkpoint, &report, err));
+    }
     TRY(make_stage(g, folder, sdx_reference_graph_file(g->checkpoint, 0), model, run, err));
     for (size_t i = 1; i < report.graphs; i++) {
         TRY(sdx_convert_build_graph(&options, g->checkpoint, i, &model, &report, err));

@@ -52,6 +52,7 @@ common() {
     part same-bytes bash tests/models/same_bytes.sh $sdx build/release/zoo_check $data/zoo
     part zoo-1-thread-openblas env SARDONYX_GEMM=openblas build/release/zoo_check $data/zoo --threads 1
     part cli bash tests/cli/run.sh $sdx
+    part hub python3 tests/cli/hub_check.py $sdx $data/zoo/bert-model/checkpoint
     must operators-page sh -c "$sdx ops --markdown | cmp - docs/operators.md"
     must ort-environment bash tools/venv.sh
     part ort build/venv/bin/python tests/models/ort_check.py $sdx $data/zoo
@@ -72,6 +73,7 @@ common() {
     part asan-alloc build/asan/alloc_check $data/zoo/bert-mlm/torchscript-op14.onnx \
         $data/zoo/bert-splade/torchscript-op14.onnx $data/zoo/bert-model/torchscript-op14.ort-optimized.onnx
     part asan-cli bash tests/cli/run.sh build/asan/sardonyx
+    part asan-hub python3 tests/cli/hub_check.py build/asan/sardonyx $data/zoo/bert-model/checkpoint
     for target in $(ls tests/fuzz/fuzz_*.c); do
         name=$(basename "$target" .c)
         part "asan-$name" build/asan/"$name" tests/fuzz/corpus/"${name#fuzz_}"

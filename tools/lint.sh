@@ -18,6 +18,7 @@ tokenizer:base include
 convert:base graph include
 tasks:base tokenizer convert include
 cli:include
+fetch:include
 '
 for rule in $(echo "$rules" | tr ' ' ','); do
     folder=${rule%%:*}
