@@ -122,13 +122,57 @@ static sdx_status check_claims(const sdx_model *model, const sdx_optimize_option
 
 /* ---- the whole ------------------------------------------------------------------------------------------- */
 
-static sdx_status rewrite(sdx_model *model, const char *only, sdx_error *err)
+static bool is_standard(const sdx_optimize_options *o)
+{
+    return o->target && !strcmp(o->target, "std");
+}
+
+static sdx_status check_target(const sdx_optimize_options *o, sdx_error *err)
+{
+    if (!o->target || is_standard(o) || !strcmp(o->target, "ort")) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_USAGE, "there is no target \"%.60s\"; it is ort or std", o->target);
+}
+
+/* Nodes inlined from functions may be of another opset than the model; a file has one for all. */
+static sdx_status raise_opset(sdx_model *model, bool standard, sdx_error *err)
+{
+    enum { ATTENTION = 23, ITS_IR = 11 };
+    int64_t to = sdx_model_newest_opset(model);
+    if (standard && to < ATTENTION) to = ATTENTION;
+    if (standard && model->ir_version < ITS_IR) model->ir_version = ITS_IR;
+    sdx_status status = sdx_model_resolve(model, &sdx_operators, err);
+    if (status != SDX_OK && status != SDX_ERR_UNSUPPORTED) return status;
+    TRY(sdx_model_infer(model, err));
+    return sdx_model_raise_opset(model, to, err);
+}
+
+/* What the file itself holds of other domains stays what it is. */
+static sdx_status check_standard(const sdx_model *model, sdx_error *err)
+{
+    char where[SDX_NODE_TEXT];
+    for (const sdx_graph *g = model->graphs; g; g = g->next)
+        for (sdx_id i = 0; i < g->n_node; i++)
+            if (*g->node[i].domain && !g->node[i].dead)
+                return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: %s is of domain %s; for --target std give the graph "
+                                "as it was exported", model->path,
+                                sdx_node_format(&g->node[i], where, sizeof where), g->node[i].domain);
+    return SDX_OK;
+}
+
+static sdx_status rewrite(sdx_model *model, const sdx_optimize_options *o, sdx_error *err)
 {
     sdx_eval_context eval = {.threads = sdx_default_threads()};
+    TRY(check_target(o, err));
     TRY(sdx_kernels_choose(NULL, &eval.kernels, err));
-    sdx_pass_context passes = {
-        .model = model, .registry = &sdx_operators, .eval = sdx_eval_node, .eval_context = &eval, .err = err};
-    return sdx_passes_run(&passes, only);
+    TRY(raise_opset(model, is_standard(o), err));
+    sdx_pass_context passes = {.model = model,
+                               .registry = &sdx_operators,
+                               .eval = sdx_eval_node,
+                               .eval_context = &eval,
+                               .standard = is_standard(o),
+                               .err = err};
+    TRY(sdx_passes_run(&passes, o->only));
+    return is_standard(o) ? check_standard(model, err) : SDX_OK;
 }
 
 static sdx_status open_rewritten(const sdx_optimize_options *o, sdx_model **out, sdx_graph_stats *before,
@@ -141,7 +185,7 @@ static sdx_status open_rewritten(const sdx_optimize_options *o, sdx_model **out,
     sdx_status status = sdx_graph_index(model->graph, err);
     if (status == SDX_OK) {
         count_graph(model->graph, native, before);
-        status = rewrite(model, o->only, err);
+        status = rewrite(model, o, err);
     }
     if (status == SDX_OK) status = check_claims(model, o, err);
     if (status == SDX_OK) count_graph(model->graph, native, after);

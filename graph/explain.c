@@ -347,6 +347,7 @@ static const struct fused {
     {"MultiHeadAttention", "attention"},
     {"LayerNormalization", "norm"},
     {"SimplifiedLayerNormalization", "norm"},
+    {"RMSNormalization", "norm"},
     {"SkipLayerNormalization", "norm"},
     {"SkipSimplifiedLayerNormalization", "norm"},
     {"EmbedLayerNormalization", "embedding"},

@@ -154,6 +154,14 @@ bool sdx_type_ints(const sdx_type *type, int capacity, int64_t *ints, int *count
  * their function imports. A function that calls itself, or a model that grows absurdly, is refused. */
 sdx_status sdx_model_inline_functions(sdx_model *model, sdx_error *err);
 
+/* ---- opsets (raise_opset.c) ------------------------------------------------------------------------------------- */
+
+/* The newest opset of standard operators that the model or a node inlined from a function asks for. */
+int64_t sdx_model_newest_opset(const sdx_model *model);
+/* Rewrites every standard node of an older opset so that it means the same in opset `to`; refuses what it cannot.
+ * Types should be inferred. */
+sdx_status sdx_model_raise_opset(sdx_model *model, int64_t to, sdx_error *err);
+
 /* ---- passes ---------------------------------------------------------------------------------------------------- */
 
 /* Computes a node whose inputs are all constants; outputs' data from arena. */
@@ -166,6 +174,7 @@ typedef struct sdx_pass_context {
     sdx_eval_fn eval; /* NULL: nothing can be folded */
     void *eval_context;
     bool for_run;  /* inside the engine: forms that are never written to a file are allowed */
+    bool standard; /* only standard operators, of the model's opset, come out */
     bool strict;   /* what the file's metadata allows beyond the standard is not done */
     bool skip_padding; /* graph outputs need not be right where the attention mask is 0 */
     size_t changes; /* rewrites made by the pass */

@@ -243,6 +243,8 @@ typedef struct sdx_optimize_options {
     const char *only;     /* comma-separated pass names; NULL: all */
     const char *model_type; /* accepted and, if given, checked; NULL or "auto" */
     int num_heads, hidden_size; /* 0: read from the graph; else checked against it */
+    const char *target; /* "ort" or NULL: also com.microsoft's, for ONNX Runtime from 1.17 on; "std": standard operators
+                           only, those of opset 23 among them */
     bool external_data;
     /* Not NULL: what became of every place that looks like attention, a norm, a GELU or an embedding, as text or as a
      * JSON list; free() it. *missed: how many of them should have fused and did not. */

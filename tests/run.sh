@@ -57,6 +57,7 @@ common() {
     must ort-environment bash tools/venv.sh
     part ort build/venv/bin/python tests/models/ort_check.py $sdx $data/zoo
     part quantize build/venv/bin/python tests/models/quantize_check.py $sdx $data/zoo --forms ours,channel,qdq,static,4-bit
+    part std build/venv/bin/python -W ignore tests/models/std_check.py $sdx $data/zoo
     part explain build/venv/bin/python tests/models/explain_check.py $sdx $data/zoo/bert-mlm/torchscript-op14.onnx
     for target in $(ls tests/fuzz/fuzz_*.c); do
         name=$(basename "$target" .c)

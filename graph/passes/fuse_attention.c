@@ -1,4 +1,5 @@
-/* fuse_attention.c: writing a matched attention (attention_match.c) as one of two operators of com.microsoft:
+/* fuse_attention.c: writing a matched attention (attention_match.c) as ONNX's Attention-23(q, k, v, what is added to the
+ * scores, past k, past v) where only standard operators are wanted, else as one of two operators of com.microsoft:
  *
  *     Attention(x, [Wq|Wk|Wv], [bq|bk|bv], mask, -, bias)       all three are projections of one x, nothing is
  * cached MultiHeadAttention(q, k, v, -, mask, bias, past k, past v) everything else
@@ -321,18 +322,18 @@ static bool is_self(const sdx_attention *m)
            m->k.flat != SDX_NONE;
 }
 
-/* Queries that come split (after rotary positions, say) are joined. */
-static sdx_status join_queries(writer *w, sdx_attention *m)
+/* Heads that come split (queries after rotary positions, say) are joined. */
+static sdx_status join_heads(writer *w, sdx_heads *h)
 {
     static const int64_t perm[4] = {0, 2, 1, 3};
-    const int64_t target[3] = {0, 0, m->q.heads.number * m->q.head_size.number};
+    const int64_t target[3] = {0, 0, h->heads.number * h->head_size.number};
     sdx_id in[2], transposed;
-    if (m->q.flat != SDX_NONE) return SDX_OK;
-    TRY(sdx_graph_emit(w->g, "", "Transpose", NULL, 1, &m->q.split, &transposed, w->context->err));
+    if (h->flat != SDX_NONE) return SDX_OK;
+    TRY(sdx_graph_emit(w->g, "", "Transpose", NULL, 1, &h->split, &transposed, w->context->err));
     TRY(sdx_node_set_ints(w->g, w->g->value[transposed].producer, "perm", 4, perm, w->context->err));
     in[0] = transposed;
     TRY(sdx_pass_ints(w->context, w->g, 3, target, &in[1]));
-    return sdx_graph_emit(w->g, "", "Reshape", NULL, 2, in, &m->q.flat, w->context->err);
+    return sdx_graph_emit(w->g, "", "Reshape", NULL, 2, in, &h->flat, w->context->err);
 }
 
 /* v is computed from what the nodes that write out[] write: such an attention would wait for itself. */
@@ -365,7 +366,7 @@ static sdx_status write_multi_head(writer *w, sdx_id last, sdx_attention *m)
     bool split = m->k.flat == SDX_NONE, possible;
     TRY(check_order(w, m, &possible));
     if (!possible) return SDX_OK;
-    TRY(join_queries(w, m));
+    TRY(join_heads(w, &m->q));
     sdx_id in[8] = {m->q.flat,
                     split ? m->k.split : m->k.flat,
                     split ? m->v.split : m->v.flat,
@@ -381,6 +382,49 @@ static sdx_status write_multi_head(writer *w, sdx_id last, sdx_attention *m)
     TRY(sdx_pass_replace(w->context, w->g, last, SDX_MS, "MultiHeadAttention", trim(in, 8), in, trim(out, 3),
                          out, &node));
     return set_attributes(w, node, m);
+}
+
+/* Causality is the operator's where queries and keys are the same tokens: only there do all agree on the diagonal. */
+static bool is_square_causal(const sdx_attention *m)
+{
+    return m->causal && m->mask == SDX_NONE && m->n_bias == 0 && m->k.past == SDX_NONE && is_self(m);
+}
+
+/* Expand to [.,.,t,T]: the operator broadcasts masks, but ONNX Runtime 1.31.1 wants a row for each query. */
+static sdx_status repeat_rows(writer *w, const sdx_attention *m, sdx_id *bias)
+{
+    const sdx_shape *s = &sdx_match_type(w->g, *bias)->shape;
+    const int64_t axis = 1, one = 1;
+    sdx_id size[3], expand[2] = {*bias, SDX_NONE};
+    if (s->rank > 1 && is_size(s->dim[s->rank - 2], m->q.tokens)) return SDX_OK;
+    TRY(sdx_pass_ints(w->context, w->g, 1, &one, &size[0]));
+    TRY(emit_sizes(w, m->q.flat, 1, &axis, &size[1]));
+    size[2] = size[0];
+    TRY(emit_concat(w, 3, size, &expand[1]));
+    return emit_once(w, "Expand", 2, expand, bias);
+}
+
+/* Masks are added just as the graph did it. A query that sees nothing still weighs its keys by that; only ONNX Runtime
+ * gives zeros for it. */
+static sdx_status write_standard(writer *w, sdx_id last, sdx_attention *m)
+{
+    sdx_heads *h[3] = {&m->q, &m->k, &m->v};
+    sdx_error *err = w->context->err;
+    bool possible, causal = is_square_causal(m);
+    TRY(check_order(w, m, &possible));
+    for (int i = SDX_Q; i <= SDX_V; i++) possible &= h[i]->flat != SDX_NONE || h[i]->split != SDX_NONE;
+    if (!possible) return SDX_OK;
+    for (int i = SDX_Q; i <= SDX_V; i++) TRY(join_heads(w, h[i]));
+    sdx_id in[6] = {m->q.flat, m->k.flat, m->v.flat, SDX_NONE, m->k.past, m->v.past};
+    sdx_id out[3] = {SDX_NONE, m->k.present, m->v.present}, node;
+    for (int i = 0; i < m->n_term && !causal; i++) TRY(add_to(w, m->q.heads.number, &in[3], &m->term[i]));
+    if (in[3] != SDX_NONE) TRY(repeat_rows(w, m, &in[3]));
+    TRY(joined(w, last, m, &out[0]));
+    TRY(sdx_pass_replace(w->context, w->g, last, "", "Attention", trim(in, 6), in, trim(out, 3), out, &node));
+    TRY(sdx_node_set_int(w->g, node, "q_num_heads", m->q.heads.number, err));
+    TRY(sdx_node_set_int(w->g, node, "kv_num_heads", m->k.heads.number, err));
+    TRY(sdx_node_set_float(w->g, node, "scale", (float)m->scale, err));
+    return causal ? sdx_node_set_int(w->g, node, "is_causal", 1, err) : SDX_OK;
 }
 
 /* Keys and values of one form: flat both, or split both. */
@@ -400,7 +444,9 @@ sdx_status sdx_pass_fuse_attention(sdx_pass_context *context, sdx_graph *graph)
     for (sdx_id i = 0; i < count; i++) {
         if (!sdx_match_is(&graph->node[i], "Reshape") || sdx_match_attention(graph, &graph->node[i], &m))
             continue;
-        if (can_write(&m))
+        if (context->standard)
+            TRY(write_standard(&w, i, &m));
+        else if (can_write(&m))
             TRY(is_self_contained(&m) ? write_attention(&w, i, &m) : write_multi_head(&w, i, &m));
     }
     return sdx_pass_finish(context, graph);

@@ -29,6 +29,7 @@ static const char *match(const sdx_graph *g, const sdx_node *gelu, sdx_id in[2])
 
 sdx_status sdx_pass_fuse_bias_gelu(sdx_pass_context *context, sdx_graph *graph)
 {
+    if (context->standard) return SDX_OK;
     sdx_id count = graph->n_node, in[2], node;
     for (sdx_id i = 0; i < count; i++) {
         const char *op_type = with_bias(&graph->node[i]);

@@ -10,6 +10,8 @@
  * argument of erf, tanh or sigmoid is read as a polynomial in x. A Gelu of opset 20 is left as it is. */
 #include "passes.h"
 
+#include <string.h>
+
 /* ---- polynomials in x ----------------------------------------------------------------------------------- */
 
 enum { DEGREE = 3, DEPTH = 8 };
@@ -155,8 +157,12 @@ sdx_status sdx_pass_fuse_gelu(sdx_pass_context *context, sdx_graph *graph)
     gelu m;
     for (sdx_id i = graph->n_node; i-- > 0;) { /* from the end: the whole product before its parts */
         if (!sdx_match_is(&graph->node[i], "Mul") || match_gelu(graph, &graph->node[i], &m)) continue;
+        if (context->standard && m.alpha != 0) continue;
         sdx_id out = graph->node[i].out[0], node;
-        TRY(sdx_pass_replace(context, graph, i, SDX_MS, m.op_type, 1, &m.x, 1, &out, &node));
+        const char *domain = context->standard ? "" : SDX_MS, *op_type = context->standard ? "Gelu" : m.op_type;
+        TRY(sdx_pass_replace(context, graph, i, domain, op_type, 1, &m.x, 1, &out, &node));
+        if (context->standard && !strcmp(m.op_type, "FastGelu"))
+            TRY(sdx_node_set_string(graph, node, "approximate", "tanh", context->err));
         if (m.alpha != 0) TRY(sdx_node_set_float(graph, node, "alpha", (float)m.alpha, context->err));
     }
     return sdx_pass_finish(context, graph);

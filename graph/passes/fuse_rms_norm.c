@@ -74,7 +74,8 @@ sdx_status sdx_pass_fuse_rms_norm(sdx_pass_context *context, sdx_graph *graph)
     for (sdx_id i = 0; i < count; i++) {
         if (!sdx_match_is(&graph->node[i], "Mul") || match_rms_norm(graph, &graph->node[i], &m)) continue;
         sdx_id in[2] = {m.x, m.gamma}, out = graph->node[i].out[0], node;
-        TRY(sdx_pass_replace(context, graph, i, "", "SimplifiedLayerNormalization", 2, in, 1, &out, &node));
+        const char *op_type = context->standard ? "RMSNormalization" : "SimplifiedLayerNormalization";
+        TRY(sdx_pass_replace(context, graph, i, "", op_type, 2, in, 1, &out, &node));
         TRY(sdx_node_set_int(graph, node, "axis", -1, context->err));
         TRY(sdx_node_set_float(graph, node, "epsilon", (float)m.epsilon, context->err));
     }

@@ -87,6 +87,7 @@ static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id norm, con
 
 sdx_status sdx_pass_fuse_skip_layer_norm(sdx_pass_context *context, sdx_graph *graph)
 {
+    if (context->standard) return SDX_OK;
     skip m;
     sdx_id count = graph->n_node;
     for (sdx_id i = 0; i < count; i++)

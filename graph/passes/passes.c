@@ -111,12 +111,17 @@ typedef struct declared {
     sdx_shape *input, *output; /* [n_input], [n_output] */
 } declared;
 
+static sdx_shape shape_of_port(const sdx_value *v)
+{
+    return v->declared && !v->declared->sequence ? v->declared->shape : v->type.shape;
+}
+
 static sdx_status save_declared(sdx_graph *g, declared *d, sdx_error *err)
 {
     ARENA_NEW(&g->model->arena, d->input, (size_t)g->n_input + 1, err);
     ARENA_NEW(&g->model->arena, d->output, (size_t)g->n_output + 1, err);
-    for (int i = 0; i < g->n_input; i++) d->input[i] = g->value[g->input[i]].type.shape;
-    for (int i = 0; i < g->n_output; i++) d->output[i] = g->value[g->output[i]].type.shape;
+    for (int i = 0; i < g->n_input; i++) d->input[i] = shape_of_port(&g->value[g->input[i]]);
+    for (int i = 0; i < g->n_output; i++) d->output[i] = shape_of_port(&g->value[g->output[i]]);
     return SDX_OK;
 }
 
