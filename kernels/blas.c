@@ -59,7 +59,7 @@ static void run_residual(int64_t m, int64_t n, int64_t k, const float *a, int64_
             multiply(rows, cols, k, a + i * lda, lda, packed + j, n, 0.0f, product, PANEL);
             for (int64_t r = 0; r < rows; r++)
                 finish_row(table, cols, product + r * PANEL, bias ? bias + j : NULL, activation,
-                           residual + (i + r) * ldr + j, c + (i + r) * ldc + j);
+                           residual + (i + r) * ldr + j, c + (i + r) * ldc + j - begin);
         }
 }
 
@@ -72,12 +72,11 @@ static void run(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, co
         run_residual(m, n, k, a, lda, packed, begin, end, bias, activation, residual, ldr, c, ldc);
         return;
     }
-    multiply(m, end - begin, k, a, lda, packed + begin, n, 0.0f, c + begin, ldc);
+    multiply(m, end - begin, k, a, lda, packed + begin, n, 0.0f, c, ldc);
     if (!bias && activation == SDX_ACT_NONE) return;
     const sdx_kernels *table = sdx_kernels_get(sdx_isa_detect());
     for (int64_t i = 0; i < m; i++)
-        finish_row(table, end - begin, c + i * ldc + begin, bias ? bias + begin : NULL, activation, NULL,
-                   c + i * ldc + begin);
+        finish_row(table, end - begin, c + i * ldc, bias ? bias + begin : NULL, activation, NULL, c + i * ldc);
 }
 
 void sdx_gemm_f32_init_openblas(sdx_kernels *table);

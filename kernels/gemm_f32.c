@@ -106,7 +106,8 @@ static void run(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, co
                                     .ldr = ldr};
                 tile_table[rows](k, a + row * lda, lda, panel, next + (t - t0) * k * stride, stride, tile,
                                  TILE_COLS);
-                finish_tile(activation, &e, tile, rows, cols, c + row * ldc + first, ldc);
+                finish_tile(activation, &e, tile, rows, cols, c + row * ldc + (q - panel_begin) * TILE_COLS,
+                            ldc);
                 row += rows;
             }
         }

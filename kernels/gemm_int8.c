@@ -273,17 +273,16 @@ static void finish_sums(const correction *z, const int32_t *tile, int rows, int6
     }
 }
 
-/* The tile of C that starts at [row, column]. */
+/* The tile of C that starts at [row, column]; c: where it goes. */
 static void finish_tile(const correction *z, const sdx_int8_epilogue *epilogue, int64_t row, int64_t column,
                         const int32_t *tile, int rows, int64_t cols, void *c, int64_t ldc)
 {
-    const int64_t first = row * ldc + column;
     if (!epilogue) {
-        finish_sums(z, tile, rows, cols, (int32_t *)c + first, ldc);
+        finish_sums(z, tile, rows, cols, c, ldc);
         return;
     }
     sdx_int8_epilogue e = *epilogue;
-    float *out = (float *)c + first;
+    float *out = c;
     e.scale += column * e.scale_step;
     if (e.row_scale) e.row_scale += row;
     if (e.bias) e.bias += column;
@@ -326,7 +325,9 @@ static void run(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, boo
                                       .k = (int32_t)k};
                 tile_table[rows](steps, l.data + row * l.stride, l.stride, panel,
                                  next + (t - t0) * steps * stride, stride, tile);
-                finish_tile(&z, epilogue, row, first, tile, rows, cols, c, ldc);
+                const int64_t place = row * ldc + (q - panel_begin) * TILE_COLS;
+                finish_tile(&z, epilogue, row, first, tile, rows, cols, (char *)c + place * (int64_t)sizeof(int32_t),
+                            ldc);
                 row += rows;
             }
         }

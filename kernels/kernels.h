@@ -39,8 +39,8 @@ typedef struct sdx_gemm_f32_kernels {
     /* Packs panels [panel_begin, panel_end) of B. B(i,j) = b[i*row_stride + j*col_stride]; any alignment. */
     void (*pack_b)(int64_t k, int64_t n, const void *b, int64_t row_stride, int64_t col_stride, int64_t panel_begin,
                    int64_t panel_end, float *packed);
-    /* Columns of panels [panel_begin, panel_end) of C. bias: [n] or NULL. residual: [m, ldr] or NULL, added after
-     * the activation; may be c itself. lda >= k, ldc >= n. */
+    /* Columns of panels [panel_begin, panel_end) of C; c is where the first of them goes, so that a block of C can
+     * lie by itself. bias: [n] or NULL. residual: [m, ldr] or NULL, added after the activation; may be C itself. */
     void (*run)(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *packed,
                 int64_t panel_begin, int64_t panel_end, const float *bias, sdx_activation activation,
                 const float *residual, int64_t ldr, float *c, int64_t ldc);
@@ -68,7 +68,7 @@ typedef struct sdx_gemm_int8_kernels {
                    void *packed);
     /* a_signed: A is int8, else uint8. a_zero[m] or NULL, b_zero[n] or NULL: zero points, so that
      * acc = sum_k (A - a_zero) * (B - b_zero). workspace: packed_a_bytes(m, k) bytes, or NULL when that is 0.
-     * C is int32, or float when there is an epilogue. */
+     * C is int32, or float when there is an epilogue; c is where the first of the panels' columns goes. */
     void (*run)(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, bool a_signed, const void *packed,
                 int64_t panel_begin, int64_t panel_end, const int32_t *a_zero, const int32_t *b_zero,
                 const sdx_int8_epilogue *epilogue, void *workspace, void *c, int64_t ldc);

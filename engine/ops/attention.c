@@ -94,22 +94,11 @@ static sdx_status refuse_extras(const sdx_infer *infer)
     return SDX_OK;
 }
 
-static sdx_status check_spans(const sdx_infer *infer, const inputs *in)
-{
-    if (!sdx_infer_has(infer, in->spans)) return SDX_OK;
-    bool has_bias = in->bias >= 0 && sdx_infer_has(infer, in->bias);
-    if (sdx_infer_has(infer, in->past) || has_bias || infer->n_out > 1)
-        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "spans go with neither past nor attention_bias");
-    TRY(sdx_want_dtype(infer, in->spans, "spans", SDX_SET(SDX_I64)));
-    TRY(sdx_want_rank(infer, in->spans, "spans", 2, 2));
-    TRY(sdx_want_dim(infer, in->spans, "spans", 1, 2));
-    return sdx_want_dim(infer, X, "the input", 0, 1);
-}
-
 static sdx_status infer_common(sdx_infer *infer, const inputs *in)
 {
     TRY(refuse_extras(infer));
-    TRY(check_spans(infer, in));
+    bool has_bias = in->bias >= 0 && sdx_infer_has(infer, in->bias);
+    TRY(sdx_attention_check_spans(infer, in->spans, !sdx_infer_has(infer, in->past) && !has_bias && infer->n_out == 1));
     TRY(sdx_want_rank(infer, X, "the input", 3, 3));
     TRY(sdx_want_rank(infer, WEIGHT, "the weight", 2, 2));
     TRY(sdx_want_dim(infer, WEIGHT, "the weight", 0, sdx_type_dim(&infer->in[X], 2)));
@@ -428,20 +417,6 @@ static sdx_status read_past(const sdx_run *run, const inputs *in, sizes *s)
     return sdx_mask_check(&mask, s->batch, s->queries, s->keys, run->err);
 }
 
-/* Every text lies inside the rows. */
-static sdx_status set_spans(const sdx_run *run, int input, sdx_attention_job *job)
-{
-    sdx_tensor spans = get(run, input);
-    const int64_t *s = spans.data;
-    job->batch = spans.dim[0];
-    job->span = s;
-    for (int64_t b = 0; b < job->batch; b++)
-        if (s[2 * b] < 0 || s[2 * b] > s[2 * b + 1] || s[2 * b + 1] > job->queries)
-            return sdx_fail(run->err, SDX_ERR_USAGE, "text %lld has rows %lld to %lld of %lld", (long long)b,
-                            (long long)s[2 * b], (long long)s[2 * b + 1], (long long)job->queries);
-    return SDX_OK;
-}
-
 static sdx_status run_common(sdx_run *run, const inputs *in)
 {
     const attention *state = run->state;
@@ -493,7 +468,10 @@ static sdx_status run_common(sdx_run *run, const inputs *in)
         added = get(run, in->bias);
         sdx_attention_set_bias(&job, &added);
     }
-    if (sdx_run_has_in(run, in->spans)) TRY(set_spans(run, in->spans, &job));
+    if (sdx_run_has_in(run, in->spans)) {
+        sdx_tensor spans = get(run, in->spans);
+        TRY(sdx_attention_set_spans(run, &spans, &job));
+    }
     job.workspace = workspace;
     sdx_attention_run(&job);
     sdx_attention_fill_blind(&job);

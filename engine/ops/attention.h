@@ -82,6 +82,12 @@ static inline bool sdx_heads_fit(int64_t heads)
     return heads > 0 && heads <= INT32_MAX;
 }
 
+/* Input `spans`, int64 [texts, 2], of an operator whose batch is one row of texts; `plain`: nothing else is asked for
+ * that texts would need each for itself. */
+sdx_status sdx_attention_check_spans(const sdx_infer *infer, int spans, bool plain);
+/* The job is of these texts, which must lie inside its rows. */
+sdx_status sdx_attention_set_spans(const sdx_run *run, const sdx_tensor *spans, sdx_attention_job *job);
+
 /* attention_bias: [1 or B, 1 or N, S, T] of float32. */
 sdx_status sdx_attention_check_bias(const sdx_infer *infer, int input, sdx_dim batch, sdx_dim heads,
                                     sdx_dim queries, sdx_dim keys);

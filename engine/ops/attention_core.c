@@ -184,6 +184,30 @@ void sdx_mask_fill(const sdx_tensor *mask, int64_t batch, int64_t rows, int64_t 
             addend[b * keys + j] = j < m[b] && (!has_starts || j >= m[batch + b]) ? 0.0f : filter;
 }
 
+sdx_status sdx_attention_check_spans(const sdx_infer *infer, int spans, bool plain)
+{
+    if (!sdx_infer_has(infer, spans)) return SDX_OK;
+    if (!plain)
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "spans go with neither past, present nor attention_bias");
+    TRY(sdx_want_dtype(infer, spans, "spans", SDX_SET(SDX_I64)));
+    TRY(sdx_want_rank(infer, spans, "spans", 2, 2));
+    TRY(sdx_want_dim(infer, spans, "spans", 1, 2));
+    return sdx_want_dim(infer, 0, "the input", 0, 1);
+}
+
+sdx_status sdx_attention_set_spans(const sdx_run *run, const sdx_tensor *spans, sdx_attention_job *job)
+{
+    const int64_t *s = spans->data;
+    job->batch = spans->dim[0];
+    job->span = s;
+    for (int64_t b = 0; b < job->batch; b++)
+        if (s[2 * b] < 0 || s[2 * b] > s[2 * b + 1] || s[2 * b + 1] > job->queries || job->queries != job->keys)
+            return sdx_fail(run->err, SDX_ERR_USAGE, "text %lld has rows %lld to %lld of %lld queries and %lld keys",
+                            (long long)b, (long long)s[2 * b], (long long)s[2 * b + 1], (long long)job->queries,
+                            (long long)job->keys);
+    return SDX_OK;
+}
+
 sdx_status sdx_attention_check_bias(const sdx_infer *infer, int input, sdx_dim batch, sdx_dim heads,
                                     sdx_dim queries, sdx_dim keys)
 {

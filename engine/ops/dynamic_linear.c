@@ -74,26 +74,60 @@ void sdx_dynamic_rows_fill(const sdx_kernels *kernels, int threads, bool per_row
 
 /* ---- the operator ---------------------------------------------------------------------------------------- */
 
+sdx_status sdx_dynamic_layer_check(const sdx_infer *in)
+{
+    TRY(sdx_want_dtype(in, X, "X", SDX_SET(SDX_F32)));
+    TRY(sdx_want_dtype(in, W, "W", SDX_SET_BYTE));
+    TRY(sdx_want_rank(in, W, "W", 2, 2));
+    sdx_dim n = sdx_type_dim(&in->in[W], 1);
+    TRY(sdx_int8_check(in, W, "W", W_SCALE, W_ZERO, n));
+    TRY(sdx_want_dtype(in, BIAS, "the bias", SDX_SET(SDX_F32)));
+    return sdx_infer_has(in, BIAS) ? sdx_want_dim(in, BIAS, "the bias", 0, n) : SDX_OK;
+}
+
+/* Scales and zero points of the columns, spelled out once. */
+static sdx_status prepare_columns(sdx_prepare *p, sdx_dynamic_layer *layer)
+{
+    const sdx_tensor *scale = p->in[W_SCALE].constant, *zero = p->n_in > W_ZERO ? p->in[W_ZERO].constant : NULL;
+    if (!scale) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "the weight's scale must be constant");
+    if (p->n_in > W_ZERO && p->in[W_ZERO].dtype != SDX_UNDEFINED && !zero)
+        return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "the weight's zero point must be constant");
+    static const float one = 1;
+    const sdx_tensor unit = {.dtype = SDX_F32, .data = (void *)&one};
+    float *scales;
+    int32_t *zeros;
+    ARENA_NEW(p->arena, scales, (size_t)layer->n + 1, p->err);
+    layer->epilogue.scale = scales;
+    layer->epilogue.scale_step = sdx_int8_scales(&unit, scale, layer->n, scales);
+    if (!zero) return SDX_OK;
+    ARENA_NEW(p->arena, zeros, (size_t)layer->n + 1, p->err);
+    layer->w_zero = sdx_int8_zeros(zero, layer->n, zeros);
+    return SDX_OK;
+}
+
+sdx_status sdx_dynamic_layer_prepare(sdx_prepare *p, sdx_dynamic_layer *layer)
+{
+    const sdx_tensor *w = p->in[W].constant;
+    if (!w) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "W must be constant");
+    layer->k = w->dim[0];
+    layer->n = w->dim[1];
+    TRY(sdx_int8_pack(p, w, layer->k, layer->n, &layer->packed));
+    TRY(prepare_columns(p, layer));
+    p->packed |= 1u << W | 1u << W_SCALE | 1u << W_ZERO;
+    return SDX_OK;
+}
+
 typedef struct dynamic_linear {
+    sdx_dynamic_layer layer;
     bool per_row;
-    int64_t k, n;
-    const void *packed;
-    const int32_t *w_zero;      /* [n] or NULL */
-    sdx_int8_epilogue epilogue; /* but for row_scale */
     const void *kept[5];
 } dynamic_linear;
 
 static sdx_status infer(sdx_infer *in)
 {
     sdx_shape shape;
-    TRY(sdx_want_dtype(in, X, "X", SDX_SET(SDX_F32)));
-    TRY(sdx_want_dtype(in, W, "W", SDX_SET_BYTE));
-    TRY(sdx_want_rank(in, W, "W", 2, 2));
+    TRY(sdx_dynamic_layer_check(in));
     TRY(sdx_product_shape(&in->in[X], (sdx_transpose){0}, &in->in[W], (sdx_transpose){0}, &shape, in->err));
-    sdx_dim n = sdx_type_dim(&in->in[W], 1);
-    TRY(sdx_int8_check(in, W, "W", W_SCALE, W_ZERO, n));
-    TRY(sdx_want_dtype(in, BIAS, "the bias", SDX_SET(SDX_F32)));
-    if (sdx_infer_has(in, BIAS)) TRY(sdx_want_dim(in, BIAS, "the bias", 0, n));
     sdx_infer_set(in, 0, SDX_F32, &shape);
     return SDX_OK;
 }
@@ -108,45 +142,19 @@ static sdx_activation activation_of(const sdx_node *n)
     return (sdx_activation)a;
 }
 
-/* Scales and zero points of the columns, spelled out once. */
-static sdx_status prepare_columns(sdx_prepare *p, dynamic_linear *state)
-{
-    const sdx_tensor *scale = p->in[W_SCALE].constant, *zero = p->n_in > W_ZERO ? p->in[W_ZERO].constant : NULL;
-    if (!scale) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "the weight's scale must be constant");
-    if (p->n_in > W_ZERO && p->in[W_ZERO].dtype != SDX_UNDEFINED && !zero)
-        return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "the weight's zero point must be constant");
-    static const float one = 1;
-    const sdx_tensor unit = {.dtype = SDX_F32, .data = (void *)&one};
-    float *scales;
-    int32_t *zeros;
-    ARENA_NEW(p->arena, scales, (size_t)state->n + 1, p->err);
-    state->epilogue.scale = scales;
-    state->epilogue.scale_step = sdx_int8_scales(&unit, scale, state->n, scales);
-    if (!zero) return SDX_OK;
-    ARENA_NEW(p->arena, zeros, (size_t)state->n + 1, p->err);
-    state->w_zero = sdx_int8_zeros(zero, state->n, zeros);
-    return SDX_OK;
-}
-
 static sdx_status prepare(sdx_prepare *p)
 {
     dynamic_linear *state;
     PREPARE_STATE(p, state);
-    const sdx_tensor *w = p->in[W].constant;
-    if (!w) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "W must be constant");
     state->per_row = sdx_node_int(p->node, "per_row", 0) != 0;
-    state->epilogue.activation = activation_of(p->node);
-    state->k = w->dim[0];
-    state->n = w->dim[1];
-    TRY(sdx_int8_pack(p, w, state->k, state->n, &state->packed));
-    TRY(prepare_columns(p, state));
-    p->packed |= 1u << W | 1u << W_SCALE | 1u << W_ZERO;
+    TRY(sdx_dynamic_layer_prepare(p, &state->layer));
+    state->layer.epilogue.activation = activation_of(p->node);
     return sdx_prepare_keep_all(p, state->kept);
 }
 
 static int64_t row_count(const dynamic_linear *state, int64_t count)
 {
-    return state->k ? count / state->k : 0;
+    return state->layer.k ? count / state->layer.k : 0;
 }
 
 /* Workspace: [rows] [copies of A] */
@@ -155,23 +163,24 @@ static sdx_status plan(sdx_plan_step *step)
     const dynamic_linear *state = step->state;
     int64_t m = row_count(state, sdx_shape_count(&step->in[X].shape));
     size_t *total = &step->workspace;
-    bool ok = sdx_dynamic_rows_plan(total, m, state->k) &&
-              sdx_workspace_add(total, 1, sdx_gemm_int8_workspace(step->kernels, step->threads, m, state->k));
+    bool ok = sdx_dynamic_rows_plan(total, m, state->layer.k) &&
+              sdx_workspace_add(total, 1, sdx_gemm_int8_workspace(step->kernels, step->threads, m, state->layer.k));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
 static sdx_status run(sdx_run *r)
 {
     const dynamic_linear *state = r->state;
+    const sdx_dynamic_layer *layer = &state->layer;
     int64_t m = row_count(state, sdx_tensor_count(&r->in[X]));
     char *workspace = r->workspace;
-    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, m, state->k);
-    sdx_int8_epilogue epilogue = state->epilogue;
+    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, m, layer->k);
+    sdx_int8_epilogue epilogue = layer->epilogue;
     epilogue.row_scale = rows.scale;
     if (sdx_run_has_in(r, BIAS)) epilogue.bias = sdx_kept_in(r, state->kept, BIAS).data;
-    sdx_gemm_int8_job job = {.kernels = r->kernels, .threads = r->threads, .m = m, .n = state->n, .k = state->k,
-                             .a = rows.q, .lda = state->k, .packed = state->packed, .a_zero = rows.zero,
-                             .b_zero = state->w_zero, .c = r->out[0].data, .ldc = state->n, .epilogue = &epilogue,
+    sdx_gemm_int8_job job = {.kernels = r->kernels, .threads = r->threads, .m = m, .n = layer->n, .k = layer->k,
+                             .a = rows.q, .lda = layer->k, .packed = layer->packed, .a_zero = rows.zero,
+                             .b_zero = layer->w_zero, .c = r->out[0].data, .ldc = layer->n, .epilogue = &epilogue,
                              .workspace = workspace};
     sdx_dynamic_rows_fill(r->kernels, r->threads, state->per_row, sdx_kept_in(r, state->kept, X).data, &rows);
     sdx_gemm_int8_run(&job);

@@ -19,4 +19,15 @@ sdx_dynamic_rows sdx_dynamic_rows_take(char **workspace, int64_t m, int64_t k);
 void sdx_dynamic_rows_fill(const sdx_kernels *kernels, int threads, bool per_row, const float *x,
                            const sdx_dynamic_rows *rows);
 
+/* The layer's constants, inputs 1 to 3 of the node: W [k, n], its scales and zero points. */
+typedef struct sdx_dynamic_layer {
+    int64_t k, n;
+    const void *packed;
+    const int32_t *w_zero;      /* [n] or NULL */
+    sdx_int8_epilogue epilogue; /* but for row_scale, bias and activation */
+} sdx_dynamic_layer;
+
+sdx_status sdx_dynamic_layer_check(const sdx_infer *infer);
+sdx_status sdx_dynamic_layer_prepare(sdx_prepare *prepare, sdx_dynamic_layer *layer);
+
 #endif

@@ -61,7 +61,7 @@ static void f32_tiles(void *context, int64_t begin, int64_t end, int worker)
         piece p = next_piece(&task->cut, j->m, &begin, end);
         const float *residual = j->residual ? j->residual + p.row * j->ldr : NULL;
         j->gemm->run(p.rows, j->n, j->k, j->a + p.row * j->lda, j->lda, j->packed, p.panel_begin, p.panel_end,
-                     j->bias, j->activation, residual, j->ldr, j->c + p.row * j->ldc, j->ldc);
+                     j->bias, j->activation, residual, j->ldr, j->c + p.row * j->ldc + p.panel_begin * j->gemm->nr, j->ldc);
     }
 }
 
@@ -127,10 +127,11 @@ static void int8_tiles(void *context, int64_t begin, int64_t end, int worker)
         sdx_int8_epilogue e = {0};
         if (j->epilogue) e = *j->epilogue;
         if (e.row_scale) e.row_scale += p.row;
+        int64_t place = p.row * j->ldc + p.panel_begin * j->kernels->gemm_int8.nr;
         j->kernels->gemm_int8.run(p.rows, j->n, j->k, (const char *)j->a + p.row * j->lda, j->lda, j->a_signed,
                                   j->packed, p.panel_begin, p.panel_end, j->a_zero ? j->a_zero + p.row : NULL,
                                   j->b_zero, j->epilogue ? &e : NULL, workspace,
-                                  (char *)j->c + p.row * j->ldc * (int64_t)sizeof(int32_t), j->ldc);
+                                  (char *)j->c + place * (int64_t)sizeof(int32_t), j->ldc);
     }
 }
 

@@ -1,98 +1,165 @@
 /* linear_max.c: the largest output of a dense layer over the tokens of each text, without the outputs:
  *
- *     LinearMax(X [1,T,k], W [k,n], spans [N,2], bias? [n]) = Y [N,n],  Y[b,j] = max over t in span b of (X W)[t,j] + bias[j]
+ *     LinearMax(X [1,T,k], W [k,n], bias? [n], spans [N,2])                              W is [n,k] with `transposed`
+ *     DynamicLinearMax(X, W [k,n] int8|uint8, w_scale [1|n], w_zero? [1|n], bias?, spans)     see dynamic_linear.c
+ *     Y[b,j] = max over t in span b of (X W)[t,j] + bias[j], -inf for a text without tokens
  *
  * A sparse encoder's head (SPLADE, Formal et al. 2021) has a vocabulary of columns and keeps one number of each per
  * text: 2,000 tokens of 30,522 columns are 250 MB that nobody reads twice. Here a worker takes a few panels of W, which
- * then stay in its cache, meets block after block of rows, and folds each block into the maxima while it is warm. A
- * text without tokens gets -inf. W is [n,k] with `transposed`. Made by the pass pack_tokens only.
+ * then stay in its cache, meets block after block of rows, and folds each block into the maxima while it is warm. Made
+ * by the pass pack_tokens only.
  *
- * Workspace: [a block of products per worker] */
+ * Workspace: [a block of products per worker], and for bytes [rows] [a copy of A per worker]
+ */
 #include <math.h>
 
-#include "linear.h"
+#include "dynamic_linear.h"
 
-enum { X, W, SPANS, BIAS };
-enum { PANELS = 4, TILES = 8 }; /* of a block: 4 * 32 columns of W, 8 * 14 rows of X: 0.8 MB at k = 768 */
+enum { X, W, BIAS, SPANS };
+enum { DYNAMIC_BIAS = 4, DYNAMIC_SPANS = 5 };
+/* A block: 4 * 32 columns of W and 8 * 14 rows of X are 0.8 MB of float32 at k = 768, the second-level cache's size. */
+enum { PANELS = 4, TILES = 8 };
 
 typedef struct linear_max {
-    int64_t k, n;
-    const float *packed;
-    const void *kept[4];
+    sdx_dynamic_layer layer; /* of float32, only k, n and packed */
+    const void *kept[6];
 } linear_max;
 
-static sdx_status infer(sdx_infer *x)
+/* ---- infer ------------------------------------------------------------------------------------------------ */
+
+static sdx_status infer_texts(sdx_infer *x, int spans, int columns)
 {
-    TRY(sdx_want_dtype(x, X, "X", SDX_SET(SDX_F32)));
     TRY(sdx_want_rank(x, X, "X", 3, 3));
     TRY(sdx_want_dim(x, X, "X", 0, 1));
-    TRY(sdx_want_dtype(x, W, "W", SDX_SET(SDX_F32)));
-    TRY(sdx_want_rank(x, W, "W", 2, 2));
-    int columns = sdx_node_int(x->node, "transposed", 0) ? 0 : 1;
     TRY(sdx_want_dim(x, W, "W", !columns, sdx_type_dim(&x->in[X], 2)));
-    TRY(sdx_want_dtype(x, SPANS, "spans", SDX_SET(SDX_I64)));
-    TRY(sdx_want_rank(x, SPANS, "spans", 2, 2));
-    TRY(sdx_want_dim(x, SPANS, "spans", 1, 2));
-    TRY(sdx_want_dtype(x, BIAS, "the bias", SDX_SET(SDX_F32)));
-    if (sdx_infer_has(x, BIAS)) TRY(sdx_want_rank(x, BIAS, "the bias", 1, 1));
-    if (sdx_infer_has(x, BIAS)) TRY(sdx_want_dim(x, BIAS, "the bias", 0, sdx_type_dim(&x->in[W], columns)));
-    sdx_shape out = {.rank = 2, .dim = {sdx_type_dim(&x->in[SPANS], 0), sdx_type_dim(&x->in[W], columns)}};
+    TRY(sdx_want_dtype(x, spans, "spans", SDX_SET(SDX_I64)));
+    TRY(sdx_want_rank(x, spans, "spans", 2, 2));
+    TRY(sdx_want_dim(x, spans, "spans", 1, 2));
+    sdx_shape out = {.rank = 2, .dim = {sdx_type_dim(&x->in[spans], 0), sdx_type_dim(&x->in[W], columns)}};
     sdx_infer_set(x, 0, SDX_F32, &out);
     return SDX_OK;
 }
 
-static sdx_status prepare(sdx_prepare *p)
+static sdx_status infer_f32(sdx_infer *x)
+{
+    int columns = sdx_node_int(x->node, "transposed", 0) ? 0 : 1;
+    TRY(sdx_want_dtype(x, X, "X", SDX_SET(SDX_F32)));
+    TRY(sdx_want_dtype(x, W, "W", SDX_SET(SDX_F32)));
+    TRY(sdx_want_rank(x, W, "W", 2, 2));
+    TRY(sdx_want_dtype(x, BIAS, "the bias", SDX_SET(SDX_F32)));
+    if (sdx_infer_has(x, BIAS)) TRY(sdx_want_dim(x, BIAS, "the bias", 0, sdx_type_dim(&x->in[W], columns)));
+    return infer_texts(x, SPANS, columns);
+}
+
+static sdx_status infer_int8(sdx_infer *x)
+{
+    TRY(sdx_dynamic_layer_check(x));
+    return infer_texts(x, DYNAMIC_SPANS, 1);
+}
+
+/* ---- prepare and plan ------------------------------------------------------------------------------------- */
+
+static sdx_status prepare_f32(sdx_prepare *p)
 {
     linear_max *state;
     PREPARE_STATE(p, state);
     const sdx_tensor *w = p->in[W].constant;
     if (!w) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "W must be constant");
     bool transposed = sdx_node_int(p->node, "transposed", 0) != 0;
-    state->k = w->dim[transposed];
-    state->n = w->dim[!transposed];
-    size_t bytes = p->kernels->gemm_f32.packed_bytes(state->k, state->n);
+    int64_t k = w->dim[transposed], n = w->dim[!transposed];
+    size_t bytes = p->kernels->gemm_f32.packed_bytes(k, n);
     float *packed = sdx_arena_alloc(p->arena, bytes);
     if (!packed) return sdx_fail_memory(p->err, bytes);
-    sdx_gemm_f32_pack(p->kernels, p->threads, state->k, state->n, w->data,
-                      transposed ? 1 : state->n, transposed ? state->k : 1, 1.0f, packed);
-    state->packed = packed;
+    sdx_gemm_f32_pack(p->kernels, p->threads, k, n, w->data, transposed ? 1 : n, transposed ? k : 1, 1.0f, packed);
+    state->layer = (sdx_dynamic_layer){.k = k, .n = n, .packed = packed};
     p->packed |= 1u << W;
     return sdx_prepare_keep_all(p, state->kept);
 }
 
-static int64_t block_rows(const sdx_kernels *kernels) { return TILES * kernels->gemm_f32.mr; }
-static int64_t block_columns(const sdx_kernels *kernels) { return PANELS * kernels->gemm_f32.nr; }
-
-static size_t block_bytes(const sdx_kernels *kernels)
+static sdx_status prepare_int8(sdx_prepare *p)
 {
-    return sdx_align_up((size_t)(block_rows(kernels) * block_columns(kernels)) * sizeof(float));
+    linear_max *state;
+    PREPARE_STATE(p, state);
+    TRY(sdx_dynamic_layer_prepare(p, &state->layer));
+    return sdx_prepare_keep_all(p, state->kept);
 }
 
-static sdx_status plan(sdx_plan_step *step)
+typedef struct block {
+    int64_t rows, columns, panels;
+    size_t bytes; /* of its products */
+} block;
+
+static block make_block(int64_t mr, int64_t nr)
 {
-    bool ok = sdx_workspace_add(&step->workspace, (size_t)step->threads, block_bytes(step->kernels));
+    block b = {TILES * mr, PANELS * nr, PANELS, 0};
+    b.bytes = sdx_align_up((size_t)(b.rows * b.columns) * sizeof(float));
+    return b;
+}
+
+static sdx_status plan_f32(sdx_plan_step *step)
+{
+    block b = make_block(step->kernels->gemm_f32.mr, step->kernels->gemm_f32.nr);
+    bool ok = sdx_workspace_add(&step->workspace, (size_t)step->threads, b.bytes);
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
+static size_t copy_bytes(const sdx_kernels *kernels, const block *b, int64_t k)
+{
+    return sdx_align_up(kernels->gemm_int8.packed_a_bytes(b->rows, k));
+}
+
+static sdx_status plan_int8(sdx_plan_step *step)
+{
+    const sdx_dynamic_layer *layer = &((const linear_max *)step->state)->layer;
+    block b = make_block(step->kernels->gemm_int8.mr, step->kernels->gemm_int8.nr);
+    size_t *total = &step->workspace, threads = (size_t)step->threads;
+    bool ok = sdx_workspace_add(total, threads, b.bytes) &&
+              sdx_dynamic_rows_plan(total, step->in[X].shape.dim[1], layer->k) &&
+              sdx_workspace_add(total, threads, copy_bytes(step->kernels, &b, layer->k));
+    return ok ? SDX_OK : sdx_workspace_fail(step->err);
+}
+
+/* ---- run --------------------------------------------------------------------------------------------------- */
+
 typedef struct task {
-    const linear_max *state;
     const sdx_kernels *kernels;
-    const float *x, *bias;
-    const int64_t *span; /* [texts, 2] */
+    const sdx_dynamic_layer *layer;
+    const float *x, *bias;       /* float32: [rows, k] */
+    const sdx_dynamic_rows *q;   /* bytes */
+    const int64_t *span;         /* [texts, 2] */
     int64_t rows, texts;
-    float *y;
-    char *workspace;
+    float *y;                    /* [texts, n] */
+    block block;
+    char *products, *copies;     /* a block, and a copy of A, per worker */
 } task;
 
-/* A block of products [rows, count] into the maxima of their texts; *text: where the row before ended up. */
-static void fold_rows(const task *t, int64_t row, int64_t rows, int64_t column, int64_t count, const float *block,
+/* Rows [row, row + rows) times the panels, to out [rows, count]. */
+static void multiply(const task *t, int64_t row, int64_t rows, int64_t panel_begin, int64_t panel_end, float *out,
+                     int64_t count, int worker)
+{
+    const sdx_dynamic_layer *l = t->layer;
+    if (!t->q) {
+        t->kernels->gemm_f32.run(rows, l->n, l->k, t->x + row * l->k, l->k, l->packed, panel_begin, panel_end, t->bias,
+                                 SDX_ACT_NONE, NULL, 0, out, count);
+        return;
+    }
+    sdx_int8_epilogue e = l->epilogue;
+    e.bias = t->bias;
+    e.row_scale = t->q->scale + row;
+    void *copy = t->copies + (size_t)worker * copy_bytes(t->kernels, &t->block, l->k);
+    t->kernels->gemm_int8.run(rows, l->n, l->k, t->q->q + row * l->k, l->k, false, l->packed, panel_begin, panel_end,
+                              t->q->zero + row, l->w_zero, &e, copy, out, count);
+}
+
+/* Products [rows, count] into the maxima of their texts; *text: where the row before ended up. */
+static void fold_rows(const task *t, int64_t row, int64_t rows, int64_t column, int64_t count, const float *products,
                       int64_t *text)
 {
     for (int64_t r = 0; r < rows; r++) {
         while (*text < t->texts && t->span[2 * *text + 1] <= row + r) ++*text;
         if (*text == t->texts) return;
         if (t->span[2 * *text] > row + r) continue;
-        t->kernels->reduce.max_rows_f32(count, block + r * count, t->y + *text * t->state->n + column);
+        t->kernels->reduce.max_rows_f32(count, products + r * count, t->y + *text * t->layer->n + column);
     }
 }
 
@@ -100,20 +167,16 @@ static void fold_rows(const task *t, int64_t row, int64_t rows, int64_t column, 
 static void fold_columns(void *context, int64_t begin, int64_t end, int worker)
 {
     const task *t = context;
-    const linear_max *s = t->state;
-    const sdx_gemm_f32_kernels *gemm = &t->kernels->gemm_f32;
-    const int64_t width = block_columns(t->kernels), height = block_rows(t->kernels);
-    float *block = (float *)(void *)(t->workspace + (size_t)worker * block_bytes(t->kernels));
+    const block *b = &t->block;
+    const int64_t n = t->layer->n, nr = b->columns / b->panels;
+    float *products = (float *)(void *)(t->products + (size_t)worker * b->bytes);
     for (int64_t i = begin; i < end; i++) {
-        int64_t column = i * width, count = s->n - column < width ? s->n - column : width, text = 0;
-        for (int64_t b = 0; b < t->texts; b++)
-            for (int64_t j = 0; j < count; j++) t->y[b * s->n + column + j] = -INFINITY;
+        int64_t column = i * b->columns, count = n - column < b->columns ? n - column : b->columns, text = 0;
+        for (int64_t j = 0; j < t->texts * count; j++) t->y[j / count * n + column + j % count] = -INFINITY;
         for (int64_t row = 0, rows; row < t->rows; row += rows) {
-            rows = t->rows - row < height ? t->rows - row : height;
-            gemm->run(rows, count, s->k, t->x + row * s->k, s->k, s->packed + column * s->k, 0,
-                      (count + gemm->nr - 1) / gemm->nr, t->bias ? t->bias + column : NULL, SDX_ACT_NONE, NULL, 0,
-                      block, count);
-            fold_rows(t, row, rows, column, count, block, &text);
+            rows = t->rows - row < b->rows ? t->rows - row : b->rows;
+            multiply(t, row, rows, i * b->panels, i * b->panels + (count + nr - 1) / nr, products, count, worker);
+            fold_rows(t, row, rows, column, count, products, &text);
         }
     }
 }
@@ -132,21 +195,49 @@ static sdx_status check_spans(const sdx_run *r, const task *t)
     return SDX_OK;
 }
 
-static sdx_status run(sdx_run *r)
+static task make_task(const sdx_run *r, int bias, int spans)
 {
     const linear_max *s = r->state;
-    task t = {.state = s, .kernels = r->kernels, .x = sdx_kept_in(r, s->kept, X).data, .rows = r->in[X].dim[1],
-              .span = sdx_kept_in(r, s->kept, SPANS).data, .texts = r->in[SPANS].dim[0], .y = r->out[0].data,
-              .workspace = r->workspace};
-    if (sdx_run_has_in(r, BIAS)) t.bias = sdx_kept_in(r, s->kept, BIAS).data;
-    TRY(check_spans(r, &t));
-    int64_t width = block_columns(r->kernels), blocks = (s->n + width - 1) / width;
-    sdx_parallel_for(r->threads, blocks, sdx_row_grain(t.rows * width * s->k / 32), fold_columns, &t);
+    task t = {.kernels = r->kernels, .layer = &s->layer, .x = sdx_kept_in(r, s->kept, X).data, .rows = r->in[X].dim[1],
+              .span = sdx_kept_in(r, s->kept, spans).data, .texts = r->in[spans].dim[0], .y = r->out[0].data};
+    if (sdx_run_has_in(r, bias)) t.bias = sdx_kept_in(r, s->kept, bias).data;
+    return t;
+}
+
+static sdx_status fold(sdx_run *r, task *t)
+{
+    TRY(check_spans(r, t));
+    const block *b = &t->block;
+    int64_t blocks = (t->layer->n + b->columns - 1) / b->columns, work = t->rows * b->columns * t->layer->k / 32;
+    sdx_parallel_for(r->threads, blocks, sdx_row_grain(work), fold_columns, t);
     return SDX_OK;
 }
 
+static sdx_status run_f32(sdx_run *r)
+{
+    task t = make_task(r, BIAS, SPANS);
+    t.block = make_block(r->kernels->gemm_f32.mr, r->kernels->gemm_f32.nr);
+    t.products = r->workspace;
+    return fold(r, &t);
+}
+
+static sdx_status run_int8(sdx_run *r)
+{
+    task t = make_task(r, DYNAMIC_BIAS, DYNAMIC_SPANS);
+    char *workspace = r->workspace;
+    t.block = make_block(r->kernels->gemm_int8.mr, r->kernels->gemm_int8.nr);
+    t.products = sdx_workspace_take(&workspace, (size_t)r->threads * t.block.bytes);
+    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, t.rows, t.layer->k);
+    t.q = &rows;
+    t.copies = workspace;
+    sdx_dynamic_rows_fill(r->kernels, r->threads, true, t.x, &rows);
+    return fold(r, &t);
+}
+
 static const sdx_op_def rows[] = {
-    {"sardonyx", "LinearMax", 1, 0, 3, 4, 1, 1, SDX_OP_ANY_ALIGNMENT, infer, prepare, plan, run},
+    {"sardonyx", "LinearMax", 1, 0, 2, 4, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_f32, prepare_f32, plan_f32, run_f32},
+    {"sardonyx", "DynamicLinearMax", 1, 0, 3, 6, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_int8, prepare_int8, plan_int8,
+     run_int8},
 };
 
 SDX_OP_TABLE(linear_max);

@@ -6,6 +6,8 @@
  * rows are valid, and present has its size. The packed 5-D forms are refused, as ONNX Runtime's CPU provider
  * does.
  *
+ * sardonyx PackedMultiHeadAttention has one more input, spans: see attention.c.
+ *
  * DecoderMaskedMultiHeadAttention is the same operator for one token at a time, with other input numbers. With
  * cache_indirection the past of a row is spread over the rows of its beams, and is gathered first.
  *
@@ -18,11 +20,11 @@
 #include "attention.h"
 
 typedef struct places { /* input numbers where the two operators differ */
-    int bias, mask, attention_bias, past_key, past_value, past_length, cache;
+    int bias, mask, attention_bias, past_key, past_value, past_length, cache, spans;
 } places;
 
 enum { QUERY, KEY, VALUE };
-static const places places_multi_head = {3, 4, 5, 6, 7, 8, 9}, places_decoder = {10, 3, 4, 5, 6, 7, 9};
+static const places places_multi_head = {3, 4, 5, 6, 7, 8, 9, 10}, places_decoder = {10, 3, 4, 5, 6, 7, 9, 11};
 
 typedef struct multi_head {
     const places *at;
@@ -127,6 +129,8 @@ static sdx_status count_keys(const sdx_infer *infer, const places *at, sdx_dim f
 static sdx_status infer_places(sdx_infer *infer, const places *at)
 {
     TRY(check_supported(infer, at));
+    bool plain = !sdx_infer_has(infer, at->past_key) && !sdx_infer_has(infer, at->attention_bias) && infer->n_out == 1;
+    TRY(sdx_attention_check_spans(infer, at->spans, plain));
     int64_t heads = sdx_node_int(infer->node, "num_heads", 1);
     sdx_dim length, dim, value_length, value_dim, queries = sdx_type_dim(&infer->in[QUERY], 1);
     TRY(sdx_want_rank(infer, QUERY, "query", 3, 3));
@@ -414,6 +418,7 @@ static sdx_status run_multi_head(sdx_run *run)
     if (sdx_run_has_in(run, at->attention_bias)) sdx_attention_set_bias(&job, &run->in[at->attention_bias]);
     if (sdx_run_has_out(run, 3))
         job.stages = (sdx_attention_stages){.out = SDX_STAGE_MASKED, .scores = run->out[3].data};
+    if (sdx_run_has_in(run, at->spans)) TRY(sdx_attention_set_spans(run, &run->in[at->spans], &job));
     job.workspace = workspace;
     sdx_attention_run(&job);
     sdx_attention_fill_blind(&job);
@@ -425,6 +430,8 @@ static const sdx_op_def rows[] = {
     {MS, "MultiHeadAttention", 1, 0, 1, 10, 1, 4, SDX_OP_WIDE, infer_multi_head, prepare_multi_head, plan_multi_head,
      run_multi_head},
     {MS, "DecoderMaskedMultiHeadAttention", 1, 0, 1, 11, 1, 4, SDX_OP_WIDE, infer_decoder, prepare_decoder,
+     plan_multi_head, run_multi_head},
+    {"sardonyx", "PackedMultiHeadAttention", 1, 0, 3, 11, 1, 1, 0, infer_multi_head, prepare_multi_head,
      plan_multi_head, run_multi_head},
 };
 

@@ -25,11 +25,10 @@ enum { MOST_EXITS = 8 };
 
 typedef enum exit_kind { EXIT_TOKENS, EXIT_FIRST, EXIT_MAX } exit_kind;
 
-/* A dense layer whose outputs only rise with the maximum: Y = X W + bias. */
+/* A dense layer whose outputs only rise with the maximum: Y = X W + bias, or a DynamicLinear. */
 typedef struct head {
-    sdx_id x, weight, bias;
-    bool transposed; /* weight is [columns, rows of X] */
-    sdx_id after[4]; /* the operators behind it, last one first: each reads the one after it, the last one Y */
+    sdx_id layer, bias; /* node; of a product, the value that is added to it */
+    sdx_id after[4];    /* the operators behind it, last one first: each reads the one after it, the last one Y */
     int n_after;
 } head;
 
@@ -153,12 +152,14 @@ static bool fits_row_wise(const region *r, const sdx_node *n)
 
 typedef struct attention_op {
     const char *domain, *name, *packed;
+    int tokens;     /* inputs that have a row per token, from the first on */
     int mask, n_in; /* the place of the mask; inputs of the packed form, spans last */
 } attention_op;
 
 static const attention_op attention_ops[] = {
-    {SDX_MS, "Attention", "PackedAttention", 3, 8},
-    {OWN, "DynamicAttention", "PackedDynamicAttention", 5, 10},
+    {SDX_MS, "Attention", "PackedAttention", 1, 3, 8},
+    {OWN, "DynamicAttention", "PackedDynamicAttention", 1, 5, 10},
+    {SDX_MS, "MultiHeadAttention", "PackedMultiHeadAttention", 3, 4, 11},
 };
 
 static const attention_op *find_attention(const sdx_node *n)
@@ -168,10 +169,10 @@ static const attention_op *find_attention(const sdx_node *n)
     return NULL;
 }
 
-static bool reads_constants_but(const sdx_graph *g, const sdx_node *n, int other)
+static bool reads_constants_but(const sdx_graph *g, const sdx_node *n, const attention_op *a)
 {
-    for (int i = 1; i < n->n_in; i++)
-        if (i != other && n->in[i] != SDX_NONE && !sdx_graph_constant(g, n->in[i])) return false;
+    for (int i = a->tokens; i < n->n_in; i++)
+        if (i != a->mask && n->in[i] != SDX_NONE && !sdx_graph_constant(g, n->in[i])) return false;
     return true;
 }
 
@@ -180,10 +181,39 @@ static bool fits_attention(const sdx_graph *g, const sdx_node *n)
 {
     const attention_op *a = find_attention(n);
     sdx_id mask = a ? sdx_node_in(n, a->mask) : SDX_NONE;
-    if (mask == SDX_NONE || !has_one_result(g, n) || !is_token_type(g, n->in[0])) return false;
+    if (mask == SDX_NONE || !has_one_result(g, n) || sdx_node_int(n, "unidirectional", 0)) return false;
+    for (int i = 0; i < a->tokens; i++)
+        if (sdx_node_in(n, i) == SDX_NONE || !is_token_type(g, n->in[i])) return false;
     const sdx_type *m = sdx_match_type(g, mask), *x = sdx_match_type(g, n->in[0]);
     bool lengths = m->shape.rank == 1 && m->shape.dim[0] == x->shape.dim[0];
-    return m->dtype == SDX_I32 && (lengths || m->shape.rank == 2) && reads_constants_but(g, n, a->mask);
+    return m->dtype == SDX_I32 && (lengths || m->shape.rank == 2) && reads_constants_but(g, n, a);
+}
+
+static bool attends_inside(const region *r, const sdx_node *n)
+{
+    const attention_op *a = find_attention(n);
+    if (!a || !fits_attention(r->g, n) || n->in[a->mask] != r->mask) return false;
+    for (int i = 0; i < a->tokens; i++)
+        if (!r->inside[n->in[i]]) return false;
+    return true;
+}
+
+/* ---- where it begins ------------------------------------------------------------------------------------- */
+
+/* The value that v is made of row by row, as far up as only one is. */
+static sdx_id find_entry(const sdx_graph *g, sdx_id v)
+{
+    for (const sdx_node *n; (n = sdx_graph_producer(g, v)) && find_row_wise(g, n);) {
+        sdx_id from = SDX_NONE;
+        for (int i = 0; i < n->n_in; i++) {
+            if (n->in[i] == SDX_NONE || n->in[i] == from || sdx_graph_constant(g, n->in[i])) continue;
+            if (from != SDX_NONE || !is_token_type(g, n->in[i])) return v;
+            from = n->in[i];
+        }
+        if (from == SDX_NONE) return v;
+        v = from;
+    }
+    return v;
 }
 
 /* ---- growing a region ------------------------------------------------------------------------------------ */
@@ -193,9 +223,7 @@ static void grow(region *r)
     r->inside[r->entry] = true;
     for (sdx_id i = 0; i < r->g->n_node; i++) {
         const sdx_node *n = &r->g->node[i];
-        const attention_op *a = find_attention(n);
-        bool attends = a && fits_attention(r->g, n) && n->in[a->mask] == r->mask && r->inside[n->in[0]];
-        if (!attends && !fits_row_wise(r, n)) continue;
+        if (!attends_inside(r, n) && !fits_row_wise(r, n)) continue;
         r->member[i] = true;
         r->inside[n->out[0]] = true;
     }
@@ -267,6 +295,21 @@ static bool is_monotone(const sdx_graph *g, const sdx_node *n, sdx_id *other)
            (sdx_match_is(n, "Add") && sdx_match_scalar_operand(g, n, other, &number));
 }
 
+static bool ends_in_relu(const sdx_node *n)
+{
+    return sdx_match_is_in(n, OWN, "DynamicLinear") && !strcmp(sdx_node_string(n, "activation", ""), "Relu");
+}
+
+/* A product with a constant matrix, or a DynamicLinear that bends its sums no more than a Relu. */
+static bool is_layer(const sdx_node *n)
+{
+    if (sdx_match_is_in(n, OWN, "DynamicLinear"))
+        return ends_in_relu(n) || *sdx_node_string(n, "activation", "") == '\0';
+    if (sdx_match_is_in(n, SDX_MS, "FusedMatMul"))
+        return sdx_node_int(n, "transB", 0) && sdx_node_float(n, "alpha", 1.0f) == 1.0f;
+    return sdx_match_is(n, "MatMul");
+}
+
 /* v as a dense layer of the region, and what comes after it; a Relu must be there, or behind the maximum. */
 static bool match_head(const region *r, sdx_id v, bool relu, head *h)
 {
@@ -282,14 +325,10 @@ static bool match_head(const region *r, sdx_id v, bool relu, head *h)
     if (n && sdx_match_bias(g, n, &before, &h->bias)) {
         if (!sole_reader(g, n->out[0])) return false;
         n = sdx_graph_producer(g, before);
+        if (sdx_match_is_in(n, OWN, "DynamicLinear")) return false; /* it has its own */
     }
-    h->transposed = sdx_match_is_in(n, SDX_MS, "FusedMatMul");
-    if (h->transposed && (!sdx_node_int(n, "transB", 0) || sdx_node_float(n, "alpha", 1.0f) != 1.0f)) return false;
-    bool layer = (h->transposed || sdx_match_is(n, "MatMul")) && r->member[sdx_match_id(g, n)] && sole_reader(g, n->out[0]);
-    if (!layer || !relu) return false;
-    h->x = n->in[0];
-    h->weight = n->in[1];
-    return true;
+    h->layer = sdx_match_id(g, n);
+    return (relu || ends_in_relu(n)) && n && is_layer(n) && r->member[h->layer] && sole_reader(g, n->out[0]);
 }
 
 static bool reduces_tokens(const sdx_graph *g, const sdx_node *n)
@@ -408,21 +447,33 @@ static sdx_status add_inputs(moving *m)
     return sdx_graph_add_input(m->body, "visible", SDX_I32, &visible, &m->visible, err);
 }
 
-/* Y = LinearMax, then what comes after it on [texts, columns]. */
+static sdx_status add_linear_max(moving *m, const head *h, sdx_id *y)
+{
+    enum { MOST = 6 };
+    const sdx_node *n = &m->outer->node[h->layer];
+    bool dynamic = sdx_node_is_in(n, OWN, "DynamicLinear");
+    int n_in = dynamic ? MOST : 4;
+    sdx_id in[MOST];
+    for (int i = 0; i < n_in - 1; i++)
+        TRY(bring(m, !dynamic && i == 2 ? h->bias : sdx_node_in(n, i), &in[i]));
+    in[n_in - 1] = m->spans;
+    sdx_error *err = m->context->err;
+    TRY(sdx_graph_emit(m->body, OWN, dynamic ? "DynamicLinearMax" : "LinearMax", n->name, n_in, in, y, err));
+    bool transposed = sdx_node_int(n, "transB", 0) != 0;
+    return sdx_node_set_int(m->body, m->body->value[*y].producer, "transposed", transposed, err);
+}
+
+/* The maxima, then what comes after the layer, on [texts, columns]. */
 static sdx_status add_head(moving *m, const head *h, sdx_id *y)
 {
-    sdx_error *err = m->context->err;
-    sdx_id in[4] = {m->map[h->x], SDX_NONE, m->spans, SDX_NONE};
-    TRY(bring(m, h->weight, &in[1]));
-    TRY(bring(m, h->bias, &in[3]));
-    TRY(sdx_graph_emit(m->body, OWN, "LinearMax", "maxima", h->bias == SDX_NONE ? 3 : 4, in, y, err));
-    TRY(sdx_node_set_int(m->body, m->body->value[*y].producer, "transposed", h->transposed, err));
+    TRY(add_linear_max(m, h, y));
+    if (ends_in_relu(&m->outer->node[h->layer])) TRY(sdx_graph_emit(m->body, "", "Relu", "", 1, y, y, m->context->err));
     for (int i = h->n_after; i-- > 0;) {
         const sdx_node *n = &m->outer->node[h->after[i]];
         sdx_id operand[2] = {*y, SDX_NONE}, other;
         is_monotone(m->outer, n, &other);
         if (n->n_in == 2) TRY(bring(m, n->in[n->in[0] == other], &operand[1]));
-        TRY(sdx_graph_emit(m->body, "", n->op_type, n->name, n->n_in, operand, y, err));
+        TRY(sdx_graph_emit(m->body, "", n->op_type, n->name, n->n_in, operand, y, m->context->err));
     }
     return SDX_OK;
 }
@@ -474,12 +525,12 @@ static sdx_status pack(sdx_pass_context *context, sdx_graph *g, const region *r,
 static sdx_status pack_from(sdx_pass_context *context, sdx_graph *g, sdx_id attention)
 {
     const sdx_node *n = &g->node[attention];
-    region r = {.g = g, .entry = n->in[0], .mask = n->in[find_attention(n)->mask]};
+    region r = {.g = g, .entry = find_entry(g, n->in[0]), .mask = n->in[find_attention(n)->mask]};
     sdx_arena *arena = &context->model->arena;
     ARENA_NEW(arena, r.inside, (size_t)g->n_value, context->err);
     ARENA_NEW(arena, r.member, (size_t)g->n_node, context->err);
     grow(&r);
-    if (!find_exits(&r, context->skip_padding)) return SDX_OK;
+    if (!r.member[attention] || !find_exits(&r, context->skip_padding)) return SDX_OK;
     TRY(pack(context, g, &r, attention));
     return sdx_pass_finish(context, g);
 }

@@ -94,7 +94,7 @@ static void check_products(const context *c, bool with_epilogue)
         void *packed = guarded(g->packed_bytes(k, n)), *workspace = guarded(g->packed_a_bytes(m, k));
         g->pack_b(k, n, p.b, n, 1, p.b_signed, packed);
         g->run(m, n, k, p.a, p.lda, p.a_signed, packed, half, panels, p.a_zero, p.b_zero, p.epilogue, workspace,
-               p.c, p.ldc);
+               p.c + half * g->nr, p.ldc);
         g->run(m, n, k, p.a, p.lda, p.a_signed, packed, 0, half, p.a_zero, p.b_zero, p.epilogue, workspace,
                p.c, p.ldc);
         if (!compare(&p)) return;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../../graph/graph.h"
 
@@ -15,17 +16,27 @@ typedef struct encoder {
     sdx_session *session;
 } encoder;
 
-static encoder open_encoder(const char *model, sdx_run_options options)
+static const char *place(char path[512], const char *model)
+{
+    const char *data = getenv("SDX_TEST_DATA");
+    snprintf(path, 512, "%s/zoo/%s.onnx", data ? data : "tests/data", model);
+    return path;
+}
+
+static encoder open_file(const char *path, sdx_run_options options)
 {
     encoder e;
-    char path[512];
     sdx_error err = {0};
-    const char *data = getenv("SDX_TEST_DATA");
-    snprintf(path, sizeof path, "%s/zoo/%s.onnx", data ? data : "tests/data", model);
-    options.threads = options.threads ? options.threads : 2;
+    options.threads = 2;
     ck_assert_msg(sdx_program_open(path, &options, &e.program, &err) == SDX_OK, "%s", err.message);
     ck_assert_int_eq(sdx_session_create(e.program, &e.session, NULL), SDX_OK);
     return e;
+}
+
+static encoder open_encoder(const char *model, sdx_run_options options)
+{
+    char path[512];
+    return open_file(place(path, model), options);
 }
 
 static void close_encoder(encoder *e)
@@ -186,6 +197,37 @@ START_TEST(sparse_head_never_stores_logits)
 }
 END_TEST
 
+/* In bytes the scale of a row is the row's own, so that again a batch is what its texts are alone. */
+START_TEST(sparse_head_in_int8)
+{
+    char in[512], out[] = "/tmp/sdx_pack_XXXXXX";
+    close(mkstemp(out));
+    sdx_quantize_options how = {.input = place(in, "bert-splade/torchscript-op14"), .output = out, .preset = "accurate"};
+    sdx_quantize_report report;
+    ck_assert_int_eq(sdx_quantize(&how, &report, NULL), SDX_OK);
+    encoder e = open_file(out, (sdx_run_options){0});
+    unlink(out);
+    const sdx_node *pack = find_node(sdx_program_model(e.program)->graph, "PackTokens");
+    ck_assert(pack && find_node(sdx_node_body(pack, "body"), "DynamicLinearMax"));
+    static batch all, one;
+    sdx_tensor got[2];
+    fill(&all, 20, 0);
+    for (int64_t i = 0, at = 0; i < all.texts; i++) {
+        take_row(&all, i, &one);
+        ck_assert_int_eq(run(&e, &one, 2, got, NULL), SDX_OK);
+        int64_t n = got[1].dim[0];
+        ck_assert_int_gt(n, 0);
+        float *alone = malloc((size_t)n * sizeof *alone);
+        memcpy(alone, got[1].data, (size_t)n * sizeof *alone);
+        ck_assert_int_eq(run(&e, &all, 2, got, NULL), SDX_OK);
+        ck_assert_mem_eq((float *)got[1].data + at, alone, (size_t)n * sizeof *alone);
+        free(alone);
+        at += n;
+    }
+    close_encoder(&e);
+}
+END_TEST
+
 START_TEST(mask_must_be_binary)
 {
     encoder e = open_encoder("bert-splade/torchscript-op14", (sdx_run_options){0});
@@ -210,6 +252,7 @@ Suite *pack_tokens_suite(void)
     tcase_add_test(c, left_padding_is_as_spelled);
     tcase_add_test(c, skipped_padding_is_zero);
     tcase_add_test(c, sparse_head_never_stores_logits);
+    tcase_add_test(c, sparse_head_in_int8);
     tcase_add_test(c, mask_must_be_binary);
     suite_add_tcase(s, c);
     return s;
