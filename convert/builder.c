@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../base/parallel.h"
+
 enum { MAX_NAME = 256 };
 
 /* Records the status of a call made while nothing has failed; what follows it is skipped once something has. */
@@ -124,20 +126,35 @@ static const sdx_tensor *find_weight(sdx_builder *b, const char *name)
 
 /* dst [columns, rows] from src [rows, columns]. Tiles of 16 by 64: a source row's part is one or two cache
  * lines' stream, and the 16 floats written side by side fill a destination line. */
-static void transpose(const sdx_tensor *src, float *dst)
+enum { TILE_ROWS = 16, TILE_COLUMNS = 64 };
+
+typedef struct transposition {
+    const sdx_tensor *src;
+    float *dst;
+} transposition;
+
+/* Of columns: a thread then writes memory that no other touches. */
+static void transpose_tiles(void *context, int64_t begin, int64_t end, int worker)
 {
-    enum { ROWS = 16, COLUMNS = 64 };
-    float tile[ROWS][COLUMNS];
-    int64_t rows = src->dim[0], columns = src->dim[1];
-    for (int64_t i0 = 0; i0 < rows; i0 += ROWS) {
-        int64_t m = rows - i0 < ROWS ? rows - i0 : ROWS;
-        for (int64_t j0 = 0; j0 < columns; j0 += COLUMNS) {
-            int64_t n = columns - j0 < COLUMNS ? columns - j0 : COLUMNS;
-            for (int64_t i = 0; i < m; i++) sdx_weight_load(src, (i0 + i) * columns + j0, n, tile[i]);
+    const transposition *t = context;
+    float tile[TILE_ROWS][TILE_COLUMNS];
+    int64_t rows = t->src->dim[0], columns = t->src->dim[1];
+    (void)worker;
+    for (int64_t j0 = begin * TILE_COLUMNS; j0 < columns && j0 < end * TILE_COLUMNS; j0 += TILE_COLUMNS) {
+        int64_t n = columns - j0 < TILE_COLUMNS ? columns - j0 : TILE_COLUMNS;
+        for (int64_t i0 = 0; i0 < rows; i0 += TILE_ROWS) {
+            int64_t m = rows - i0 < TILE_ROWS ? rows - i0 : TILE_ROWS;
+            for (int64_t i = 0; i < m; i++) sdx_weight_load(t->src, (i0 + i) * columns + j0, n, tile[i]);
             for (int64_t j = 0; j < n; j++)
-                for (int64_t i = 0; i < m; i++) dst[(j0 + j) * rows + i0 + i] = tile[i][j];
+                for (int64_t i = 0; i < m; i++) t->dst[(j0 + j) * rows + i0 + i] = tile[i][j];
         }
     }
+}
+
+static void transpose(const sdx_tensor *src, float *dst)
+{
+    transposition t = {src, dst};
+    sdx_parallel_for(sdx_default_threads(), (src->dim[1] + TILE_COLUMNS - 1) / TILE_COLUMNS, 1, transpose_tiles, &t);
 }
 
 static sdx_status copy_weight(sdx_builder *b, const sdx_tensor *t, bool transposed, sdx_tensor *out)

@@ -82,6 +82,18 @@ typedef struct product {
     int64_t rows, in, out;
 } product;
 
+/* sum [LANES] += w [n] times x [n, LANES]; sums with names of their own stay in registers. */
+static void add_products(const float *w, int64_t n, const double *x, double *sum)
+{
+    double a = sum[0], b = sum[1], c = sum[2], d = sum[3], e = sum[4], f = sum[5], g = sum[6], h = sum[7];
+    for (int64_t j = 0; j < n; j++, x += LANES) {
+        double v = (double)w[j];
+        a += v * x[0], b += v * x[1], c += v * x[2], d += v * x[3];
+        e += v * x[4], f += v * x[5], g += v * x[6], h += v * x[7];
+    }
+    sum[0] = a, sum[1] = b, sum[2] = c, sum[3] = d, sum[4] = e, sum[5] = f, sum[6] = g, sum[7] = h;
+}
+
 static void multiply_row(const product *p, int64_t o, int64_t first)
 {
     float w[CHUNK];
@@ -90,8 +102,7 @@ static void multiply_row(const product *p, int64_t o, int64_t first)
     for (int64_t i = 0; i < p->in; i += CHUNK) {
         int64_t n = p->in - i < CHUNK ? p->in - i : CHUNK;
         sdx_weight_load(p->weight, o * p->in + i, n, w);
-        for (int64_t j = 0; j < n; j++, x += LANES)
-            for (int l = 0; l < LANES; l++) sum[l] += (double)w[j] * x[l];
+        add_products(w, n, x + i * LANES, sum);
     }
     double bias = p->bias ? load(p->bias, o) : 0;
     for (int64_t l = 0; l < LANES && first + l < p->rows; l++) p->y[(first + l) * p->out + o] = sum[l] + bias;
