@@ -69,8 +69,8 @@ static int parse_option(cli_args *args, int argc, char **argv, int *at)
                                args->command->name);
     ++*at;
     if (o->kind == CLI_FLAG) {
-        if (equals) return cli_usage_error("--%s takes no value", o->name);
-        return add_given(args, o, NULL);
+        if (equals && !o->placeholder) return cli_usage_error("--%s takes no value", o->name);
+        return add_given(args, o, equals ? equals + 1 : NULL);
     }
     if (equals) return add_given(args, o, equals + 1);
     if (*at >= argc) return cli_usage_error("--%s needs a value (%s)", o->name, o->placeholder);

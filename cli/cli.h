@@ -14,7 +14,7 @@ enum { EXIT_FINE = 0, EXIT_FINDING = 1, EXIT_USAGE = 2, EXIT_OUR_FAULT = 3 };
 /* ---- options (args.c) -------------------------------------------------------------------------------------- */
 
 typedef enum cli_kind {
-    CLI_FLAG,   /* --name */
+    CLI_FLAG,   /* --name; --name=VALUE too where there is a placeholder */
     CLI_STRING, /* --name VALUE or --name=VALUE */
     CLI_INT,
     CLI_REAL,

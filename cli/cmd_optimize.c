@@ -1,5 +1,6 @@
 /* cmd_optimize.c: fuse a graph and write it. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli.h"
 
@@ -7,7 +8,7 @@ static const cli_option options[] = {
     {"model_path", CLI_STRING, "IN", "the .onnx file"},
     {"output", CLI_STRING, "OUT", "default: IN with -optimized before .onnx"},
     {"stats", CLI_FLAG, NULL, "print node counts before and after, and what was fused"},
-    {"explain", CLI_FLAG, NULL,
+    {"explain", CLI_FLAG, "text|json|html",
      "say what became of every attention, norm, GELU, embedding; exit 1 when one was missed"},
     {"model_type", CLI_STRING, "TYPE", "accepted for the tutorials' sake; the graph itself is read"},
     {"num_heads", CLI_INT, "N", "checked against what the graph says"},
@@ -53,7 +54,9 @@ static int optimize_to(const cli_args *args, const char *input, const char *outp
     char *explanation = NULL;
     size_t missed = 0;
     if (cli_flag(args, "explain")) o.explanation = &explanation;
-    o.explain_json = cli_flag(args, "json");
+    const char *form = cli_string(args, "explain", NULL);
+    bool whole = form && strcmp(form, "text"); /* json and html: nothing else on stdout */
+    o.explain_form = cli_flag(args, "json") ? "json" : form;
     o.missed = &missed;
     if (sdx_optimize(&o, &before, &after, &err) != SDX_OK) return cli_fail(&err);
     if (cli_flag(args, "json")) {
@@ -66,13 +69,13 @@ static int optimize_to(const cli_args *args, const char *input, const char *outp
         free(explanation);
         return missed ? EXIT_FINDING : EXIT_FINE;
     }
-    if (cli_flag(args, "stats")) {
+    if (cli_flag(args, "stats") && !whole) {
         print_stats("Original", &before);
         print_stats("Optimized", &after);
     }
     if (explanation) printf("%s", explanation);
     free(explanation);
-    printf("Wrote %s: %zu nodes, before %zu\n", output, after.nodes, before.nodes);
+    fprintf(whole ? stderr : stdout, "Wrote %s: %zu nodes, before %zu\n", output, after.nodes, before.nodes);
     return missed ? EXIT_FINDING : EXIT_FINE;
 }
 

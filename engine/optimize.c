@@ -231,12 +231,23 @@ static sdx_status check(const sdx_optimize_options *o, sdx_error *err)
     return sdx_fail(err, status, "%.700s; the first difference is in %s", sentence, place);
 }
 
+static sdx_status explain_form(const char *name, sdx_explain_form *form, sdx_error *err)
+{
+    static const char *const names[] = {
+        [SDX_EXPLAIN_TEXT] = "text", [SDX_EXPLAIN_JSON] = "json", [SDX_EXPLAIN_HTML] = "html"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name ? name : "text", names[i])) return *form = (sdx_explain_form)i, SDX_OK;
+    return sdx_fail(err, SDX_ERR_USAGE, "there is no form \"%.60s\" of an explanation; it is text, json or html", name);
+}
+
 static sdx_status explain(const sdx_optimize_options *o, const sdx_model *model, sdx_error *err)
 {
     char *text;
     size_t missed;
+    sdx_explain_form form = SDX_EXPLAIN_TEXT;
     if (!o->explanation) return SDX_OK;
-    TRY(sdx_model_explain(model, o->explain_json, &text, &missed, err));
+    TRY(explain_form(o->explain_form, &form, err));
+    TRY(sdx_model_explain(model, form, &text, &missed, err));
     *o->explanation = text;
     if (o->missed) *o->missed = missed;
     return SDX_OK;

@@ -16,6 +16,7 @@
 
 typedef struct finding {
     const char *kind, *place; /* "attention"; the node where it would end, or did */
+    const sdx_node *at;       /* that node */
     const char *became;       /* operator, or NULL */
     bool should;              /* an operator exists that could take its place */
     int steps, of;            /* matched */
@@ -136,6 +137,7 @@ static void best_match(const sdx_graph *g, sdx_id v, int depth, finding *f)
             f->steps = m.steps;
             f->reason = reason;
             f->place = n->name;
+            f->at = n;
             f->stopped = node_at(g, m.stopped);
         }
         if (sdx_node_out(n, 0) != SDX_NONE) best_match(g, n->out[0], depth - 1, f);
@@ -147,7 +149,7 @@ static sdx_status explain_softmax(report *r, const sdx_node *softmax)
     const sdx_graph *g = r->g;
     const sdx_node *product = find_below(g, softmax->out[0], "MatMul", 3);
     if (!product || product->in[0] == SDX_NONE || sdx_graph_constant(g, product->in[1])) return SDX_OK;
-    finding f = {.kind = "attention", .place = product->name, .of = SDX_ATTENTION_STEPS, .stopped = product};
+    finding f = {.kind = "attention", .place = product->name, .at = product, .of = SDX_ATTENTION_STEPS, .stopped = product};
     best_match(g, product->out[0], 4, &f);
     if (!f.reason && !sdx_match_axis_is_last(g, softmax, -1, softmax->in[0])) {
         f.reason = "the Softmax is not over the keys";
@@ -228,7 +230,7 @@ static sdx_status explain_root(report *r, const sdx_node *sqrt)
     const sdx_graph *g = r->g;
     if (!has_mean(g, sqrt->in[0], 4)) return SDX_OK;
     finding f = {.kind = "norm",
-                 .place = sqrt->name,
+                 .place = sqrt->name, .at = sqrt,
                  .should = true,
                  .of = CHAIN + 2,
                  .fix = "spell it as the exporters do, or insert LayerNormalization in the source"};
@@ -260,13 +262,14 @@ static sdx_status explain_gate(report *r, const sdx_node *gate)
     bool erf = sdx_match_is(gate, "Erf");
     if (!erf && (!plus || !adds_number(g, plus) || !mul)) return SDX_OK; /* a mere Tanh */
     finding f = {.kind = "GELU",
-                 .place = gate->name,
+                 .place = gate->name, .at = gate,
                  .of = 2,
                  .stopped = gate,
                  .reason = "no product of x and the gate"};
     for (int i = 0; mul && i < 3; i++) { /* the outermost product first fails last */
         const sdx_node *outer = find_below(g, mul->out[0], "Mul", 1);
         f.place = mul->name;
+        f.at = mul;
         f.steps = 1;
         const char *reason = sdx_gelu_reason(g, mul);
         if (reason) f.reason = reason;
@@ -320,7 +323,7 @@ static sdx_status explain_sum(report *r, const sdx_node *norm)
     if (skip) lookups += count_lookups(g, norm->in[1], 3, &other);
     if (lookups == 0 || lookups + (other != SDX_NONE) < 2 || is_residual(g, norm, other)) return SDX_OK;
     finding f = {.kind = "embedding",
-                 .place = norm->name,
+                 .place = norm->name, .at = norm,
                  .steps = 1,
                  .of = 3,
                  .should = other != SDX_NONE,
@@ -362,7 +365,7 @@ static sdx_status explain_node(report *r, const sdx_node *n)
     bool contrib = !strcmp(n->domain, SDX_MS), standard = !*n->domain;
     for (size_t i = 0; i < sizeof fused / sizeof *fused && (contrib || standard); i++)
         if (!strcmp(n->op_type, fused[i].op_type))
-            TRY(add(r, (finding){.kind = fused[i].kind, .place = n->name, .became = fused[i].op_type}));
+            TRY(add(r, (finding){.kind = fused[i].kind, .place = n->name, .at = n, .became = fused[i].op_type}));
     if (sdx_match_is(n, "Softmax")) return explain_softmax(r, n);
     if (sdx_match_is(n, "Sqrt")) return explain_root(r, n);
     if (sdx_match_is(n, "Erf") || sdx_match_is(n, "Tanh")) return explain_gate(r, n);
@@ -398,7 +401,53 @@ static void write_text(const report *r, sdx_buffer *out)
     }
 }
 
-static sdx_status write_json(const report *r, sdx_buffer *out)
+/* ---- regions: what belongs to a place, for the page
+ * -------------------------------------------------------------------------------------------------- */
+
+enum { MOST_NODES = 48 };
+
+/* Where the region of a miss ends: projections and norms are not of it. */
+static bool is_border(const sdx_graph *g, const sdx_node *n)
+{
+    bool product = sdx_match_is(n, "MatMul") || sdx_match_is(n, "Gemm");
+    return (product && n->n_in > 1 && sdx_graph_constant(g, n->in[1])) || strstr(n->op_type, "Normalization");
+}
+
+/* The place and the nodes above it, breadth first; a fused place is one node. */
+static int find_region(const finding *f, const sdx_node *list[MOST_NODES + 1])
+{
+    int count = 1;
+    list[0] = f->at;
+    for (int at = 0; at < count && !f->became; at++) {
+        for (int i = 0; i < list[at]->n_in; i++) {
+            const sdx_node *above = list[at]->in[i] == SDX_NONE ? NULL : sdx_graph_producer(f->g, list[at]->in[i]);
+            bool seen = !above || is_border(f->g, above) || count == MOST_NODES;
+            for (int k = 0; k < count && !seen; k++) seen = list[k] == above;
+            if (!seen) list[count++] = above;
+        }
+    }
+    return count;
+}
+
+/* As the page counts nodes: dead ones are left out. */
+static json_t *place_of(const sdx_graph *g, const sdx_node *n)
+{
+    int place = 0;
+    for (const sdx_node *p = g->node; p < n; p++) place += !p->dead;
+    return json_pack("[i, i]", g->index, place);
+}
+
+static json_t *region_of(const finding *f)
+{
+    const sdx_node *list[MOST_NODES + 1];
+    int count = find_region(f, list);
+    if (f->stopped) list[count++] = f->stopped;
+    json_t *region = json_array();
+    for (int i = 0; i < count; i++) json_array_append_new(region, place_of(f->g, list[i]));
+    return region;
+}
+
+static sdx_status write_json(const report *r, bool regions, sdx_buffer *out)
 {
     char found[SDX_NODE_TEXT + SDX_TENSOR_TEXT + 8];
     json_t *list = json_array();
@@ -411,9 +460,10 @@ static sdx_status write_json(const report *r, sdx_buffer *out)
                                     "steps", f->of, "stopped_at", f->stopped ? f->stopped->name : "", "found",
                                     describe(f->g, f->stopped, found, sizeof found), "reason", f->reason,
                                     "expected", f->expected, "fix", f->fix);
+        if (o && regions) json_object_set_new(o, "region", region_of(f));
         if (!o || json_array_append_new(list, o)) break;
     }
-    char *text = list && json_array_size(list) == r->count ? json_dumps(list, JSON_INDENT(2)) : NULL;
+    char *text = list && json_array_size(list) == r->count ? json_dumps(list, regions ? JSON_ENSURE_ASCII : JSON_INDENT(2)) : NULL;
     json_decref(list);
     if (!text) return sdx_fail_memory(r->err, r->count * 256);
     sdx_buffer_puts(out, text);
@@ -422,7 +472,19 @@ static sdx_status write_json(const report *r, sdx_buffer *out)
     return SDX_OK;
 }
 
-static sdx_status explain_all(report *r, const sdx_model *model, bool json, char **text, size_t *missed)
+static sdx_status write_page(const report *r, const sdx_model *model, char **html)
+{
+    sdx_buffer json = {0};
+    char *findings;
+    sdx_status status = write_json(r, true, &json);
+    if (status != SDX_OK) return sdx_buffer_fini(&json), status;
+    TRY(sdx_buffer_take(&json, &findings, r->err));
+    status = sdx_model_page(model, NULL, findings, html, r->err);
+    free(findings);
+    return status;
+}
+
+static sdx_status explain_all(report *r, const sdx_model *model, sdx_explain_form form, char **text, size_t *missed)
 {
     sdx_buffer out = {0};
     *missed = 0;
@@ -432,8 +494,9 @@ static sdx_status explain_all(report *r, const sdx_model *model, bool json, char
             if (!g->node[i].dead) TRY(explain_node(r, &g->node[i]));
     }
     for (size_t i = 0; i < r->count; i++) *missed += !r->list[i].became && r->list[i].should;
-    if (json) {
-        sdx_status status = write_json(r, &out);
+    if (form == SDX_EXPLAIN_HTML) return write_page(r, model, text);
+    if (form == SDX_EXPLAIN_JSON) {
+        sdx_status status = write_json(r, false, &out);
         if (status != SDX_OK) return sdx_buffer_fini(&out), status;
     } else {
         write_text(r, &out);
@@ -441,10 +504,11 @@ static sdx_status explain_all(report *r, const sdx_model *model, bool json, char
     return sdx_buffer_take(&out, text, r->err);
 }
 
-sdx_status sdx_model_explain(const sdx_model *model, bool json, char **text, size_t *missed, sdx_error *err)
+sdx_status sdx_model_explain(const sdx_model *model, sdx_explain_form form, char **text, size_t *missed,
+                             sdx_error *err)
 {
     report r = {.err = err};
-    sdx_status status = explain_all(&r, model, json, text, missed);
+    sdx_status status = explain_all(&r, model, form, text, missed);
     free(r.list);
     return status;
 }

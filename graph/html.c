@@ -6,7 +6,8 @@
  *
  *   {"path", "about", "graphs": [{"id", "name", "in": [v], "out": [v],
  *     "values": [[name, type, bytes or -1, first elements]],
- *     "nodes": [[name, domain, operator, [v or -1], [v or -1], [[attribute, text, graph id or -1]]]]}]}
+ *     "nodes": [[name, domain, operator, [v or -1], [v or -1], [[attribute, text, graph id or -1]]]]}],
+ *    "findings": [{"kind", "node", "became" or null, "reason", ..., "region": [[graph id, place in its nodes]]}]}
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 #include <utf8proc.h>
 
 #include "../base/buffer.h"
-#include "graph.h"
+#include "explain.h"
 #include "inspect_html.h"
 
 enum { N_PREVIEW = 12, N_LIST = 64 };
@@ -265,7 +266,23 @@ static void write_graph(writer *w, const sdx_graph *g)
         for (int k = 0; !g->node[i].dead && (sub = sdx_node_graph(&g->node[i], k)); k++) write_graph(w, sub);
 }
 
+/* JSON has '<' in strings only. */
+static void write_json(sdx_buffer *b, const char *json)
+{
+    for (; *json; json++)
+        if (*json == '<')
+            sdx_buffer_puts(b, "\\u003c");
+        else
+            sdx_buffer_putc(b, *json);
+}
+
 sdx_status sdx_model_inspect_html(const sdx_model *model, const sdx_model *shapes, char **html, sdx_error *err)
+{
+    return sdx_model_page(model, shapes, NULL, html, err);
+}
+
+sdx_status sdx_model_page(const sdx_model *model, const sdx_model *shapes, const char *findings, char **html,
+                          sdx_error *err)
 {
     writer w = {.model = model, .shapes = shapes};
     char *about;
@@ -279,7 +296,9 @@ sdx_status sdx_model_inspect_html(const sdx_model *model, const sdx_model *shape
     write_text(&w.out, about);
     sdx_buffer_puts(&w.out, ",\"graphs\":[");
     write_graph(&w, model->graph);
-    sdx_buffer_puts(&w.out, "]}");
+    sdx_buffer_puts(&w.out, "],\"findings\":");
+    write_json(&w.out, findings ? findings : "[]");
+    sdx_buffer_puts(&w.out, "}");
     sdx_buffer_puts(&w.out, hole + strlen(mark));
     free(about);
     return sdx_buffer_take(&w.out, html, err);

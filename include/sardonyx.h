@@ -246,10 +246,10 @@ typedef struct sdx_optimize_options {
     const char *target; /* "ort" or NULL: also com.microsoft's, for ONNX Runtime from 1.17 on; "std": standard operators
                            only, those of opset 23 among them */
     bool external_data;
-    /* Not NULL: what became of every place that looks like attention, a norm, a GELU or an embedding, as text or as a
-     * JSON list; free() it. *missed: how many of them should have fused and did not. */
+    /* Not NULL: what became of every place that looks like attention, a norm, a GELU or an embedding; free() it. As text
+     * (NULL too), as a JSON list, or as the page of sdx_model_inspect_html with the places marked: "text", "json", "html". *missed: how many of them should have fused and did not. */
     char **explanation;
-    bool explain_json;
+    const char *explain_form;
     size_t *missed;
 } sdx_optimize_options;
 

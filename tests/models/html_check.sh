@@ -86,5 +86,25 @@ has "$dom" 'Collapse m.layers.17' 'deep: layers by weights'
 dom=$(page deep.html 'measure')
 grep -o '[0-9]* boxes, layout [^<]*' <<<"$dom"
 has "$dom" '2003 boxes' 'deep: all drawn'
+
+# an operator inside an attention: the page of --explain=html says so, and the node of the region too
+"$python" - "$work" tests/data/zoo/bert-mlm/torchscript-op14.onnx <<'PY'
+import sys, onnx
+m = onnx.load(sys.argv[2])
+at = next(i for i, n in enumerate(m.graph.node) if n.op_type == "Softmax")
+m.graph.node.insert(at, onnx.helper.make_node("Relu", [m.graph.node[at].input[0]], ["broken_out"], name="broken<b>"))
+m.graph.node[at + 1].input[0] = "broken_out"
+onnx.save(m, f"{sys.argv[1]}/miss.onnx")
+PY
+"$sdx" optimize --model_path "$work/miss.onnx" --output "$work/o.onnx" --explain=html >"$work/miss.html" 2>/dev/null
+[ $? = 1 ]; ok $? 'explain: exit code 1'
+dom=$(page miss.html '')
+has "$dom" 'places fused, 1 not' 'explain: counted'
+has "$dom" 'ATTENTION NOT FUSED' 'explain: the miss'
+has "$dom" 'the scores are not a product, scaled and masked' 'explain: the reason'
+has "$dom" 'became SkipLayerNormalization' 'explain: what was fused'
+dom=$(page miss.html 'find=broken<b>')
+has "$dom" '<h2>Relu</h2>' 'explain: the node'
+has "$dom" 'would help: remove the operator' 'explain: it knows its finding'
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
