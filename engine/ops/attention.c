@@ -258,6 +258,9 @@ static sdx_status plan_common(sdx_plan_step *step, const inputs *in)
     if (has_past) present = (size_t)(2 * s.batch * state->heads * s.room * s.head_dim);
     size_t heads =
         sdx_attention_workspace(step->kernels, step->threads, s.queries, s.keys, s.head_dim, s.value_dim);
+    size_t projection = state->is_8bit ? 0 : sdx_gemm_f32_workspace(&step->kernels->gemm_f32, step->threads,
+                                                                    s.batch * s.queries, s.columns, s.input, s.input);
+    if (heads < projection) heads = projection; /* one after the other */
     bool ok = sdx_workspace_add(total, (size_t)(s.batch * s.queries * s.columns), sizeof(float)) &&
               sdx_workspace_add(total, 1, packed) && sdx_workspace_add(total, mask, sizeof(float)) &&
               sdx_workspace_add(total, present, sizeof(float)) &&
@@ -281,7 +284,8 @@ static sdx_tensor get(const sdx_run *run, int i)
     return sdx_kept_in(run, ((const attention *)run->state)->kept, i);
 }
 
-static void project_f32(const sdx_run *run, const sizes *s, const float *bias, float *qkv, void *packing)
+static void project_f32(const sdx_run *run, const sizes *s, const float *bias, float *qkv, void *packing,
+                        void *workspace)
 {
     const attention *state = run->state;
     const float *packed = state->packed;
@@ -300,7 +304,8 @@ static void project_f32(const sdx_run *run, const sizes *s, const float *bias, f
                                          .packed = packed,
                                          .bias = bias,
                                          .c = qkv,
-                                         .ldc = s->columns});
+                                         .ldc = s->columns,
+                                         .workspace = workspace});
 }
 
 /* The job's left operand: bytes that another operator made, or rows quantized here. */
@@ -460,7 +465,7 @@ static sdx_status run_common(sdx_run *run, const inputs *in)
     if (state->is_8bit)
         project_int8(run, &s, bias, qkv, packing, &workspace);
     else
-        project_f32(run, &s, bias, qkv, packing);
+        project_f32(run, &s, bias, qkv, packing, workspace);
     place_heads(&job, &s, qkv);
     join_past(run, in, &s, &job, present);
     sdx_tensor added = {0};

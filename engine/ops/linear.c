@@ -6,11 +6,13 @@
 
 /* ---- cutting --------------------------------------------------------------------------------------------- */
 
+enum { BLOCK_TILES = 10, COPIED_TILES = 3 };
+
 /* Rows per block: at most ~10 register tiles, so that a block of A stays in the second-level cache while the
  * panels pass, and blocks of even size, so that none is a short remainder. */
-static int64_t block_rows(int64_t m, int64_t mr)
+static int64_t block_rows(int64_t m, int64_t mr, int64_t tiles)
 {
-    int64_t most = 10 * mr, blocks = (m + most - 1) / most;
+    int64_t most = tiles * mr, blocks = (m + most - 1) / most;
     if (blocks <= 1) return m;
     int64_t rows = (m + blocks - 1) / blocks;
     return (rows + mr - 1) / mr * mr;
@@ -21,9 +23,9 @@ typedef struct cut {
     int64_t grain;
 } cut;
 
-static cut cut_product(int64_t m, int64_t n, int64_t k, int64_t mr, int64_t nr)
+static cut cut_product(int64_t m, int64_t n, int64_t k, int64_t mr, int64_t nr, int64_t block_tiles)
 {
-    cut c = {.rows = block_rows(m, mr), .panels = (n + nr - 1) / nr};
+    cut c = {.rows = block_rows(m, mr, block_tiles), .panels = (n + nr - 1) / nr};
     int64_t blocks = c.rows ? (m + c.rows - 1) / c.rows : 0;
     c.tiles = blocks * c.panels;
     int64_t work = c.rows * nr * k / 32; /* about a nanosecond each */
@@ -50,24 +52,56 @@ static piece next_piece(const cut *c, int64_t m, int64_t *tile, int64_t end)
 typedef struct f32_task {
     const sdx_gemm_f32_job *job;
     cut cut;
+    size_t slice; /* bytes of one worker's copy of A; 0: A as it lies */
 } f32_task;
+
+enum { WAYS = 8, SET_BYTES = 4096, COPY_PANELS = 8 };
+
+/* A copied row: a cache line longer than needed. */
+static int64_t copy_stride(int64_t k)
+{
+    return k + SDX_ALIGN / (int64_t)sizeof(float);
+}
+
+static size_t copy_slice(const sdx_gemm_f32_kernels *gemm, int64_t m, int64_t n, int64_t k, int64_t lda)
+{
+    bool collide = lda * (int64_t)sizeof(float) % SET_BYTES == 0 && gemm->mr > WAYS && m > WAYS;
+    if (!collide || n < COPY_PANELS * gemm->nr) return 0;
+    return sdx_align_up((size_t)(block_rows(m, gemm->mr, COPIED_TILES) * copy_stride(k)) * sizeof(float));
+}
+
+size_t sdx_gemm_f32_workspace(const sdx_gemm_f32_kernels *gemm, int threads, int64_t m, int64_t n, int64_t k,
+                              int64_t lda)
+{
+    return copy_slice(gemm, m, n, k, lda) * (size_t)threads;
+}
+
+static const float *copy_rows(const float *a, int64_t lda, int64_t rows, int64_t k, float *copy)
+{
+    for (int64_t i = 0; i < rows; i++) memcpy(copy + i * copy_stride(k), a + i * lda, (size_t)k * sizeof *a);
+    return copy;
+}
 
 static void f32_tiles(void *context, int64_t begin, int64_t end, int worker)
 {
-    (void)worker;
     const f32_task *task = context;
     const sdx_gemm_f32_job *j = task->job;
+    float *copy = task->slice ? (float *)(void *)((char *)j->workspace + (size_t)worker * task->slice) : NULL;
     while (begin < end) {
         piece p = next_piece(&task->cut, j->m, &begin, end);
-        const float *residual = j->residual ? j->residual + p.row * j->ldr : NULL;
-        j->gemm->run(p.rows, j->n, j->k, j->a + p.row * j->lda, j->lda, j->packed, p.panel_begin, p.panel_end,
-                     j->bias, j->activation, residual, j->ldr, j->c + p.row * j->ldc + p.panel_begin * j->gemm->nr, j->ldc);
+        const float *residual = j->residual ? j->residual + p.row * j->ldr : NULL, *a = j->a + p.row * j->lda;
+        if (copy) a = copy_rows(a, j->lda, p.rows, j->k, copy);
+        j->gemm->run(p.rows, j->n, j->k, a, copy ? copy_stride(j->k) : j->lda, j->packed, p.panel_begin,
+                     p.panel_end, j->bias, j->activation, residual, j->ldr,
+                     j->c + p.row * j->ldc + p.panel_begin * j->gemm->nr, j->ldc);
     }
 }
 
 void sdx_gemm_f32_run(const sdx_gemm_f32_job *job)
 {
-    f32_task task = {job, cut_product(job->m, job->n, job->k, job->gemm->mr, job->gemm->nr)};
+    size_t slice = job->workspace ? copy_slice(job->gemm, job->m, job->n, job->k, job->lda) : 0;
+    int64_t tiles = slice ? COPIED_TILES : BLOCK_TILES;
+    f32_task task = {job, cut_product(job->m, job->n, job->k, job->gemm->mr, job->gemm->nr, tiles), slice};
     sdx_parallel_for(job->threads, task.cut.tiles, task.cut.grain, f32_tiles, &task);
 }
 
@@ -109,7 +143,7 @@ typedef struct int8_task {
 
 static size_t int8_slice(const sdx_kernels *kernels, int64_t m, int64_t k)
 {
-    return sdx_align_up(kernels->gemm_int8.packed_a_bytes(block_rows(m, kernels->gemm_int8.mr), k));
+    return sdx_align_up(kernels->gemm_int8.packed_a_bytes(block_rows(m, kernels->gemm_int8.mr, BLOCK_TILES), k));
 }
 
 size_t sdx_gemm_int8_workspace(const sdx_kernels *kernels, int threads, int64_t m, int64_t k)
@@ -138,7 +172,7 @@ static void int8_tiles(void *context, int64_t begin, int64_t end, int worker)
 void sdx_gemm_int8_run(const sdx_gemm_int8_job *job)
 {
     const sdx_gemm_int8_kernels *gemm = &job->kernels->gemm_int8;
-    int8_task task = {job, cut_product(job->m, job->n, job->k, gemm->mr, gemm->nr),
+    int8_task task = {job, cut_product(job->m, job->n, job->k, gemm->mr, gemm->nr, BLOCK_TILES),
                       int8_slice(job->kernels, job->m, job->k)};
     sdx_parallel_for(job->threads, task.cut.tiles, task.cut.grain, int8_tiles, &task);
 }

@@ -23,8 +23,13 @@ typedef struct sdx_gemm_f32_job { /* the arguments of sdx_gemm_f32_kernels.run *
     int64_t ldr;
     float *c;
     int64_t ldc;
+    void *workspace; /* sdx_gemm_f32_workspace bytes make some shapes faster; may be NULL */
 } sdx_gemm_f32_job;
 
+/* Rows of A that are a multiple of 4 KB apart share one set of the first-level cache, which holds fewer lines than a
+ * tall register tile has rows: then each thread copies its block of A to rows of another distance. 0 otherwise. */
+size_t sdx_gemm_f32_workspace(const sdx_gemm_f32_kernels *gemm, int threads, int64_t m, int64_t n, int64_t k,
+                              int64_t lda);
 void sdx_gemm_f32_run(const sdx_gemm_f32_job *job);
 /* B(i,j) = b[i*row_stride + j*col_stride], all panels, times alpha. */
 void sdx_gemm_f32_pack(const sdx_kernels *kernels, int threads, int64_t k, int64_t n, const void *b,

@@ -157,6 +157,8 @@ static bool plan_product(const sdx_kernels *kernels, int threads, const sdx_prod
     int64_t copied = copied_floats(p);
     size_t slice = sdx_align_up((size_t)copied * sizeof(float));
     if (!packed) slice += packed_stride(kernels, p->k, p->n) * sizeof(float);
+    if (p->b.count == 1)
+        slice += sdx_gemm_f32_workspace(&kernels->gemm_f32, threads, p->batch * p->m, p->n, p->k, p->k);
     return sdx_workspace_add(total, workers, slice);
 }
 
@@ -226,7 +228,7 @@ static void run_tall(const sdx_kernels *kernels, int threads, const sdx_product 
         packed = scratch;
     }
     if (!p->a.dense) {
-        float *copy = (float *)(void *)workspace;
+        float *copy = sdx_workspace_take(&workspace, (size_t)(p->batch * p->m * p->k) * sizeof *copy);
         for (int64_t i = 0, number; i < p->batch; i++)
             copy_dense(in.a + sdx_operand_offset(p, &p->a, i, &number), p->m, p->k, p->a.row_stride,
                        p->a.col_stride, copy + i * p->m * p->k);
@@ -245,7 +247,8 @@ static void run_tall(const sdx_kernels *kernels, int threads, const sdx_product 
                                          .residual = add_to_c ? c : NULL,
                                          .ldr = p->n,
                                          .c = c,
-                                         .ldc = p->n});
+                                         .ldc = p->n,
+                                         .workspace = workspace});
 }
 
 static void run_product(const sdx_kernels *kernels, int threads, const sdx_product *p, operands in, float alpha,

@@ -70,6 +70,37 @@ START_TEST(a_row_of_a_product_is_itself_in_any_company)
 }
 END_TEST
 
+/* Rows 4 KB apart are copied for tall tiles: each alone, where nothing is, has the same bits. */
+START_TEST(rows_that_share_a_cache_set_are_copied)
+{
+    enum { ROWS = 50, DEPTH = 1024, COLUMNS = 300 };
+    static float a[ROWS * DEPTH], b[DEPTH * COLUMNS];
+    fill(a, ROWS * DEPTH, 5);
+    fill(b, DEPTH * COLUMNS, 6);
+    trial all = {.domain = "",
+                 .op = "MatMul",
+                 .n_in = 2,
+                 .n_out = 1,
+                 .in = {F32(a, 2, ROWS, DEPTH), F32(b, 2, DEPTH, COLUMNS)},
+                 .constant = 2u,
+                 .threads = 3};
+    run(&all);
+    for (int i = 0; i < ROWS; i++) {
+        trial one = {.domain = "",
+                     .op = "MatMul",
+                     .n_in = 2,
+                     .n_out = 1,
+                     .in = {F32(a + i * DEPTH, 2, 1, DEPTH), F32(b, 2, DEPTH, COLUMNS)},
+                     .constant = 2u};
+        fill(b, DEPTH * COLUMNS, 6); /* a program gives up a large constant that it has packed */
+        run(&one);
+        ck_assert(!memcmp(one.out[0].data, (float *)all.out[0].data + i * COLUMNS, COLUMNS * sizeof(float)));
+        done(&one);
+    }
+    done(&all);
+}
+END_TEST
+
 START_TEST(gemm_transposes_scales_and_broadcasts_c)
 {
     static float a[M * K], b[K * N], c[M * N];
@@ -453,6 +484,7 @@ Suite *ops_compute_suite(void)
     tcase_set_timeout(c, 60);
     tcase_add_test(c, matmul_agrees_however_it_is_cut);
     tcase_add_test(c, a_row_of_a_product_is_itself_in_any_company);
+    tcase_add_test(c, rows_that_share_a_cache_set_are_copied);
     tcase_add_loop_test(c, gemm_transposes_scales_and_broadcasts_c, 0, 16);
     tcase_add_test(c, inner_dims_must_agree);
     tcase_add_loop_test(c, matmul_integer_is_exact, 0, 4);
