@@ -17,7 +17,9 @@ static const struct {
 } activations[] = {
     {"gelu", SDX_GELU}, {"gelu_new", SDX_GELU_TANH},  {"relu", SDX_RELU},  {"gelu_pytorch_tanh", SDX_GELU_TANH},
     {"silu", SDX_SILU}, {"gelu_fast", SDX_GELU_TANH}, {"swish", SDX_SILU}, {"gelu_python", SDX_GELU},
-    {"tanh", SDX_TANH},
+    {"tanh", SDX_TANH}, {"gelu_accurate", SDX_GELU_TANH}, {"gelu_python_tanh", SDX_GELU_TANH},
+    {"quick_gelu", SDX_QUICK_GELU}, {"sigmoid", SDX_SIGMOID}, {"mish", SDX_MISH}, {"relu6", SDX_RELU6},
+    {"relu2", SDX_RELU_SQUARED}, {"leaky_relu", SDX_LEAKY_RELU}, {"linear", SDX_IDENTITY},
 };
 
 sdx_status sdx_config_open(const char *path, sdx_config *out, sdx_error *err)
@@ -122,7 +124,7 @@ sdx_status sdx_config_read_activation(const sdx_config *c, const char *key, sdx_
     const char *name = json_string_value(value);
     *out = missing;
     if (!value) return SDX_OK;
-    char known[256] = "";
+    char known[384] = "";
     for (size_t i = 0, n = 0; i < sizeof activations / sizeof *activations; i++) {
         if (name && !strcmp(name, activations[i].name)) {
             *out = activations[i].activation;

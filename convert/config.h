@@ -6,7 +6,20 @@
 
 #include "../base/status.h"
 
-typedef enum sdx_activation { SDX_GELU, SDX_GELU_TANH, SDX_RELU, SDX_SILU, SDX_TANH } sdx_activation;
+typedef enum sdx_activation {
+    SDX_GELU,
+    SDX_GELU_TANH,
+    SDX_RELU,
+    SDX_SILU,
+    SDX_TANH,
+    SDX_QUICK_GELU, /* x * sigmoid(1.702 x) */
+    SDX_SIGMOID,
+    SDX_MISH, /* x * tanh(log(1 + e^x)) */
+    SDX_RELU6,
+    SDX_RELU_SQUARED,
+    SDX_LEAKY_RELU, /* slope 0.01 */
+    SDX_IDENTITY,
+} sdx_activation;
 
 enum { SDX_CONVOLUTIONS = 16 };
 
@@ -36,6 +49,7 @@ typedef struct sdx_settings {
     bool mean_pooling;                /* a classifier reads the mean of all tokens instead of the first */
 
     int64_t decoder_layers, decoder_heads, decoder_inner; /* J: the last */
+    int64_t decoder_vocab;                                /* G: words of a decoder that has its own */
     int64_t size, joined;                                 /* T5: width of a head; Q: of all heads */
     double embedding_scale, logit_scale;
     bool gated;                            /* feed-forward layers with a gate */

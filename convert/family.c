@@ -91,6 +91,7 @@ static int64_t size_of(const sdx_settings *s, char letter, int64_t layer)
     case 'c': return layer ? s->conv_width[layer - 1] : 1;
     case 'k': return s->conv_kernel[layer];
     case 'U': return 1;
+    case 'G': return s->decoder_vocab;
     default: return 0;
     }
 }

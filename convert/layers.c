@@ -102,13 +102,42 @@ static sdx_id gelu_tanh(sdx_builder *b, const char *name, sdx_id x)
     return sdx_build_module_op2(b, name, "Mul", x, t);
 }
 
+static sdx_id times_sigmoid(sdx_builder *b, const char *name, sdx_id x, double factor)
+{
+    sdx_id t = factor == 1 ? x : sdx_build_op2(b, "Mul", in_module(name, "Mul_factor").text, x, sdx_build_real(b, factor));
+    return sdx_build_module_op2(b, name, "Mul", x, sdx_build_module_op1(b, name, "Sigmoid", t));
+}
+
+static sdx_id mish(sdx_builder *b, const char *name, sdx_id x)
+{
+    sdx_id t = sdx_build_module_op1(b, name, "Tanh", sdx_build_module_op1(b, name, "Softplus", x));
+    return sdx_build_module_op2(b, name, "Mul", x, t);
+}
+
+static sdx_id leaky_relu(sdx_builder *b, const char *name, sdx_id x)
+{
+    x = sdx_build_module_op1(b, name, "LeakyRelu", x);
+    sdx_build_attr_float(b, "alpha", 0.01);
+    return x;
+}
+
 sdx_id sdx_build_activation(sdx_builder *b, const char *name, sdx_id x, sdx_activation kind)
 {
     switch (kind) {
     case SDX_GELU: return gelu(b, name, x);
     case SDX_GELU_TANH: return gelu_tanh(b, name, x);
-    case SDX_SILU: return sdx_build_module_op2(b, name, "Mul", x, sdx_build_module_op1(b, name, "Sigmoid", x));
+    case SDX_SILU: return times_sigmoid(b, name, x, 1);
+    case SDX_QUICK_GELU: return times_sigmoid(b, name, x, 1.702);
     case SDX_TANH: return sdx_build_module_op1(b, name, "Tanh", x);
+    case SDX_SIGMOID: return sdx_build_module_op1(b, name, "Sigmoid", x);
+    case SDX_MISH: return mish(b, name, x);
+    case SDX_RELU6:
+        return sdx_build_module_op(b, name, "Clip", 3, (sdx_id[]){x, sdx_build_real(b, 0), sdx_build_real(b, 6)});
+    case SDX_RELU_SQUARED:
+        x = sdx_build_module_op1(b, name, "Relu", x);
+        return sdx_build_module_op2(b, name, "Mul", x, x);
+    case SDX_LEAKY_RELU: return leaky_relu(b, name, x);
+    case SDX_IDENTITY: return x;
     case SDX_RELU: break;
     }
     return sdx_build_module_op1(b, name, "Relu", x);

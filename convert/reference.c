@@ -190,6 +190,13 @@ static double activate(double x, sdx_activation kind)
     case SDX_GELU_TANH: return x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)));
     case SDX_SILU: return x / (1 + exp(-x));
     case SDX_TANH: return tanh(x);
+    case SDX_QUICK_GELU: return x / (1 + exp(-1.702 * x));
+    case SDX_SIGMOID: return 1 / (1 + exp(-x));
+    case SDX_MISH: return x * tanh(log1p(exp(x)));
+    case SDX_RELU6: return fmin(fmax(x, 0), 6);
+    case SDX_RELU_SQUARED: return x > 0 ? x * x : 0;
+    case SDX_LEAKY_RELU: return x > 0 ? x : 0.01 * x;
+    case SDX_IDENTITY: return x;
     case SDX_RELU: break;
     }
     return x > 0 ? x : 0;

@@ -160,10 +160,10 @@ static sdx_id build_nothing(sdx_builder *b, const sdx_decoder_graph *d)
     return id;
 }
 
-static void add_outputs(sdx_builder *b, const sdx_decoder_graph *d, sdx_id logits, int64_t vocab)
+static void add_outputs(sdx_builder *b, const sdx_decoder_graph *d, sdx_id logits)
 {
     char name[64];
-    sdx_build_output(b, logits, "logits", SDX_F32, 3, (int64_t[]){SDX_BATCH, SDX_DECODER_SEQUENCE, vocab});
+    sdx_build_output(b, logits, "logits", SDX_F32, 3, (int64_t[]){SDX_BATCH, SDX_DECODER_SEQUENCE, d->vocab});
     for (int64_t i = 0; b->status == SDX_OK && i < d->layers * SDX_CACHED; i++) {
         int64_t own = d->with_past ? SDX_PRESENT : SDX_DECODER_SEQUENCE;
         int64_t length = i % SDX_CACHED < 2 ? own : SDX_ENCODER_SEQUENCE;
@@ -174,12 +174,12 @@ static void add_outputs(sdx_builder *b, const sdx_decoder_graph *d, sdx_id logit
     }
 }
 
-void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits, int64_t vocab)
+void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits)
 {
     sdx_build_scope(b, "%s", "");
     for (int64_t i = 0; b->outside && b->status == SDX_OK && i < d->layers * SDX_CACHED; i++)
         if (d->present[i] == SDX_NONE) d->present[i] = build_nothing(b, d);
-    add_outputs(b, d, logits, vocab);
+    add_outputs(b, d, logits);
     free(d->past);
     free(d->present);
 }
@@ -223,9 +223,10 @@ void sdx_build_merged_decoder(sdx_builder *b, const sdx_settings *s, const sdx_d
     sdx_id condition = sdx_build_input(b, "use_cache_branch", SDX_BOOL, 1, (int64_t[]){1});
     if (b->status == SDX_OK) b->status = add_if(b->graph, condition, with_past, no_past, count, out, b->err);
     if (b->status == SDX_OK) {
-        const sdx_decoder_graph merged = {
-            .with_past = true, .layers = d->layers, .heads = d->heads, .size = d->size, .present = out + 1};
-        add_outputs(b, &merged, out[0], s->vocab);
+        sdx_decoder_graph merged = *d;
+        merged.with_past = true;
+        merged.present = out + 1;
+        add_outputs(b, &merged, out[0]);
         b->graph->name = "merged";
     }
     free(out);

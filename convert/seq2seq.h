@@ -20,6 +20,7 @@ typedef struct sdx_decoder_graph {
     bool with_past;
     int64_t layers, heads, size; /* size: width of a head */
     double divisor;              /* of scores; 1: none */
+    int64_t vocab;               /* scores of a token */
     sdx_id ids;                  /* [B, S] */
     sdx_id encoded;              /* [B, T, H]; with past SDX_NONE */
     sdx_id encoder_bias;         /* [B, 1, 1, T]: the padding of what was encoded */
@@ -49,8 +50,8 @@ double *sdx_forward_decoder_attention(sdx_forward *f, const sdx_decoder_graph *d
 /* [heads, S, S]: 0, or -infinity for the future */
 double *sdx_forward_causal_bias(sdx_forward *f, int64_t heads);
 /* Adds the outputs and frees what begin took. */
-void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits, int64_t vocab);
-/* The merged graph of two that are built with begin and end; of d: layers, heads, size. */
+void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits);
+/* The merged graph of two that are built with begin and end; of d: layers, heads, size, vocab. */
 typedef void (*sdx_build_decoder_fn)(sdx_builder *b, const sdx_settings *s);
 void sdx_build_merged_decoder(sdx_builder *b, const sdx_settings *s, const sdx_decoder_graph *d,
                               sdx_build_decoder_fn first, sdx_build_decoder_fn later);

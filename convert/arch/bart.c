@@ -14,6 +14,8 @@ enum {
     FINAL_NORM = EMBEDDING_NORM << 1,
     POSITIONS = EMBEDDING_NORM << 2,
     LOGIT_BIAS = EMBEDDING_NORM << 3,
+    SHARED = EMBEDDING_NORM << 4,   /* encoder and decoder have the same words */
+    SEPARATE = EMBEDDING_NORM << 5, /* Marian: or words of their own */
 };
 static const double NORM_EPSILON = 1e-5; /* PyTorch's default: config.json has none */
 
@@ -38,7 +40,9 @@ enum { N_KINDS = sizeof kinds / sizeof *kinds };
         SDX_NORM_ROWS(name "_layer_norm", "H", BODY)
 
 static const sdx_tensor_row rows[] = {
-    SDX_WEIGHT_ROW("shared", "VH", BODY),
+    SDX_WEIGHT_ROW("shared", "VH", BODY | SHARED),
+    SDX_WEIGHT_ROW("encoder.embed_tokens", "VH", BODY | SEPARATE),
+    SDX_WEIGHT_ROW("decoder.embed_tokens", "VH", BODY | SEPARATE),
     SDX_WEIGHT_ROW("encoder.embed_positions", "PH", POSITIONS),
     SDX_NORM_ROWS("encoder.layernorm_embedding", "H", BODY | EMBEDDING_NORM),
     ATTENTION_ROWS(ENCODER_LAYER "self_attn"),
@@ -54,8 +58,8 @@ static const sdx_tensor_row rows[] = {
     SDX_LINEAR_ROWS(DECODER_LAYER "fc2", "H", "J", BODY),
     SDX_NORM_ROWS(DECODER_LAYER "final_layer_norm", "H", BODY),
     SDX_NORM_ROWS("decoder.layer_norm", "H", BODY | FINAL_NORM),
-    SDX_WEIGHT_ROW("lm_head", "VH", DECODER),
-    {"final_logits_bias", "UV", SDX_FILL_BIAS, LOGIT_BIAS},
+    SDX_WEIGHT_ROW("lm_head", "GH", DECODER),
+    {"final_logits_bias", "UG", SDX_FILL_BIAS, LOGIT_BIAS},
 };
 
 static const sdx_layer_names encoder_layer = {
@@ -99,18 +103,27 @@ static const struct kind *find_kind(const sdx_config *config)
     return &kinds[i];
 }
 
-/* Marian may keep the two languages' words apart. */
-static sdx_status check_shared_words(const sdx_config *config, const sdx_settings *s, sdx_error *err)
+/* Marian may keep the two languages' words apart, and score others than it reads. */
+static sdx_status read_words(const sdx_config *config, sdx_settings *s, sdx_error *err)
 {
-    sdx_settings decoder;
-    const sdx_config_field words = {"decoder_vocab_size", SDX_FIELD(vocab), s->vocab, 1, 1 << 24};
-    TRY(sdx_config_read_fields(config, &words, 1, &decoder, err));
-    if (sdx_config_read_bool(config, "share_encoder_decoder_embeddings", true) && decoder.vocab == s->vocab)
-        return SDX_OK;
-    return sdx_fail(
-        err, SDX_ERR_UNSUPPORTED,
-        "%s: models whose encoder and decoder have different word embeddings cannot be converted yet",
-        config->path);
+    const sdx_config_field words = {"decoder_vocab_size", SDX_FIELD(decoder_vocab), s->vocab, 1, 1 << 24};
+    TRY(sdx_config_read_fields(config, &words, 1, s, err));
+    s->parts |= sdx_config_read_bool(config, "share_encoder_decoder_embeddings", true) ? SHARED : SEPARATE;
+    s->tied = sdx_config_read_bool(config, "tie_word_embeddings", true);
+    if (!s->tied || s->decoder_vocab == s->vocab) return SDX_OK;
+    return sdx_fail(err, SDX_ERR_FILE, "%s: words that are tied cannot be %lld for the encoder and %lld for the decoder",
+                    config->path, (long long)s->vocab, (long long)s->decoder_vocab);
+}
+
+/* The module of a stack's words; tied ones score as well. */
+static const char *words_of(unsigned parts, bool decoder)
+{
+    return parts & SHARED ? "shared" : decoder ? "decoder.embed_tokens" : "encoder.embed_tokens";
+}
+
+static const char *scores_of(const sdx_settings *s, unsigned parts)
+{
+    return !s->tied ? "lm_head.weight" : parts & SHARED ? "shared.weight" : "decoder.embed_tokens.weight";
 }
 
 static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
@@ -118,7 +131,6 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
     const struct kind *kind = find_kind(config);
     TRY(sdx_config_read_fields(config, fields, sizeof fields / sizeof *fields, s, err));
     TRY(sdx_config_check_heads(config, s, err));
-    TRY(check_shared_words(config, s, err));
     TRY(sdx_config_read_activation(config, "activation_function", SDX_GELU, &s->activation, err));
     TRY(sdx_config_read_real(config, "init_std", 0.02, 1, &s->initializer_range, err));
     if (s->hidden % s->decoder_heads)
@@ -126,12 +138,12 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
                         config->path, (long long)s->decoder_heads, (long long)s->hidden);
     s->norm_epsilon = NORM_EPSILON;
     s->parts = kind->parts;
+    TRY(read_words(config, s, err));
     s->post_norm = kind->post_norm;
     s->offset = kind->offset;
     s->longest = s->positions;
     s->positions += kind->offset;
     s->embedding_scale = sdx_config_read_bool(config, "scale_embedding", false) ? sqrt((double)s->hidden) : 1;
-    s->tied = sdx_config_read_bool(config, "tie_word_embeddings", true);
     return SDX_OK;
 }
 
@@ -161,7 +173,7 @@ static sdx_id build_embeddings(sdx_builder *b, const sdx_settings *s, const char
                                sdx_id positions)
 {
     sdx_build_scope(b, "%s", "");
-    sdx_id x = sdx_build_embedding(b, "shared", ids);
+    sdx_id x = sdx_build_embedding(b, words_of(b->parts, *scope == 'd'), ids);
     sdx_build_scope(b, "%s", scope);
     if (s->embedding_scale != 1)
         x = sdx_build_module_op2(b, "embed_tokens", "Mul", x, sdx_build_real(b, s->embedding_scale));
@@ -233,7 +245,7 @@ static sdx_id build_causal_bias(sdx_builder *b, sdx_id queries, sdx_id keys)
 static sdx_id build_logits(sdx_builder *b, const sdx_settings *s, sdx_id x)
 {
     x = sdx_build_module_op2(b, "lm_head", "MatMul", x,
-                             sdx_build_transposed(b, s->tied ? "shared.weight" : "lm_head.weight"));
+                             sdx_build_transposed(b, scores_of(s, b->parts)));
     if (!(b->parts & LOGIT_BIAS)) return x;
     return sdx_build_module_op2(b, "lm_head", "Add", x, sdx_build_weight(b, "final_logits_bias"));
 }
@@ -245,7 +257,8 @@ static sdx_decoder_graph decoder_of(const sdx_settings *s, bool with_past)
                                .layers = s->decoder_layers,
                                .heads = s->decoder_heads,
                                .size = size,
-                               .divisor = sqrt((double)size)};
+                               .divisor = sqrt((double)size),
+                               .vocab = s->decoder_vocab};
 }
 
 static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool with_past)
@@ -256,7 +269,7 @@ static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool wit
     sdx_id x = build_embeddings(b, s, "decoder.", d.ids, d.queries);
     for (; d.layer < d.layers; d.layer++) x = build_decoder_layer(b, s, &d, x, bias);
     x = build_final_norm(b, s, "decoder.layer_norm", x);
-    sdx_build_decoder_end(b, &d, build_logits(b, s, x), s->vocab);
+    sdx_build_decoder_end(b, &d, build_logits(b, s, x));
 }
 
 static void build_decoder(sdx_builder *b, const sdx_settings *s)
@@ -291,7 +304,7 @@ static double *forward_embeddings(sdx_forward *f, const sdx_settings *s, const c
 {
     int64_t H = s->hidden;
     double *x = sdx_forward_alloc(f, f->count * H);
-    sdx_forward_add_embedding(f, "shared", f->ids, x);
+    sdx_forward_add_embedding(f, words_of(f->parts, *scope == 'd'), f->ids, x);
     sdx_forward_scope(f, "%s", scope);
     const double *table = f->parts & POSITIONS ? sdx_forward_weight(f, "embed_positions.weight") : NULL;
     for (int64_t i = 0; f->status == SDX_OK && i < f->count * H; i++)
@@ -347,10 +360,11 @@ static const double *forward_decoder(sdx_forward *f, const sdx_settings *s)
     }
     sdx_forward_scope(f, "%s", "");
     if (f->parts & FINAL_NORM) sdx_forward_layer_norm(f, "decoder.layer_norm", x, f->count, s->norm_epsilon);
-    double *logits = sdx_forward_product(f, s->tied ? "shared.weight" : "lm_head.weight", NULL, x, f->count);
+    double *logits = sdx_forward_product(f, scores_of(s, f->parts), NULL, x, f->count);
     const double *shift = f->parts & LOGIT_BIAS ? sdx_forward_weight(f, "final_logits_bias") : NULL;
-    for (int64_t i = 0; f->status == SDX_OK && shift && i < f->count * s->vocab; i++) logits[i] += shift[i % s->vocab];
-    f->dim[1] = s->vocab;
+    for (int64_t i = 0; f->status == SDX_OK && shift && i < f->count * s->decoder_vocab; i++)
+        logits[i] += shift[i % s->decoder_vocab];
+    f->dim[1] = s->decoder_vocab;
     return logits;
 }
 

@@ -236,7 +236,8 @@ static sdx_id build_logits(sdx_builder *b, const sdx_settings *s, sdx_id x)
 static sdx_decoder_graph decoder_of(const sdx_settings *s, bool with_past)
 {
     return (sdx_decoder_graph){
-        .with_past = with_past, .layers = s->decoder_layers, .heads = s->heads, .size = s->size, .divisor = 1};
+        .with_past = with_past, .layers = s->decoder_layers, .heads = s->heads, .size = s->size, .divisor = 1,
+        .vocab = s->vocab};
 }
 
 static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool with_past)
@@ -249,7 +250,7 @@ static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool wit
     for (; d.layer < d.layers; d.layer++) x = build_decoder_layer(b, s, &d, x, bias);
     sdx_build_scope(b, "%s", "");
     x = build_norm(b, s, "decoder.final_layer_norm", x);
-    sdx_build_decoder_end(b, &d, build_logits(b, s, x), s->vocab);
+    sdx_build_decoder_end(b, &d, build_logits(b, s, x));
 }
 
 static void build_decoder(sdx_builder *b, const sdx_settings *s)

@@ -134,9 +134,11 @@ END_TEST
 
 START_TEST(every_activation_and_dtype)
 {
-    static const char *const activations[] = {"gelu", "gelu_pytorch_tanh", "relu", "silu"};
+    static const char *const activations[] = {"gelu", "gelu_pytorch_tanh", "relu", "silu", "tanh", "quick_gelu",
+                                              "sigmoid", "mish", "relu6", "relu2", "leaky_relu", "linear"};
+    enum { N = sizeof activations / sizeof *activations };
     static const sdx_dtype dtypes[] = {SDX_F32, SDX_F16, SDX_BF16};
-    folder d = make_checkpoint("BertForMaskedLM", activations[_i % 4], dtypes[_i / 4], "");
+    folder d = make_checkpoint("BertForMaskedLM", activations[_i % N], dtypes[_i / N], "");
     sdx_convert_report r = convert(&d, "model.onnx", NULL, 0);
     ck_assert_msg(r.max_difference < 1e-4, "%g", r.max_difference);
     remove_folder(&d);
@@ -332,7 +334,7 @@ Suite *convert_suite(void)
     TCase *t = tcase_create("convert");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, every_task_in_every_opset, 0, 9 * N_MODELS);
-    tcase_add_loop_test(t, every_activation_and_dtype, 0, 12);
+    tcase_add_loop_test(t, every_activation_and_dtype, 0, 36);
     tcase_add_test(t, untied_output_matrix);
     tcase_add_test(t, old_names_and_missing_prefix);
     tcase_add_test(t, vocabulary_and_external_data);

@@ -99,6 +99,9 @@ static const struct {
      "text2text-generation", "last_hidden_state"},
     {BART("marian", "MarianMTModel") "\"activation_function\":\"swish\"}", "text2text-generation",
      "last_hidden_state"},
+    {BART("marian", "MarianMTModel") "\"share_encoder_decoder_embeddings\":false,\"decoder_vocab_size\":99,"
+                                     "\"tie_word_embeddings\":false}",
+     "text2text-generation", "last_hidden_state"},
     {BART("pegasus", "PegasusForConditionalGeneration") "\"activation_function\":\"relu\"}",
      "text2text-generation", "last_hidden_state"},
 };
@@ -358,8 +361,8 @@ static const struct {
     {8, "decoder_layers\":3", "decoder_layers\":4", "no tensor \"decoder.block.3."},
     {10, "decoder_attention_heads\":4", "decoder_attention_heads\":5",
      "5 decoder attention heads do not divide"},
-    {12, "{", "{\"share_encoder_decoder_embeddings\":false,", "different word embeddings"},
-    {12, "{", "{\"decoder_vocab_size\":99,", "different word embeddings"},
+    {12, "{", "{\"share_encoder_decoder_embeddings\":false,", "no tensor \"encoder.embed_tokens.weight\""},
+    {12, "{", "{\"decoder_vocab_size\":99,", "240 for the encoder and 99 for the decoder"},
 };
 
 static void edit_config(const char *folder, const char *from, const char *to)
