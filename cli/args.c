@@ -149,5 +149,6 @@ double cli_real(const cli_args *args, const char *name, double missing)
 
 sdx_run_options cli_run_options(const cli_args *args)
 {
-    return (sdx_run_options){.threads = (int)cli_int(args, "threads", 0), .isa = cli_string(args, "isa", NULL)};
+    return (sdx_run_options){.threads = (int)cli_int(args, "threads", 0), .isa = cli_string(args, "isa", NULL),
+                             .max_steps = (uint64_t)cli_int(args, "max_steps", 0)};
 }

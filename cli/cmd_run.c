@@ -9,6 +9,7 @@ static const cli_option options[] = {
     {"input", CLI_REST, "NAME=FILE.npy...", "the model's inputs"},
     {"output_dir", CLI_STRING, "DIR", "write each output as DIR/NAME.npy"},
     {"profile", CLI_FLAG, NULL, "print the time per operator"},
+    {"max_steps", CLI_INT, "N", "end a run that takes more operators than this (default: 100 million)"},
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
     {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
     {"skip_padding", CLI_FLAG, NULL, "outputs are 0 where the attention mask is, and cost nothing there"},

@@ -11,6 +11,7 @@ static const cli_option options[] = {
     {"rtol", CLI_REAL, "R", "relative tolerance (default: 1e-3, as ONNX)"},
     {"atol", CLI_REAL, "A", "absolute tolerance (default: 1e-7, as ONNX)"},
     {"tolerances", CLI_STRING, "FILE.tsv", "lines of case<TAB>rtol<TAB>atol that override them"},
+    {"max_steps", CLI_INT, "N", "end a run that takes more operators than this (default: 100 million)"},
     {"no_optimize", CLI_FLAG, NULL, "run the graphs as the files spell them"},
     {NULL, CLI_FLAG, NULL, NULL},
 };

@@ -71,6 +71,7 @@ static int run_command(const cli_command *command, int argc, char **argv)
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : NULL;
+    cli_limit_memory();
     if (!verb) {
         print_overview(stderr);
         return EXIT_USAGE;

@@ -51,6 +51,26 @@ static sdx_status find_plan(sdx_context *context, sdx_frame *f, const sdx_body *
     return SDX_OK;
 }
 
+/* Too much memory is mostly one value's fault: names it. */
+static sdx_status fail_buffer(const sdx_plan *p, sdx_error *err)
+{
+    const sdx_graph *g = p->body->graph;
+    sdx_id largest = SDX_NONE;
+    size_t most = 0, bytes;
+    char text[SDX_TENSOR_TEXT];
+    for (sdx_id v = 0; v < g->n_value; v++) {
+        if (p->root[v] != v || p->home[v] != SDX_HOME_BUFFER) continue;
+        if (!sdx_tensor_size(p->type[v].dtype, &p->type[v].shape, &bytes) || bytes <= most) continue;
+        most = bytes;
+        largest = v;
+    }
+    if (largest == SDX_NONE) return sdx_fail_memory(err, p->bytes);
+    return sdx_fail(err, SDX_ERR_MEMORY,
+                    "%s: a run at these sizes takes %zu bytes, more than there are; the largest value is \"%.120s\", %s",
+                    p->body->program->model->path, p->bytes, g->value[largest].name,
+                    sdx_tensor_format(p->type[largest].dtype, &p->type[largest].shape, text, sizeof text));
+}
+
 static sdx_status fit_buffer(sdx_frame *f, size_t bytes, sdx_error *err)
 {
     f->oversized = bytes < f->capacity / 4 ? f->oversized + 1 : 0;
@@ -60,7 +80,7 @@ static sdx_status fit_buffer(sdx_frame *f, size_t bytes, sdx_error *err)
     f->buffer = sdx_malloc_aligned(bytes);
     f->capacity = f->buffer ? bytes : 0;
     f->oversized = 0;
-    return f->buffer ? SDX_OK : sdx_fail_memory(err, bytes);
+    return f->buffer ? SDX_OK : fail_buffer(f->plan[0], err);
 }
 
 /* ---- frames ---------------------------------------------------------------------------------------------- */

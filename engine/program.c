@@ -225,7 +225,7 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
     TRY(check_threads(options->threads, err));
     p->threads = options->threads ? options->threads : sdx_default_threads();
     p->profile = options->profile;
-    p->max_steps = options->max_steps ? options->max_steps : UINT64_MAX;
+    p->max_steps = options->max_steps ? options->max_steps : SDX_MAX_STEPS;
     TRY(sdx_kernels_choose(options->isa, &p->kernels, err));
     TRY(sdx_model_inline_functions(p->model, err));
     TRY(sdx_model_resolve(p->model, &sdx_operators, err));

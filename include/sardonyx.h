@@ -29,6 +29,7 @@ extern "C" {
 
 #define SDX_VERSION "0.1.0"
 #define SDX_MAX_RANK 12
+#define SDX_MAX_STEPS 100000000u
 #define SDX_ERROR_MAX 1024
 
 /* ---- status ------------------------------------------------------------------------------------ */
@@ -163,7 +164,8 @@ typedef struct sdx_run_options {
      * look at real tokens only. */
     bool skip_padding;
     bool profile;     /* record the time of every step, for sdx_session_profile */
-    uint64_t max_steps; /* 0: no limit; else a run that takes more operators than this fails: ends loops */
+    /* A run that takes more operators than this fails: so loops end. 0: SDX_MAX_STEPS; UINT64_MAX: no limit. */
+    uint64_t max_steps;
 } sdx_run_options;
 
 /* Compiles a model and takes it over: the model is closed with the program, or on failure. */

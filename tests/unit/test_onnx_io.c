@@ -144,6 +144,30 @@ START_TEST(refuses_broken_graphs)
 }
 END_TEST
 
+/* Operators as of the newest version known, with a warning; all that are not known in one message. */
+START_TEST(reads_files_of_the_future)
+{
+    for (int known = 0; known < 2; known++) {
+        sdx_buffer g = {0}, bytes = {0};
+        put_port(&g, 11, "x"), put_node(&g, "Relu", "x", "y");
+        if (!known) put_node(&g, "Foresee", "y", "a"), put_node(&g, "Divine", "y", "b"), put_node(&g, "Divine", "b", "c");
+        put_port(&g, 12, "y");
+        wrap(&g, 99, &bytes);
+        sdx_model *m;
+        sdx_program *program = NULL;
+        sdx_error err = {0};
+        ck_assert_int_eq(read_bytes(bytes.data, bytes.size, &m, &err), SDX_OK);
+        ck_assert_ptr_nonnull(strstr(sdx_model_warning(m), "opset 99"));
+        sdx_status status = sdx_program_create(m, NULL, &program, &err);
+        ck_assert_int_eq(status, known ? SDX_OK : SDX_ERR_UNSUPPORTED);
+        ck_assert_str_eq(err.message, known ? "" : "test.onnx: 2 operators are not supported here: Foresee-99 (1 node), "
+                                                   "Divine-99 (2 nodes)");
+        sdx_program_free(program);
+        sdx_buffer_fini(&bytes);
+    }
+}
+END_TEST
+
 START_TEST(sorts_nodes)
 {
     sdx_buffer g = {0}, model = {0};
@@ -628,6 +652,7 @@ Suite *onnx_io_suite(void)
     TCase *c = tcase_create("all");
     tcase_set_timeout(c, 60);
     tcase_add_test(c, refuses_broken_graphs);
+    tcase_add_test(c, reads_files_of_the_future);
     tcase_add_test(c, sorts_nodes);
     tcase_add_loop_test(c, checks_tensor_data, 0, sizeof tensor_cases / sizeof *tensor_cases);
     tcase_add_loop_test(c, round_trip, 0, 2);
