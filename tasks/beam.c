@@ -83,7 +83,8 @@ sdx_status sdx_beam_create(const sdx_rules *rules, const int64_t *prompt, size_t
     for (size_t r = 0; r < b->beams; r++) {
         memcpy(b->rows + r * b->stride, prompt, n * sizeof *prompt);
         b->score[r] = r ? worthless : 0; /* all rows are one at first: only row 0 counts */
-        b->place[r].score = worthless;
+        b->place[r] = (hypothesis){.length = n, .score = worthless};
+        memcpy(b->ended + r * b->stride, prompt, n * sizeof *prompt);
     }
     b->improvable = true;
     *out = b;

@@ -1,6 +1,7 @@
 """generate_check.py SARDONYX ZOO: greedy and beam-4 answers against those of transformers' generate() in
 ZOO/{t5,bart}/generate.json: from optimum's three graphs, the decoder without a past, the merged decoder; from
-our own conversion, on disk and in memory. And the text of ZOO/w2v2-ctc against the best tokens of its golden
+our own conversion, on disk and in memory; and, from checkpoints, those of transformers 4.57.1 to a random
+choice of settings in generation_config.json (tests/data/generate.jsonl). And the text of ZOO/w2v2-ctc against the best tokens of its golden
 logits, from the graphs and from the checkpoint."""
 import array
 import ast
@@ -32,10 +33,11 @@ def link_graphs(optimum, names, folder):
     return True
 
 
-def answers(sardonyx, folder, tokenizer, texts, options):
+def answers(sardonyx, folder, tokenizer, texts, options, new_tokens=20):
     lines = "".join(json.dumps({"text": t}) + "\n" for t in texts)
     command = [sardonyx, "generate", "--model_name", folder, "--tokenizer", tokenizer, "--json"]
-    options = ["--max_new_tokens", "20", *options]
+    if new_tokens:
+        options = ["--max_new_tokens", str(new_tokens), *options]
     run = subprocess.run(command + options, input=lines, capture_output=True, text=True)
     if run.returncode:
         print(run.stderr.strip())
@@ -82,6 +84,23 @@ def check_answers(sardonyx, model):
                 yield f"{model}, {way}, {setting}", got == want, got
 
 
+def check_settings(sardonyx, zoo):
+    """Each line: a model, its generation_config.json, texts, and the ids of each answer."""
+    with open(os.path.join(os.path.dirname(__file__), "../data/generate.jsonl")) as f:
+        cases = [json.loads(line) for line in f]
+    for number, case in enumerate(cases):
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = os.path.abspath(f"{zoo}/{case['model']}/checkpoint")
+            for name in set(os.listdir(checkpoint)) - {"generation_config.json"}:
+                os.symlink(f"{checkpoint}/{name}", f"{folder}/{name}")
+            with open(f"{folder}/generation_config.json", "w") as f:
+                json.dump(case["config"], f)
+            for size in ["1", "16"]:
+                got = answers(sardonyx, folder, checkpoint, case["texts"], ["--batch_size", size], None)
+                name = f"settings {number + 1} of {case['model']}, batch size {size}"
+                yield name, got is not None and [g["ids"] for g in got] == case["ids"], got
+
+
 def read_npy(path):
     """Shape and values of a little-endian float32 file."""
     with open(path, "rb") as f:
@@ -117,6 +136,7 @@ def check_speech(sardonyx, folder):
 def main(sardonyx, zoo):
     passed = failed = 0
     checks = [check_answers(sardonyx, f"{zoo}/{model}") for model in MODELS]
+    checks.append(check_settings(sardonyx, zoo))
     checks.append(check_speech(sardonyx, f"{zoo}/w2v2-ctc"))
     for name, good, got in itertools.chain(*checks):
         passed, failed = passed + good, failed + (not good)
