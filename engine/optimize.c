@@ -6,6 +6,7 @@
 
 #include "../base/memory.h"
 #include "../graph/explain.h"
+#include "../graph/narrow.h"
 #include "engine.h"
 #include "ops/ops.h"
 
@@ -159,6 +160,15 @@ static sdx_status check_standard(const sdx_model *model, sdx_error *err)
     return SDX_OK;
 }
 
+static sdx_status narrow(sdx_model *model, const sdx_optimize_options *o, sdx_error *err)
+{
+    if (!o->weights) return SDX_OK;
+    bool brain = !strcmp(o->weights, "bf16");
+    if (!brain && strcmp(o->weights, "fp16"))
+        return sdx_fail(err, SDX_ERR_USAGE, "there are no weights \"%.60s\"; they are fp16 or bf16", o->weights);
+    return sdx_model_narrow(model, brain ? SDX_BF16 : SDX_F16, err);
+}
+
 static sdx_status rewrite(sdx_model *model, const sdx_optimize_options *o, sdx_error *err)
 {
     sdx_eval_context eval = {.threads = sdx_default_threads()};
@@ -172,7 +182,8 @@ static sdx_status rewrite(sdx_model *model, const sdx_optimize_options *o, sdx_e
                                .standard = is_standard(o),
                                .err = err};
     TRY(sdx_passes_run(&passes, o->only));
-    return is_standard(o) ? check_standard(model, err) : SDX_OK;
+    if (is_standard(o)) TRY(check_standard(model, err));
+    return narrow(model, o, err);
 }
 
 static sdx_status open_rewritten(const sdx_optimize_options *o, sdx_model **out, sdx_graph_stats *before,

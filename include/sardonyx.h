@@ -247,6 +247,8 @@ typedef struct sdx_optimize_options {
     int num_heads, hidden_size; /* 0: read from the graph; else checked against it */
     const char *target; /* "ort" or NULL: also com.microsoft's, for ONNX Runtime from 1.17 on; "std": standard operators
                            only, those of opset 23 among them */
+    const char *weights; /* "fp16", "bf16": large weights, and what safe operators make of them, in 16 bits. NULL: as they
+                            are */
     bool external_data;
     /* Not NULL: what became of every place that looks like attention, a norm, a GELU or an embedding; free() it. As text
      * (NULL too), as a JSON list, or as the page of sdx_model_inspect_html with the places marked: "text", "json", "html". *missed: how many of them should have fused and did not. */
