@@ -245,6 +245,7 @@ static const step_kind pre_tokenizer_kinds[] = {
     {"Split", {.run = sdx_split_pattern}, read_split},
     {"CharDelimiterSplit", {.run = sdx_split_delimiter, .behavior = SDX_SPLIT_REMOVED}, read_delimiter},
     {"FixedLength", {.run = sdx_split_fixed}, read_fixed},
+    {"UnicodeScripts", {.run = sdx_split_scripts}, NULL},
     {NULL, {0}, NULL},
 };
 

@@ -148,6 +148,7 @@ SDX_STEP(sdx_split_punctuation);
 SDX_STEP(sdx_split_digits);
 SDX_STEP(sdx_split_delimiter);
 SDX_STEP(sdx_split_fixed);
+SDX_STEP(sdx_split_scripts); /* UnicodeScripts */
 void sdx_split_bert_prepare(sdx_step *step);
 void sdx_split_words_prepare(sdx_step *step);
 void sdx_split_spaces_prepare(sdx_step *step);

@@ -67,7 +67,7 @@ def pre_tokenizer(first):
     p = pre_tokenizers
     schemes = ["always", "never"] + ["first"] * first
     return rng.choice([
-        p.BertPreTokenizer, p.Whitespace, p.WhitespaceSplit,
+        p.BertPreTokenizer, p.Whitespace, p.WhitespaceSplit, p.UnicodeScripts,
         lambda: p.ByteLevel(add_prefix_space=chance(.5), use_regex=chance(.7)),
         lambda: p.Metaspace(prepend_scheme=rng.choice(schemes), split=chance(.7)),
         lambda: p.Punctuation(rng.choice(BEHAVIORS)), lambda: p.Digits(chance(.5)),

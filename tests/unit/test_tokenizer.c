@@ -12,6 +12,7 @@
 #include "../../base/buffer.h"
 #include "../../base/file.h"
 #include "../../base/memory.h"
+#include "../../base/parallel.h"
 #include "../../tokenizer/json_bulk.h"
 
 /* ---- files for one test ---------------------------------------------------------------------------------- */
@@ -814,6 +815,90 @@ START_TEST(huggingface_rows)
 }
 END_TEST
 
+#define SENTENCE                                                                                               \
+    "What is <mask> AI? na\u00efve caf\u00e9s \u4e2d\u6587 don't 1,234 \U0001f600 unaffable\n "
+
+static sdx_tokenizer *open_row_file(int index)
+{
+    char path[512];
+    sdx_tokenizer *t = NULL;
+    sdx_error err = {0};
+    sdx_status status = sdx_tokenizer_open(data_path("zoo/%s", row_files[index].tokenizer, path), &t, &err);
+    ck_assert_msg(status == SDX_OK, "%s", err.message);
+    return t;
+}
+
+typedef struct shared {
+    const sdx_tokenizer *t;
+    sdx_encoding expected;
+    char *decoded;
+    int wrong; /* atomic */
+} shared;
+
+static void use_shared(void *context, int64_t begin, int64_t end, int worker)
+{
+    shared *s = context;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) {
+        sdx_encoding e = {0};
+        char *text = NULL;
+        bool same = sdx_tokenizer_encode(s->t, SENTENCE, sizeof SENTENCE - 1, NULL, 0, 0, &e, NULL) == SDX_OK &&
+                    e.count == s->expected.count &&
+                    !memcmp(e.ids, s->expected.ids, e.count * sizeof *e.ids) &&
+                    sdx_tokenizer_decode(s->t, e.ids, e.count, true, &text, NULL, NULL) == SDX_OK &&
+                    !strcmp(text, s->decoded);
+        if (!same) __atomic_add_fetch(&s->wrong, 1, __ATOMIC_RELAXED);
+        free(text);
+        sdx_encoding_free(&e);
+    }
+}
+
+/* Several threads, one tokenizer; the tsan build sees any write to it. */
+START_TEST(shared_by_threads)
+{
+    sdx_tokenizer *t = open_row_file(_i);
+    shared s = {.t = t};
+    ck_assert_int_eq(sdx_tokenizer_encode(t, SENTENCE, sizeof SENTENCE - 1, NULL, 0, 0, &s.expected, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_tokenizer_decode(t, s.expected.ids, s.expected.count, true, &s.decoded, NULL, NULL), SDX_OK);
+    sdx_parallel_for(4, 200, 1, use_shared, &s);
+    ck_assert_int_eq(s.wrong, 0);
+    free(s.decoded);
+    sdx_encoding_free(&s.expected);
+    sdx_tokenizer_free(t);
+}
+END_TEST
+
+#ifdef SDX_ALLOC_FAILURE
+/* Allocations that encoding so many sentences at once takes. */
+static long encode_cost(const sdx_tokenizer *t, size_t sentences)
+{
+    sdx_buffer b = {0};
+    sdx_encoding e;
+    sdx_error err = {0};
+    char *text;
+    for (size_t i = 0; i < sentences; i++) sdx_buffer_puts(&b, SENTENCE);
+    size_t size = b.size;
+    ck_assert_int_eq(sdx_buffer_take(&b, &text, &err), SDX_OK);
+    long before = sdx_alloc_count();
+    ck_assert_int_eq(sdx_tokenizer_encode(t, text, size, NULL, 0, 0, &e, &err), SDX_OK);
+    long cost = sdx_alloc_count() - before;
+    ck_assert_uint_gt(e.count, sentences);
+    sdx_encoding_free(&e);
+    free(text);
+    return cost;
+}
+
+/* Arrays double, nothing is allocated for a token: a hundred times the text costs a few allocations more. */
+START_TEST(no_allocation_per_token)
+{
+    sdx_tokenizer *t = open_row_file(_i);
+    long few = encode_cost(t, 10), many = encode_cost(t, 1000);
+    ck_assert_msg(many <= few + 60, "%ld allocations for 10 sentences, %ld for 1,000", few, many);
+    sdx_tokenizer_free(t);
+}
+END_TEST
+#endif
+
 /* tools/tokenizer_cases.py: {"tokenizer": a tokenizer.json, "rows": [...]} a line. */
 START_TEST(random_pipelines)
 {
@@ -862,6 +947,10 @@ Suite *tokenizer_suite(void)
     tcase_set_timeout(rows, 60);
     tcase_set_timeout(components, 60);
     tcase_add_loop_test(rows, huggingface_rows, 0, sizeof row_files / sizeof *row_files);
+    tcase_add_loop_test(rows, shared_by_threads, 0, sizeof row_files / sizeof *row_files);
+#ifdef SDX_ALLOC_FAILURE
+    tcase_add_loop_test(rows, no_allocation_per_token, 0, sizeof row_files / sizeof *row_files);
+#endif
     suite_add_tcase(suite, components);
     suite_add_tcase(suite, rows);
     return suite;
