@@ -24,6 +24,7 @@ static const cli_option options[] = {
     {"percentile", CLI_REAL, "P", "of a hundred, for --calibrate_method percentile; default 99.999"},
     {"format", CLI_STRING, "FORM", "qoperator (default), or qdq with --static"},
     {"report", CLI_FLAG, NULL, "a table of the layers: the error that each adds, the milliseconds it saves"},
+    {"target", CLI_STRING, "GOAL", "\"cosine>=0.999\" or \"top10>=0.97\" to the float model on the calibration data: leaves in float what it must"},
     {"external_data", CLI_FLAG, NULL, "put the weights in a file of their own"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
@@ -67,6 +68,7 @@ static int read_options(const cli_args *args, const char **exclude, sdx_quantize
         .percentile = cli_real(args, "percentile", 0),
         .external_data = cli_flag(args, "external_data"),
         .report = cli_flag(args, "report"),
+        .target = cli_string(args, "target", NULL),
     };
     if (o->is_static && !cli_string(args, "calibration", NULL))
         return cli_usage_error("--static needs --calibration with cases or texts");

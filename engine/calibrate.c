@@ -11,7 +11,10 @@
 #include "../base/memory.h"
 #include "ops/ops.h"
 
-enum { MOST_ROWS = 128, ROWS_OF_A_CASE = 64 };
+enum { MOST_ROWS = 128, ROWS_OF_A_CASE = 64, MOST_KEPT = 64 };
+
+/* Layers are to be compared, on cases. */
+static bool compares(const sdx_quantize_options *o) { return o->report || o->target; }
 
 /* ---- what to look at --------------------------------------------------------------------------------------------- */
 
@@ -94,9 +97,23 @@ static sdx_status look_at_all(sdx_calibration *c, const sdx_case *given, const s
     return SDX_OK;
 }
 
+static sdx_status keep_case(sdx_calibration *c, const sdx_case *given, sdx_error *err)
+{
+    for (size_t i = 0; i < given->count; i++)
+        if (given->tensor[i].dtype == SDX_STRING) return SDX_OK; /* its bytes are the source's */
+    sdx_case *kept = sdx_realloc(c->kept, (c->n_kept + 1) * sizeof *kept);
+    if (kept) c->kept = kept;
+    void **block = sdx_realloc(c->block, (c->n_kept + 1) * sizeof *block);
+    if (block) c->block = block;
+    if (!kept || !block || !sdx_case_copy(given, &kept[c->n_kept], &block[c->n_kept])) return sdx_fail_memory(err, sizeof *kept);
+    c->n_kept++;
+    return SDX_OK;
+}
+
 /* ---- the runs ---------------------------------------------------------------------------------------------------- */
 
-static sdx_status run_cases(sdx_calibration *c, const sdx_program *program, sdx_case_fn next, void *context, sdx_error *err)
+static sdx_status run_cases(const sdx_quantize_options *o, sdx_calibration *c, const sdx_program *program,
+                            sdx_case_fn next, void *context, sdx_error *err)
 {
     const sdx_model *model = sdx_program_model(program);
     size_t n = sdx_model_output_count(model);
@@ -110,6 +127,7 @@ static sdx_status run_cases(sdx_calibration *c, const sdx_program *program, sdx_
         if (status != SDX_OK || !given.count) break;
         if (n) status = sdx_session_run(session, given.count, given.name, given.tensor, n, output, err);
         if (status == SDX_OK) status = look_at_all(c, &given, model, output, err);
+        if (status == SDX_OK && compares(o) && c->n_kept < MOST_KEPT) status = keep_case(c, &given, err);
         c->cases++;
     }
     sdx_session_free(session);
@@ -135,13 +153,13 @@ static sdx_status run_source(const sdx_quantize_options *o, sdx_calibration *c, 
                              void *context, sdx_error *err)
 {
     sdx_status status = watch(c, model->graph, o, err);
-    if (status != SDX_OK || !c->n_watched) {
+    if (status != SDX_OK || (!c->n_watched && !compares(o))) {
         sdx_model_close(model);
         return status;
     }
     sdx_program *program;
     TRY(sdx_program_create(model, NULL, &program, err));
-    status = run_cases(c, program, next, context, err);
+    status = run_cases(o, c, program, next, context, err);
     sdx_program_free(program);
     return status == SDX_OK ? list_samples(c, o, err) : status;
 }
@@ -162,7 +180,7 @@ sdx_status sdx_calibration_run(const sdx_quantize_options *o, sdx_calibration *c
 {
     *c = (sdx_calibration){.watched = NULL};
     sdx_model *model;
-    if (!sdx_quantize_wants_samples(o)) return SDX_OK;
+    if (!sdx_quantize_wants_samples(o) && !compares(o)) return SDX_OK;
     if (o->is_static && !o->next_case)
         return sdx_fail(err, SDX_ERR_USAGE, "static quantization needs cases to find the ranges of activations");
     TRY(sdx_model_open(o->input, &model, err));
@@ -178,22 +196,61 @@ void sdx_calibration_fini(sdx_calibration *c)
         free(c->watched[i].histogram);
         free(c->watched[i].rows);
     }
+    for (size_t i = 0; i < c->n_kept; i++) free(c->block[i]);
     free(c->watched);
     free(c->sample);
+    free(c->kept);
+    free(c->block);
     *c = (sdx_calibration){.watched = NULL};
+}
+
+/* The options with what the study adds to what is excluded; *list is to be freed. */
+static sdx_status exclude_more(sdx_quantize_options *o, const sdx_excluded *more, const char ***list, sdx_error *err)
+{
+    *list = sdx_calloc(o->n_exclude + more->count + 1, sizeof **list);
+    if (!*list) return sdx_fail_memory(err, more->count * sizeof **list);
+    for (size_t i = 0; i < o->n_exclude; i++) (*list)[i] = o->exclude[i];
+    for (size_t i = 0; i < more->count; i++) (*list)[o->n_exclude + i] = more->name[i];
+    o->exclude = *list;
+    o->n_exclude += more->count;
+    return SDX_OK;
+}
+
+static sdx_status make_model(sdx_quantize_options *o, const sdx_calibration *c, const sdx_excluded *more, sdx_model **model,
+                             sdx_quantize_report *report, sdx_error *err)
+{
+    const char **list;
+    TRY(exclude_more(o, more, &list, err));
+    sdx_status status = sdx_quantize_model(o, c->sample, c->sample ? c->n_watched : 0, model, report, err);
+    free(list);
+    return status;
 }
 
 sdx_status sdx_quantize(const sdx_quantize_options *options, sdx_quantize_report *report, sdx_error *err)
 {
     sdx_calibration c;
-    sdx_quantize_report own;
+    sdx_quantize_options o = *options;
+    sdx_quantize_report own = {0};
+    sdx_excluded more = {0};
     sdx_model *model = NULL;
-    if (!report) report = &own;
+    char *table = NULL;
     sdx_status status = sdx_calibration_run(options, &c, err);
-    if (status == SDX_OK) status = sdx_quantize_model(options, c.sample, c.sample ? c.n_watched : 0, &model, report, err);
-    report->cases = c.cases;
+    if (status == SDX_OK && compares(options)) status = sdx_sensitivity_study(options, &c, &table, &more, err);
+    if (status == SDX_OK) status = make_model(&o, &c, &more, &model, &own, err);
+    if (status == SDX_OK && !own.quantized)
+        status = sdx_fail(err, SDX_ERR_USAGE, "%s: nothing to quantize: no MatMul, Gemm, Gather, Attention or "
+                          "EmbedLayerNormalization with a constant float32 weight", options->input);
+    own.cases = c.cases;
     sdx_calibration_fini(&c);
-    if (status == SDX_OK) status = sdx_quantize_write(options, model, report, err);
+    if (status == SDX_OK) status = sdx_quantize_write(options, model, &own, err);
     sdx_model_close(model);
+    for (size_t i = 0; i < more.count; i++) free(more.name[i]);
+    free(more.name);
+    if (status == SDX_OK && report) {
+        *report = own;
+        report->table = table;
+        return SDX_OK;
+    }
+    free(table);
     return status;
 }

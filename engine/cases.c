@@ -79,3 +79,28 @@ sdx_status sdx_made_up_next(void *context, sdx_case *out, sdx_error *err)
     }
     return SDX_OK;
 }
+
+static size_t align_up(size_t bytes) { return (bytes + SDX_ALIGN - 1) / SDX_ALIGN * SDX_ALIGN; }
+
+/* [tensors] [names] [bytes of each name and tensor, aligned] */
+bool sdx_case_copy(const sdx_case *from, sdx_case *out, void **block)
+{
+    size_t n = from->count, head = n * (sizeof(char *) + sizeof(sdx_tensor)), bytes = align_up(head);
+    for (size_t i = 0; i < n; i++)
+        bytes += align_up(strlen(from->name[i]) + 1) + align_up(sdx_tensor_bytes(&from->tensor[i]));
+    char *at = *block = sdx_malloc_aligned(bytes);
+    if (!at) return false;
+    sdx_tensor *tensor = (sdx_tensor *)(void *)at;
+    const char **name = (const char **)(void *)(tensor + n);
+    at += align_up(head);
+    for (size_t i = 0; i < n; i++) {
+        size_t length = strlen(from->name[i]) + 1, size = sdx_tensor_bytes(&from->tensor[i]);
+        name[i] = memcpy(at, from->name[i], length);
+        at += align_up(length);
+        tensor[i] = from->tensor[i];
+        tensor[i].data = size ? memcpy(at, from->tensor[i].data, size) : at;
+        at += align_up(size);
+    }
+    *out = (sdx_case){n, name, tensor};
+    return true;
+}

@@ -14,6 +14,8 @@ typedef struct sdx_quant_sample {
 
 /* The form that the options choose makes use of samples. */
 bool sdx_quantize_wants_samples(const sdx_quantize_options *options);
+/* An operator with a weight that the options want in integers. */
+bool sdx_quantize_is_candidate(const sdx_quantize_options *options, const sdx_graph *graph, const sdx_node *n);
 /* The value whose samples node n wants, or SDX_NONE. */
 sdx_id sdx_quantize_activation(const sdx_quantize_options *options, const sdx_graph *graph, const sdx_node *n);
 /* The input of the options, quantized with what is known of activations; n_sample may be 0. The report's table is not

@@ -169,6 +169,16 @@ static sdx_status check_excluded(const sdx_quantizer *z)
     return SDX_OK;
 }
 
+bool sdx_quantize_is_candidate(const sdx_quantize_options *options, const sdx_graph *g, const sdx_node *n)
+{
+    bool constant = false;
+    for (int k = 0; k < n->n_in; k++) {
+        const sdx_tensor *t = sdx_graph_constant(g, n->in[k]);
+        constant |= t && t->dtype == SDX_F32 && t->rank >= 2;
+    }
+    return constant && find_rewrite(options, n) >= 0;
+}
+
 sdx_id sdx_quantize_activation(const sdx_quantize_options *options, const sdx_graph *g, const sdx_node *n)
 {
     int i = find_rewrite(options, n);
@@ -199,9 +209,6 @@ static sdx_status quantize_graph(sdx_quantizer *z)
     TRY(split_gemms(z));
     sdx_id before = z->graph->n_node;
     for (sdx_id i = 0; i < before; i++) TRY(quantize_node(z, i));
-    if (!z->report.quantized)
-        return sdx_fail(z->err, SDX_ERR_USAGE, "%s: nothing to quantize: no MatMul, Gemm, Gather, Attention or "
-                        "EmbedLayerNormalization with a constant float32 weight", z->model->path);
     if (z->recipe.row_scales) drop_names(z->graph, before);
     if (z->recipe.row_scales && !z->options->is_static && !z->options->weight_bits)
         TRY(sdx_model_set_metadata(z->model, "sardonyx.activation_scale", "row", z->err));

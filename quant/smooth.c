@@ -165,7 +165,7 @@ static sdx_status make_channels(sdx_quantizer *z, int64_t width, channels *c)
 
 sdx_status sdx_quantizer_smooth(sdx_quantizer *z, sdx_id x, const float **factor, int64_t *width)
 {
-    static const double alphas[] = {0.3, 0.4, 0.5};
+    static const double alphas[] = {0.2, 0.3, 0.4, 0.5, 0.6, 0.7};
     *factor = NULL;
     *width = 0;
     const sdx_quant_sample *s = sdx_quantizer_sample(z, x);
@@ -176,7 +176,7 @@ sdx_status sdx_quantizer_smooth(sdx_quantizer *z, sdx_id x, const float **factor
     TRY(make_channels(z, s->width, &c));
     measure(s, &r, &c);
     set_factors(&c, 0);
-    double least = 0.9 * expected_error(s, &r, &c), best = 0;
+    double least = 0.98 * expected_error(s, &r, &c), best = 0;
     for (size_t i = 0; i < sizeof alphas / sizeof *alphas; i++) {
         set_factors(&c, alphas[i]);
         double error = expected_error(s, &r, &c);

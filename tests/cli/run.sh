@@ -50,6 +50,17 @@ says 0 '^errno$' tail -n 1 "$work/models/checkpoint-vocab.txt"
 says 1 'above the threshold' "$sdx" convert --model-name $zoo/bert-model/checkpoint --output-dir "$work/again" --threshold=0
 says 0 'Attention: 2' "$sdx" optimize --model_path "$model" --stats
 says 0 'operators in int8' "$sdx" quantize --model_path "$work/models/checkpoint-optimized.onnx" --per_channel
+optimized=$work/models/checkpoint-optimized.onnx
+printf '%s\n' 'what is AI?' 'a second text' 'and a third one, which is longer' > "$work/calibration.txt"
+says 0 '1 - cosine  ms saved' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --report
+says 0 'left in float; ' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --target 'cosine>=0.99999'
+says 0 'operators in int8' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --static --format qdq \
+    --calibration "$work/calibration.txt" --tokenizer $zoo/bert-model/checkpoint
+says 0 'operators in int4' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --weight_only 4
+refuses 'cosine>=X or top10>=X' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --target 'accuracy>=1'
+refuses 'no ten neighbours' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --target 'top10>=0.9'
+refuses 'static needs --calibration' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --static
+refuses 'texts need --tokenizer' "$sdx" quantize --model_path "$optimized" --static --calibration "$work/calibration.txt"
 says 0 'com.microsoft' "$sdx" inspect "$work/models/checkpoint-optimized-8bit.onnx"
 says 0 '"ir_version"' "$sdx" inspect "$model" --json
 says 0 'last_hidden_state' "$sdx" run --model_path "$model" --model_name $zoo/bert-model/checkpoint --text 'what is AI?'
