@@ -61,7 +61,7 @@ static sdx_arena_block *add_block(sdx_arena *arena, size_t need)
     return b;
 }
 
-void *sdx_arena_alloc(sdx_arena *arena, size_t bytes)
+void *sdx_arena_alloc_raw(sdx_arena *arena, size_t bytes)
 {
     size_t align = bytes >= SDX_ALIGN ? SDX_ALIGN : 16;
     if (bytes > SIZE_MAX / 4) return NULL;
@@ -74,7 +74,13 @@ void *sdx_arena_alloc(sdx_arena *arena, size_t bytes)
     }
     UNPOISON(b->data + at, bytes);
     b->used = at + bytes + RED_ZONE;
-    return memset(b->data + at, 0, bytes);
+    return b->data + at;
+}
+
+void *sdx_arena_alloc(sdx_arena *arena, size_t bytes)
+{
+    void *p = sdx_arena_alloc_raw(arena, bytes);
+    return p ? memset(p, 0, bytes) : NULL;
 }
 
 void *sdx_arena_array(sdx_arena *arena, size_t count, size_t size)

@@ -26,6 +26,8 @@ void sdx_arena_fini(sdx_arena *arena);
 /* Zeroed memory aligned to SDX_ALIGN for 64 bytes and more, else to 16; NULL when the system has none.
  * bytes 0 gives a valid pointer. */
 void *sdx_arena_alloc(sdx_arena *arena, size_t bytes);
+/* The same with bytes of any value, for weights about to be packed: they are touched once. */
+void *sdx_arena_alloc_raw(sdx_arena *arena, size_t bytes);
 /* count * size with the product checked. */
 void *sdx_arena_array(sdx_arena *arena, size_t count, size_t size);
 char *sdx_arena_strdup(sdx_arena *arena, const char *s);

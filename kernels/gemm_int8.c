@@ -59,7 +59,7 @@ static size_t packed_bytes(int64_t k, int64_t n)
     return (size_t)panel_count(n) * (size_t)panel_bytes(k) + sums + sizeof(int32_t);
 }
 
-static void pack_panel(int64_t k, int64_t cols, const uint8_t *b, int64_t row_stride, int64_t col_stride,
+V_INLINE void pack_panel(int64_t k, int64_t cols, const uint8_t *b, int64_t row_stride, int64_t col_stride,
                        uint8_t flip, int8_t *panel, int32_t *sum)
 {
     memset(panel, 0, (size_t)panel_bytes(k));
@@ -73,20 +73,23 @@ static void pack_panel(int64_t k, int64_t cols, const uint8_t *b, int64_t row_st
 }
 
 static void pack_b(int64_t k, int64_t n, const void *b, int64_t row_stride, int64_t col_stride, bool b_signed,
-                   void *packed)
+                   int64_t panel_begin, int64_t panel_end, void *packed)
 {
     const int64_t panels = panel_count(n);
-    int8_t *panel = packed;
+    int8_t *panel = (int8_t *)packed + panel_begin * panel_bytes(k);
     char *sums = (char *)packed + panels * panel_bytes(k);
     const int32_t offset = b_signed ? 0 : 128;
-    for (int64_t q = 0; q < panels; q++, panel += panel_bytes(k)) {
+    for (int64_t q = panel_begin; q < panel_end; q++, panel += panel_bytes(k)) {
         const int64_t first = q * TILE_COLS, cols = n - first < TILE_COLS ? n - first : TILE_COLS;
         int32_t sum[TILE_COLS];
-        pack_panel(k, cols, (const uint8_t *)b + first * col_stride, row_stride, col_stride,
-                   b_signed ? 0 : 0x80, panel, sum);
+        const uint8_t *from = (const uint8_t *)b + first * col_stride, flip = b_signed ? 0 : 0x80;
+        if (col_stride == 1 && cols == TILE_COLS)
+            pack_panel(k, TILE_COLS, from, row_stride, 1, flip, panel, sum);
+        else
+            pack_panel(k, cols, from, row_stride, col_stride, flip, panel, sum);
         memcpy(sums + first * (int64_t)sizeof(int32_t), sum, sizeof sum);
     }
-    memcpy(sums + panels * TILE_COLS * (int64_t)sizeof(int32_t), &offset, sizeof offset);
+    if (panel_end == panels) memcpy(sums + panels * TILE_COLS * (int64_t)sizeof(int32_t), &offset, sizeof offset);
 }
 
 /* ---- A ------------------------------------------------------------------------------------------ */

@@ -63,9 +63,10 @@ typedef struct sdx_gemm_int8_kernels {
     size_t (*packed_bytes)(int64_t k, int64_t n);
     /* Bytes of the copy of A that run() wants for m rows of k (row stride rounded up, padded with zero); 0: A as is. */
     size_t (*packed_a_bytes)(int64_t m, int64_t k);
-    /* b_signed: B is int8, else uint8 (stored minus 128, undone in run). Any alignment. Packs everything. */
+    /* Panels [panel_begin, panel_end). b_signed: B is int8, else uint8 (stored minus 128, undone in run). Any
+     * alignment. */
     void (*pack_b)(int64_t k, int64_t n, const void *b, int64_t row_stride, int64_t col_stride, bool b_signed,
-                   void *packed);
+                   int64_t panel_begin, int64_t panel_end, void *packed);
     /* a_signed: A is int8, else uint8. a_zero[m] or NULL, b_zero[n] or NULL: zero points, so that
      * acc = sum_k (A - a_zero) * (B - b_zero). workspace: packed_a_bytes(m, k) bytes, or NULL when that is 0.
      * C is int32, or float when there is an epilogue; c is where the first of the panels' columns goes. */

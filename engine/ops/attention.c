@@ -179,7 +179,7 @@ static sdx_status pack_weight(sdx_prepare *p, attention *state)
         TRY(sdx_int8_pack(p, w, w->dim[0], w->dim[1], &state->packed));
     } else {
         size_t bytes = p->kernels->gemm_f32.packed_bytes(w->dim[0], w->dim[1]);
-        float *packed = sdx_arena_alloc(p->arena, bytes);
+        float *packed = sdx_arena_alloc_raw(p->arena, bytes);
         if (!packed) return sdx_fail_memory(p->err, bytes);
         sdx_gemm_f32_pack(p->kernels, p->threads, w->dim[0], w->dim[1], w->data, w->dim[1], 1, 1.0f, packed);
         state->packed = packed;
@@ -342,8 +342,8 @@ static void project_int8(const sdx_run *run, const sizes *s, const float *bias, 
     int64_t rows = s->batch * s->queries;
     bool weight_signed = run->in[WEIGHT].dtype == SDX_I8;
     if (!packed) {
-        run->kernels->gemm_int8.pack_b(s->input, s->columns, run->in[WEIGHT].data, s->columns, 1, weight_signed,
-                                       packing);
+        sdx_gemm_int8_pack(run->kernels, run->threads, s->input, s->columns, run->in[WEIGHT].data, s->columns, 1,
+                           weight_signed, packing);
         packed = packing;
     }
     int32_t *x_zero = sdx_workspace_take(workspace, (size_t)rows * sizeof *x_zero);

@@ -142,7 +142,6 @@ static void conv_part(const task *t, const sdx_convolution_part *p, char *own)
     const sdx_run *r = t->run;
     const sdx_convolution *c = &t->c;
     const sdx_tensor *w = &r->in[t->form->w];
-    const sdx_gemm_int8_kernels *gemm = &r->kernels->gemm_int8;
     int64_t n = p->end - p->begin;
     char *columns = sdx_workspace_take(&own, t->layout.columns),
          *packed = sdx_workspace_take(&own, t->layout.packed);
@@ -151,7 +150,7 @@ static void conv_part(const task *t, const sdx_convolution_part *p, char *own)
             *sums = sdx_workspace_take(&own, t->layout.sums);
     sdx_convolution_columns(c, (const char *)r->in[0].data + sdx_convolution_x(c, p), 1, t->x_zero, p->begin,
                             p->end, n, columns);
-    gemm->pack_b(c->depth, n, columns, n, 1, r->in[0].dtype == SDX_I8, packed);
+    sdx_gemm_int8_pack(r->kernels, 1, c->depth, n, columns, n, 1, r->in[0].dtype == SDX_I8, packed);
     for (int64_t j = 0; j < n; j++) zeros[j] = t->x_zero;
     bool direct = !is_qlinear(t->form);
     sdx_gemm_int8_job job = {.kernels = r->kernels,

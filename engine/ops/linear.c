@@ -259,12 +259,38 @@ int sdx_int8_scales(const sdx_tensor *a_scale, const sdx_tensor *b_scale, int64_
     return count != 1;
 }
 
+typedef struct int8_pack_task {
+    const sdx_gemm_int8_kernels *gemm;
+    int64_t k, n;
+    const void *b;
+    int64_t row_stride, col_stride;
+    bool b_signed;
+    void *packed;
+} int8_pack_task;
+
+static void int8_pack_panels(void *context, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const int8_pack_task *t = context;
+    t->gemm->pack_b(t->k, t->n, t->b, t->row_stride, t->col_stride, t->b_signed, begin, end, t->packed);
+}
+
+void sdx_gemm_int8_pack(const sdx_kernels *kernels, int threads, int64_t k, int64_t n, const void *b,
+                        int64_t row_stride, int64_t col_stride, bool b_signed, void *packed)
+{
+    const sdx_gemm_int8_kernels *gemm = &kernels->gemm_int8;
+    int8_pack_task task = {gemm, k, n, b, row_stride, col_stride, b_signed, packed};
+    int64_t panels = (n + gemm->nr - 1) / gemm->nr;
+    if (panels == 0) gemm->pack_b(k, n, b, row_stride, col_stride, b_signed, 0, 0, packed);
+    sdx_parallel_for(threads, panels, sdx_row_grain(k * gemm->nr), int8_pack_panels, &task);
+}
+
 sdx_status sdx_int8_pack(sdx_prepare *p, const sdx_tensor *b, int64_t k, int64_t n, const void **out)
 {
     size_t bytes = p->kernels->gemm_int8.packed_bytes(k, n);
-    void *packed = sdx_arena_alloc(p->arena, bytes);
+    void *packed = sdx_arena_alloc_raw(p->arena, bytes);
     if (!packed) return sdx_fail_memory(p->err, bytes);
-    p->kernels->gemm_int8.pack_b(k, n, b->data, n, 1, b->dtype == SDX_I8, packed);
+    sdx_gemm_int8_pack(p->kernels, p->threads, k, n, b->data, n, 1, b->dtype == SDX_I8, packed);
     *out = packed;
     return SDX_OK;
 }

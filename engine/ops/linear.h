@@ -67,6 +67,9 @@ void sdx_quantize_u8(const sdx_kernels *kernels, int threads, int64_t n, const f
 const int32_t *sdx_int8_zeros(const sdx_tensor *zero, int64_t count, int32_t *out);
 /* a_scale * b_scale[j], formed first as ONNX Runtime does, for n columns: returns the step, 0 for one scale. */
 int sdx_int8_scales(const sdx_tensor *a_scale, const sdx_tensor *b_scale, int64_t n, float *out);
+/* All panels of B, as sdx_gemm_int8_kernels.pack_b. */
+void sdx_gemm_int8_pack(const sdx_kernels *kernels, int threads, int64_t k, int64_t n, const void *b,
+                        int64_t row_stride, int64_t col_stride, bool b_signed, void *packed);
 /* A constant k x n matrix of int8 or uint8 into the program's arena. */
 sdx_status sdx_int8_pack(sdx_prepare *p, const sdx_tensor *b, int64_t k, int64_t n, const void **out);
 /* Inputs `scale` (a float type) and `zero` (like the input `value`) are one number, or one per column. Either

@@ -68,7 +68,7 @@ static sdx_status prepare_f32(sdx_prepare *p)
     bool transposed = sdx_node_int(p->node, "transposed", 0) != 0;
     int64_t k = w->dim[transposed], n = w->dim[!transposed];
     size_t bytes = p->kernels->gemm_f32.packed_bytes(k, n);
-    float *packed = sdx_arena_alloc(p->arena, bytes);
+    float *packed = sdx_arena_alloc_raw(p->arena, bytes);
     if (!packed) return sdx_fail_memory(p->err, bytes);
     sdx_gemm_f32_pack(p->kernels, p->threads, k, n, w->data, transposed ? 1 : n, transposed ? k : 1, 1.0f, packed);
     state->layer = (sdx_dynamic_layer){.k = k, .n = n, .packed = packed};

@@ -88,8 +88,10 @@ static sdx_status pack_constant(sdx_prepare *p, const sdx_tensor *b, sdx_transpo
     sdx_product product;
     sdx_product_make_right(&shape, tb, &product);
     size_t stride = packed_stride(p->kernels, product.k, product.n);
-    float *packed = sdx_arena_array(p->arena, (size_t)product.b.count, stride * sizeof *packed), *wide = NULL;
-    if (!packed) return sdx_fail_memory(p->err, (size_t)product.b.count * stride * sizeof *packed);
+    size_t bytes;
+    bool fits = sdx_mul_size((size_t)product.b.count, stride * sizeof(float), &bytes);
+    float *packed = fits ? sdx_arena_alloc_raw(p->arena, bytes) : NULL, *wide = NULL;
+    if (!packed) return sdx_fail_memory(p->err, fits ? bytes : SIZE_MAX);
     const void *data = b->data;
     if (b->dtype != SDX_F32) {
         int64_t count = sdx_tensor_count(b);

@@ -111,7 +111,7 @@ static sdx_status pack_constant(sdx_prepare *p, const sdx_tensor *b, const char 
     if (!packed) return sdx_fail_memory(p->err, (size_t)product.b.count * stride);
     for (int64_t i = 0, number; i < product.batch; i++) {
         int64_t offset = sdx_operand_offset(&product, &product.b, i, &number);
-        p->kernels->gemm_int8.pack_b(product.k, product.n, (const char *)b->data + offset, product.b.row_stride,
+        sdx_gemm_int8_pack(p->kernels, p->threads, product.k, product.n, (const char *)b->data + offset, product.b.row_stride,
                                      product.b.col_stride, b->dtype == SDX_I8,
                                      packed + (size_t)number * stride);
     }
@@ -212,7 +212,7 @@ static void run_batches(void *context, int64_t begin, int64_t end, int worker)
         int64_t offset = sdx_operand_offset(p, &p->b, i, &number);
         job.packed = t->packed ? t->packed + (size_t)number * stride : own;
         if (!t->packed && number != in_own) {
-            kernels->gemm_int8.pack_b(p->k, p->n, (const char *)t->b + offset, p->b.row_stride, p->b.col_stride,
+            sdx_gemm_int8_pack(kernels, 1, p->k, p->n, (const char *)t->b + offset, p->b.row_stride, p->b.col_stride,
                                       t->b_signed, own);
             in_own = number;
         }

@@ -70,7 +70,7 @@ static void pack(const sdx_kernels *kernels, const qgemm *state, const sizes *s,
                  void *packed)
 {
     int64_t row = state->trans_b ? 1 : s->n, col = state->trans_b ? s->k : 1;
-    kernels->gemm_int8.pack_b(s->k, s->n, b->data, row, col, b->dtype == SDX_I8, packed);
+    sdx_gemm_int8_pack(kernels, 1, s->k, s->n, b->data, row, col, b->dtype == SDX_I8, packed);
 }
 
 static sdx_status prepare_qgemm(sdx_prepare *p)

@@ -92,7 +92,8 @@ static void check_products(const context *c, bool with_epilogue)
         if (with_epilogue) p.epilogue = make_epilogue(&p);
         const int64_t panels = (n + g->nr - 1) / g->nr, half = panels / 2;
         void *packed = guarded(g->packed_bytes(k, n)), *workspace = guarded(g->packed_a_bytes(m, k));
-        g->pack_b(k, n, p.b, n, 1, p.b_signed, packed);
+        g->pack_b(k, n, p.b, n, 1, p.b_signed, half, panels, packed);
+        g->pack_b(k, n, p.b, n, 1, p.b_signed, 0, half, packed);
         g->run(m, n, k, p.a, p.lda, p.a_signed, packed, half, panels, p.a_zero, p.b_zero, p.epilogue, workspace,
                p.c + half * g->nr, p.ldc);
         g->run(m, n, k, p.a, p.lda, p.a_signed, packed, 0, half, p.a_zero, p.b_zero, p.epilogue, workspace,
@@ -114,8 +115,9 @@ static void packing(const context *c)
         random_bytes(k * n, b);
         for (int64_t i = 0; i < k * n; i++) transposed[i % n * k + i / n] = b[i];
         uint8_t *x = guarded(g->packed_bytes(k, n)), *y = guarded(g->packed_bytes(k, n));
-        g->pack_b(k, n, b, n, 1, round & 1, x);
-        g->pack_b(k, n, transposed, 1, k, round & 1, y);
+        const int64_t panels = (n + g->nr - 1) / g->nr;
+        g->pack_b(k, n, b, n, 1, round & 1, 0, panels, x);
+        g->pack_b(k, n, transposed, 1, k, round & 1, 0, panels, y);
         expect_bytes(x, y, g->packed_bytes(k, n), "packed");
         guarded_reset();
     }
