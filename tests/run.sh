@@ -58,6 +58,7 @@ common() {
     part ort build/venv/bin/python tests/models/ort_check.py $sdx $data/zoo
     part quantize build/venv/bin/python tests/models/quantize_check.py $sdx $data/zoo --forms ours,channel,qdq,static,4-bit
     part std build/venv/bin/python -W ignore tests/models/std_check.py $sdx $data/zoo
+    part invariance bash tests/models/invariance.sh $sdx $data/zoo/bert-model/checkpoint
     part explain build/venv/bin/python tests/models/explain_check.py $sdx $data/zoo/bert-mlm/torchscript-op14.onnx
     for target in $(ls tests/fuzz/fuzz_*.c); do
         name=$(basename "$target" .c)
@@ -103,6 +104,8 @@ if [ "$level" = full ]; then
         part full-ort-models build/venv/bin/python tests/models/ort_models_check.py $sdx "$shared/ort_models"
         part full-merged build/venv/bin/python tests/models/merged_check.py $sdx "$shared/zoo"
         part full-html bash tests/models/html_check.sh $sdx build/venv/bin/python "$shared/guide/bert-12l-sdpa/model.onnx"
+        must minilm-checkpoint sh tools/fetch_minilm.sh
+        part full-invariance bash tests/models/invariance.sh $sdx "$(sh tools/fetch_minilm.sh)"
         part full-minilm bash tests/models/minilm.sh $sdx "$shared/minilm"
         build tsan
         part tsan-unit build/tsan/unit
