@@ -183,6 +183,7 @@ SDX_STEP(sdx_split_bytes)
 {
     TRY(sdx_text_reserve(&s->next, s->now.size + s->now.size / 4, err));
     TRY(sdx_each_piece(step, cut_bytes, s, err));
+    sdx_scratch_note_start(s);
     sdx_scratch_swap(s);
     return SDX_OK;
 }

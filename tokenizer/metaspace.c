@@ -54,6 +54,7 @@ SDX_STEP(sdx_split_metaspace)
 {
     TRY(sdx_text_reserve(&s->next, s->now.size + s->now.size / 2, err));
     TRY(sdx_each_piece(step, cut_metaspace, s, err));
+    sdx_scratch_note_start(s);
     sdx_scratch_swap(s);
     return SDX_OK;
 }

@@ -92,36 +92,124 @@ static size_t put_escape(sdx_buffer *b, const char *p, const char *end, bool ins
     return 1;
 }
 
-/* Sets inside of sets, and their intersection, are Oniguruma's alone: read otherwise, they would mean something
- * else without a word. */
-static bool is_set_operation(const char *p, const char *end)
+/* ---- sets --------------------------------------------------------------------------------------------------
+ * Oniguruma's sets may hold sets, and be intersections ([\p{L}&&[^a]]). PCRE2 says the same with alternatives
+ * and lookaheads, each of one character: A B as (?:A|B), A&&B as (?=A)B, the rest of the world as (?!A)(?s:.).
+ */
+
+typedef struct set {
+    sdx_buffer plain;  /* what a bracket expression can hold, of the part between two && */
+    sdx_buffer nested; /* "|" and a set, for each of its sets */
+    sdx_buffer before; /* a lookahead for each part that is done */
+} set;
+
+static void put_buffer(sdx_buffer *out, const sdx_buffer *from)
 {
-    if (end - p < 2) return false;
-    return (p[0] == '[' && p[1] != ':') || (p[0] == '&' && p[1] == '&');
+    if (from->size) sdx_buffer_append(out, from->data, from->size);
+    out->failed |= from->failed;
+}
+
+/* The part as one expression, and on to the next. */
+static void end_part(set *s, sdx_buffer *out)
+{
+    bool empty = !s->plain.size && !s->nested.size;
+    sdx_buffer_puts(out, empty ? "(?:(?!)" : s->plain.size ? "(?:[" : "(?:");
+    put_buffer(out, &s->plain);
+    if (s->plain.size)
+        sdx_buffer_putc(out, ']');
+    else if (s->nested.size) /* no alternative before it */
+        memmove(s->nested.data, s->nested.data + 1, --s->nested.size);
+    put_buffer(out, &s->nested);
+    sdx_buffer_puts(out, ")");
+    s->plain.size = s->nested.size = 0;
+}
+
+static void put_set(set *s, bool negated, sdx_buffer *out)
+{
+    if (!s->nested.size && !s->before.size) {
+        sdx_buffer_puts(out, negated ? "[^" : "[");
+        put_buffer(out, &s->plain);
+        sdx_buffer_puts(out, "]");
+        return;
+    }
+    sdx_buffer_puts(out, negated ? "(?:(?!" : "(?:");
+    put_buffer(out, &s->before);
+    end_part(s, out);
+    sdx_buffer_puts(out, negated ? ")(?s:.))" : ")");
+}
+
+static bool starts(const char *p, const char *end, const char *with)
+{
+    size_t n = strlen(with);
+    return (size_t)(end - p) >= n && !memcmp(p, with, n);
+}
+
+static bool translate_set(const char **at, const char *end, int depth, sdx_buffer *out);
+
+/* One item of a set at p, not its end; returns the place behind it, or NULL. */
+static const char *translate_item(const char *p, const char *end, int depth, set *s)
+{
+    const char *name = starts(p, end, "[:") ? memchr(p, ']', (size_t)(end - p)) : NULL; /* [:alpha:] */
+    if (name) {
+        sdx_buffer_append(&s->plain, p, (size_t)(name + 1 - p));
+        return name + 1;
+    }
+    if (starts(p, end, "&&")) {
+        sdx_buffer_puts(&s->before, "(?=");
+        end_part(s, &s->before);
+        sdx_buffer_puts(&s->before, ")");
+        return p + 2;
+    }
+    if (*p == '[') {
+        sdx_buffer_putc(&s->nested, '|');
+        p++;
+        return translate_set(&p, end, depth + 1, &s->nested) ? p : NULL;
+    }
+    if (*p == '\\' && p + 1 < end) return p + 1 + put_escape(&s->plain, p + 1, end, true);
+    if (*p == ']' || (*p == '^' && !s->plain.size)) sdx_buffer_putc(&s->plain, '\\');
+    sdx_buffer_putc(&s->plain, *p);
+    return p + 1;
+}
+
+/* *at: behind the bracket that begins the set; moved behind the one that ends it. False: there is none, or the
+ * sets are nested too deep. */
+static bool translate_set(const char **at, const char *end, int depth, sdx_buffer *out)
+{
+    enum { NESTING = 16 };
+    set s = {0};
+    const char *p = *at;
+    if (depth == NESTING) return false;
+    bool negated = p < end && *p == '^';
+    p += negated;
+    for (const char *first = p; p && p < end && (*p != ']' || p == first);)
+        p = translate_item(p, end, depth, &s);
+    bool done = p && p < end;
+    if (done) {
+        put_set(&s, negated, out);
+        *at = p + 1;
+    }
+    sdx_buffer_fini(&s.plain);
+    sdx_buffer_fini(&s.nested);
+    sdx_buffer_fini(&s.before);
+    return done;
 }
 
 static sdx_status translate(sdx_string pattern, sdx_buffer *out, sdx_error *err)
 {
-    bool inside = false;
     const char *end = pattern.data + pattern.size;
-    for (const char *p = pattern.data; p < end; p++) {
+    for (const char *p = pattern.data; p < end;) {
         if (*p == '\\' && p + 1 < end) {
-            p += put_escape(out, p + 1, end, inside);
-            continue;
-        }
-        if (inside && is_set_operation(p, end)) {
+            p += 1 + put_escape(out, p + 1, end, false);
+        } else if (*p == '[') {
+            p++;
+            if (translate_set(&p, end, 0, out)) continue;
             sdx_buffer_fini(out);
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "regular expression \"%.80s\": sets inside of sets",
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                            "regular expression \"%.80s\": a set does not end, or is nested too deep",
                             pattern.data);
+        } else {
+            sdx_buffer_putc(out, *p++);
         }
-        const char *name = inside && *p == '[' ? memchr(p, ']', (size_t)(end - p)) : NULL; /* [:alpha:] */
-        if (name) {
-            sdx_buffer_append(out, p, (size_t)(name + 1 - p));
-            p = name;
-            continue;
-        }
-        inside = *p == '[' || (inside && *p != ']');
-        sdx_buffer_putc(out, *p);
     }
     return SDX_OK;
 }

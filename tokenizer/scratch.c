@@ -108,6 +108,11 @@ sdx_status sdx_text_repair(const char *bytes, size_t n, sdx_pieces *out, sdx_err
     return SDX_OK;
 }
 
+void sdx_scratch_note_start(sdx_scratch *s)
+{
+    if (s->now.count && s->now.piece[0].begin) s->at_start = false;
+}
+
 void sdx_scratch_swap(sdx_scratch *s)
 {
     sdx_pieces now = s->now;

@@ -54,6 +54,8 @@ sdx_status sdx_work_reserve(sdx_scratch *s, size_t bytes, sdx_error *err);
 sdx_status sdx_text_append(sdx_pieces *p, const char *bytes, size_t n, sdx_error *err);
 /* The same, U+FFFD standing for what is not UTF-8. */
 sdx_status sdx_text_repair(const char *bytes, size_t n, sdx_pieces *out, sdx_error *err);
+/* Before the pieces are copied to a text of their own: have the first characters been dropped? */
+void sdx_scratch_note_start(sdx_scratch *s);
 /* next becomes now: its text (and pieces), or only its pieces, over the same text. */
 void sdx_scratch_swap(sdx_scratch *s);
 void sdx_scratch_swap_pieces(sdx_scratch *s);

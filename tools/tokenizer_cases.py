@@ -5,8 +5,9 @@
     tools/tokenizer_cases.py [SEED [TOKENIZERS [TEXTS]]] > tests/data/tokens/pipelines.jsonl
 
 Normalizers, pre-tokenizers, models, decoders and added tokens are drawn and put together without regard to sense; the
-vocabularies are trained on a few lines, so that they stay small. Left out is one thing that sardonyx does otherwise:
-Metaspace's "first" behind another pre-tokenizer, where the library asks for offsets in the text before normalization.
+vocabularies are trained on a few lines, so that they stay small. Left out is one thing that sardonyx may do otherwise:
+Metaspace's "first" behind another pre-tokenizer, where a character that a normalizer put at the start of the text and a
+pre-tokenizer cut off counts as the start, too, to the library.
 """
 import json
 import random
@@ -29,7 +30,8 @@ BEHAVIORS = ["removed", "isolated", "merged_with_previous", "merged_with_next", 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 GPT4 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
         r"|\s+(?!\S)|\s+")
-PATTERNS = [GPT2, GPT4, r"\w+", r"\s+", r"\d", r"[\p{P}]", r"x*", r"(?=[A-Z])", r"\b", r"^.", r"[\w']+"]
+PATTERNS = [r"[\p{L}&&[^aeiou]]+", r"[^[a-f]\d&&[^ ]]+", GPT2, GPT4, r"\w+", r"\s+", r"\d", r"[\p{P}]", r"x*", r"(?=[A-Z])",
+            r"\b", r"^.", r"[\w']+"]
 rng = random.Random(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
 
 

@@ -31,6 +31,20 @@ static void use(const sdx_tokenizer *t, const char *text, size_t size, size_t ma
     sdx_encoding_free(&e);
 }
 
+/* Windows and padding as the file has them, if they are not absurd. */
+static void use_as_configured(const sdx_tokenizer *t, const char *text, size_t size)
+{
+    enum { MOST = 1 << 12 };
+    const sdx_text texts[] = {{text, size}, {text, size / 3}}, pairs[] = {{text, size / 2}, {NULL, 0}};
+    const sdx_padding *padding = sdx_tokenizer_padding(t);
+    sdx_encoding e[2];
+    sdx_error err;
+    if (padding && (padding->length > MOST || padding->multiple > MOST)) padding = NULL;
+    if (sdx_tokenizer_encode_batch(t, texts, pairs, 2, sdx_tokenizer_truncation(t), padding, e, &err) != SDX_OK)
+        return;
+    for (size_t i = 0; i < 2; i++) sdx_encoding_free(&e[i]);
+}
+
 static void write_file(const char *folder, const char *name, bytes b)
 {
     char path[128];
@@ -95,6 +109,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (text && rest.size) memcpy(text, rest.data, rest.size);
         if (text) use(t, text, rest.size, 0);
         if (text) use(t, text, rest.size, 7);
+        if (text) use_as_configured(t, text, rest.size);
         free(text);
         sdx_tokenizer_free(t);
     }

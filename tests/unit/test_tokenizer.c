@@ -522,9 +522,9 @@ START_TEST(hostile_files)
          SDX_ERR_FILE, "cut short"},
         {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"?\"}," MODEL "}", SDX_ERR_FILE,
          "base64"},
-        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"},\"behavior\":\"Isolated\"}"
+        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&[b\"},\"behavior\":\"Isolated\"}"
          "," MODEL "}",
-         SDX_ERR_UNSUPPORTED, "sets"},
+         SDX_ERR_UNSUPPORTED, "a set does not end"},
         {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Glued\"}," MODEL
          "}",
          SDX_ERR_FILE, "behavior"},
