@@ -212,6 +212,27 @@ sdx_status sdx_graph_set_constant(sdx_graph *g, sdx_id value, const sdx_tensor *
     return sdx_type_set_contents(&g->model->arena, type, err);
 }
 
+sdx_status sdx_model_fix_input(sdx_model *model, const char *input, const sdx_tensor *value, sdx_error *err)
+{
+    sdx_graph *g = model->graph;
+    int i = 0;
+    while (i < g->n_input && strcmp(g->value[g->input[i]].name, input)) i++;
+    if (i == g->n_input || !sdx_dtype_size(value->dtype))
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: there is no input \"%.200s\" that could have this value", model->path,
+                        input);
+    sdx_id id = g->input[i];
+    sdx_tensor copy = *value;
+    size_t bytes = sdx_tensor_bytes(value);
+    copy.data = sdx_arena_alloc(&model->arena, bytes);
+    if (!copy.data) return sdx_fail_memory(err, bytes);
+    if (bytes) memcpy(copy.data, value->data, bytes);
+    TRY(sdx_graph_set_constant(g, id, &copy, err));
+    g->value[id].is_input = false;
+    memmove(&g->input[i], &g->input[i + 1], (size_t)(g->n_input - i - 1) * sizeof *g->input);
+    g->n_input--;
+    return SDX_OK;
+}
+
 sdx_status sdx_graph_add_constant(sdx_graph *g, const char *name, const sdx_tensor *tensor, sdx_id *out, sdx_error *err)
 {
     sdx_id id;

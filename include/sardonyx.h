@@ -141,6 +141,9 @@ SDX_API sdx_port sdx_model_input(const sdx_model *model, size_t i);
 SDX_API sdx_port sdx_model_output(const sdx_model *model, size_t i);
 /* A serialized ONNX TensorProto, SequenceProto or OptionalProto, as the port says; free it with sdx_tensor_free. */
 SDX_API sdx_status sdx_value_read_pb(const char *path, const sdx_port *port, sdx_tensor *out, sdx_error *err);
+/* From now on the input is this value, and no input any more: what depends on it alone is decided when a program is made.
+ * Copies the value. */
+SDX_API sdx_status sdx_model_fix_input(sdx_model *model, const char *input, const sdx_tensor *value, sdx_error *err);
 /* What a person should know although the model was read: one sentence, or NULL. */
 SDX_API const char *sdx_model_warning(const sdx_model *model);
 SDX_API const char *sdx_model_metadata(const sdx_model *model, const char *key); /* NULL if absent */

@@ -3,7 +3,7 @@
  *   encoder_model.onnx            ids -> states [B, S, D], once for a batch of texts
  *   decoder_model.onnx            the first call: whole rows, states -> logits, present.N.{decoder,encoder}.{key,value}
  *   decoder_with_past_model.onnx  every other call: last tokens, past_key_values.* -> logits, present.N.decoder.*
- *   decoder_model_merged.onnx     both of them, by use_cache_branch
+ *   decoder_model_merged.onnx     both of them, by use_cache_branch, which is decided when they are opened
  *   any other .onnx file          a decoder without encoder; with past_key_values.* inputs, cached as well
  *
  * Inputs are known by their names. Without a graph that takes a past, every call runs whole rows.
@@ -183,7 +183,7 @@ static void narrow(int64_t *data, size_t n)
     for (size_t i = 0; i < n; i++) ((int32_t *)data)[i] = (int32_t)data[i];
 }
 
-typedef enum filling { FILL_IDS, FILL_SOURCE_MASK, FILL_MASK, FILL_POSITIONS, FILL_CACHE_BRANCH } filling;
+typedef enum filling { FILL_IDS, FILL_SOURCE_MASK, FILL_MASK, FILL_POSITIONS } filling;
 
 static const struct {
     const char *name;
@@ -195,7 +195,6 @@ static const struct {
     {"attention_mask", FILL_MASK},
     {"decoder_attention_mask", FILL_MASK},
     {"position_ids", FILL_POSITIONS},
-    {"use_cache_branch", FILL_CACHE_BRANCH},
 };
 
 /* Tokens in front of a row that do not count. */
@@ -221,17 +220,13 @@ static sdx_tensor fill(const sdx_decoder *d, filling what, const call *c, sdx_dt
     size_t width = c->length - c->skip;
     if (what == FILL_SOURCE_MASK) width = d->source;
     if (what == FILL_MASK) width = c->length;
-    if (what == FILL_CACHE_BRANCH) {
-        *(bool *)data = d->cached > 0;
-        return (sdx_tensor){SDX_BOOL, 1, {1}, data};
-    }
     for (size_t r = 0; r < c->rows; r++)
         for (size_t t = 0; t < width; t++) data[r * width + t] = number_at(d, what, c, r, t);
     if (dtype == SDX_I32) narrow(data, c->rows * width);
     return (sdx_tensor){dtype, 2, {(int64_t)c->rows, (int64_t)width}, data};
 }
 
-/* Input i of the stage; *given false: the session has it. */
+/* One input; *given false: the session has it. */
 static sdx_status feed(sdx_decoder *d, const sdx_port *port, const call *c, int64_t *data, sdx_tensor *in, bool *given,
                        sdx_error *err)
 {

@@ -95,13 +95,45 @@ static sdx_status open_if_there(const char *folder, const char *name, const sdx_
     return status;
 }
 
+/* The branch without a cache does not read the inputs for one: then they need not be given. */
+static sdx_status drop_pasts(sdx_model *m, sdx_error *err)
+{
+    for (size_t i = sdx_model_input_count(m); i-- > 0;) {
+        sdx_port port = sdx_model_input(m, i);
+        sdx_tensor empty = {port.dtype, 1, {0}, NULL};
+        if (!strncmp(port.name, SDX_PAST, strlen(SDX_PAST))) TRY(sdx_model_fix_input(m, port.name, &empty, err));
+    }
+    return SDX_OK;
+}
+
+/* One branch of a merged decoder, as a decoder of its own. */
+static sdx_status open_branch(const char *folder, bool cached, const sdx_run_options *run, sdx_stage *s, sdx_error *err)
+{
+    char *path = find_file(folder, "decoder_model_merged.onnx");
+    if (!path) return SDX_OK;
+    sdx_tensor branch = {SDX_BOOL, 1, {1}, &cached};
+    sdx_model *m = NULL;
+    sdx_status status;
+    TRY_GOTO(sdx_model_open(path, &m, err));
+    status = sdx_model_fix_input(m, "use_cache_branch", &branch, err);
+    if (status == SDX_OK && !cached) status = drop_pasts(m, err);
+    if (status != SDX_OK) sdx_model_close(m);
+    if (status == SDX_OK) status = sdx_program_create(m, run, &s->program, err);
+    if (status == SDX_OK) status = ready_stage(path, "logits", s, err);
+done:
+    free(path);
+    return status;
+}
+
 static sdx_status open_files(sdx_stages *g, const char *folder, const sdx_run_options *run, sdx_error *err)
 {
     TRY(open_if_there(folder, "encoder_model.onnx", run, "last_hidden_state", &g->encoder, err));
     TRY(open_if_there(folder, "decoder_model.onnx", run, "logits", &g->first, err));
-    const char *past = g->first.program ? "decoder_with_past_model.onnx" : "decoder_model_merged.onnx";
-    TRY(open_if_there(folder, past, run, "logits", &g->past, err));
-    if (g->first.program || g->past.program) return SDX_OK;
+    if (g->first.program)
+        return open_if_there(folder, "decoder_with_past_model.onnx", run, "logits", &g->past, err);
+    TRY(open_branch(folder, false, run, &g->first, err));
+    TRY(open_branch(folder, true, run, &g->past, err));
+    if (g->first.program) return SDX_OK;
     return sdx_fail(err, SDX_ERR_FILE,
                     "%s: has encoder_model.onnx, but neither decoder_model.onnx nor decoder_model_merged.onnx",
                     folder);

@@ -12,6 +12,7 @@
 
 const sdx_pass sdx_passes[] = {
     {"fold_constants", "compute what depends on constants and known sizes only", sdx_pass_fold_constants},
+    {"inline_branches", "take the branch of an If whose condition is known", sdx_pass_inline_branches},
     {"eliminate", "drop nodes that change nothing", sdx_pass_eliminate},
     {"widen_f16", "compute float16 in float32; only inside the engine", sdx_pass_widen_f16},
     {"fold_shapes", "spell Reshape targets as constants", sdx_pass_fold_shapes},

@@ -6,6 +6,7 @@
 
 #define SDX_MS "com.microsoft"
 
+sdx_status sdx_pass_inline_branches(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fold_constants(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fold_shapes(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_widen_f16(sdx_pass_context *context, sdx_graph *graph);

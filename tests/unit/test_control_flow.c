@@ -160,6 +160,48 @@ START_TEST(if_takes_one_branch)
 }
 END_TEST
 
+/* With the condition fixed, the branch's nodes stand in its place: one that writes, one that passes on what it captures,
+ * one that gives a constant, one If inside. */
+START_TEST(a_known_branch_moves_out)
+{
+    for (uint8_t condition = 0; condition < 2; condition++) {
+        sdx_model *m = new_model();
+        sdx_graph *g = m->graph, *yes = new_graph(m, g), *no = new_graph(m, g), *a = new_graph(m, yes), *b = new_graph(m, yes);
+        sdx_id c = scalar_input(g, "c", SDX_BOOL), x = scalar_input(g, "x", SDX_F32), d = scalar_input(g, "d", SDX_BOOL), y[2], z;
+        sdx_id inner = capture(yes, "d", d), own = unary(yes, "Neg", capture(yes, "x", x));
+        output(a, unary(a, "Abs", capture(a, "own", own)));
+        output(b, capture(b, "own", own));
+        sdx_id n = node(yes, "If", 1, &inner, 1, &z);
+        carry(yes, n, "then_branch", a);
+        carry(yes, n, "else_branch", b);
+        output(yes, z);
+        output(yes, own);
+        output(no, capture(no, "x", x));
+        output(no, number(no, 7));
+        n = node(g, "If", 1, &c, 2, y);
+        carry(g, n, "then_branch", yes);
+        carry(g, n, "else_branch", no);
+        output(g, y[0]);
+        output(g, y[1]);
+        sdx_tensor value = one(SDX_BOOL, &condition), out[2];
+        ck_assert_int_eq(sdx_model_fix_input(m, "c", &value, NULL), SDX_OK);
+        ck_assert_int_eq(sdx_model_fix_input(m, "c", &value, NULL), SDX_ERR_USAGE);
+        engine e = start(m);
+        int ifs = 0;
+        for (sdx_id i = 0; i < m->graph->n_node; i++)
+            ifs += !m->graph->node[i].dead && !strcmp(m->graph->node[i].op_type, "If");
+        ck_assert_int_eq(ifs, condition); /* the inner one stays */
+        uint8_t yes_or_no = 1;
+        float number = 3;
+        sdx_tensor in[2] = {one(SDX_F32, &number), one(SDX_BOOL, &yes_or_no)};
+        ck_assert_int_eq(run(&e, 2, (const char *[]){"x", "d"}, in, 2, out), SDX_OK);
+        ck_assert_float_eq(first(&out[0]), 3);
+        ck_assert_float_eq(first(&out[1]), condition ? -3 : 7);
+        stop(&e);
+    }
+}
+END_TEST
+
 /* ---- Loop ------------------------------------------------------------------------------------------------ */
 
 /* state' = state * x, list of states; goes on as long as state' < limit. */
@@ -499,7 +541,7 @@ END_TEST
 Suite *control_flow_suite(void)
 {
     Suite *s = suite_create("control_flow");
-    const TTest *const tests[] = {if_takes_one_branch, loops_carry_states_and_collect,
+    const TTest *const tests[] = {if_takes_one_branch, a_known_branch_moves_out, loops_carry_states_and_collect,
                                          endless_loops_end_at_the_limit_of_steps, loops_stand_in_loops,
                                          states_may_grow, a_state_keeps_its_type, subgraphs_must_fit,
                                          functions_become_their_nodes, functions_end, sequences_are_given_and_taken,
