@@ -43,21 +43,25 @@ void sdx_config_close(sdx_config *config)
     *config = (sdx_config){0};
 }
 
+/* null counts as absent, as in Hugging Face. "a.b" is b of object a: no key there has a dot. */
+static json_t *find(const sdx_config *c, const char *key)
+{
+    json_t *value = c->json;
+    for (size_t n; *key; key += n + (key[n] == '.')) {
+        n = strcspn(key, ".");
+        value = json_object_getn(value, key, n);
+    }
+    return json_is_null(value) ? NULL : value;
+}
+
 const char *sdx_config_string(const sdx_config *c, const char *key)
 {
-    return json_string_value(json_object_get(c->json, key));
+    return json_string_value(find(c, key));
 }
 
 const char *sdx_config_architecture(const sdx_config *c, size_t i)
 {
     return json_string_value(json_array_get(json_object_get(c->json, "architectures"), i));
-}
-
-/* null counts as absent, as in Hugging Face. */
-static json_t *find(const sdx_config *c, const char *key)
-{
-    json_t *value = json_object_get(c->json, key);
-    return json_is_null(value) ? NULL : value;
 }
 
 static bool has_word(const char *text, const char *word)
@@ -152,6 +156,27 @@ sdx_status sdx_config_read_list(const sdx_config *c, const char *key, int64_t le
                             key, (long long)least, (long long)most);
     }
     *count = (int64_t)n;
+    return SDX_OK;
+}
+
+sdx_status sdx_config_read_period(const sdx_config *c, const char *key, const char *word, int64_t *out,
+                                  sdx_error *err)
+{
+    json_t *list = find(c, key), *item;
+    size_t n = json_array_size(list), period = n, i;
+    if (!list) return SDX_OK;
+    for (i = 1; i < period; i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+        if (text && !strcmp(text, word)) period = i;
+    }
+    json_array_foreach(list, i, item)
+    {
+        const char *text = json_string_value(item);
+        if (!text || (i % period == 0) != !strcmp(text, word))
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"%s\" must have \"%s\" first and at even intervals", c->path,
+                            key, word);
+    }
+    if (n) *out = (int64_t)period;
     return SDX_OK;
 }
 

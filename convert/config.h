@@ -88,6 +88,8 @@ const char *sdx_config_architecture(const sdx_config *config, size_t i);
 /* Whether key holds word: as one string, as a part of one ("c2p|p2c"), or as an element of a list of them. */
 bool sdx_config_lists(const sdx_config *config, const char *key, const char *word);
 
+/* In what follows a key "a.b" is b of object a. */
+
 /* One whole number of config.json and where it goes. */
 typedef struct sdx_config_field {
     const char *key;
@@ -108,6 +110,9 @@ sdx_status sdx_config_read_activation(const sdx_config *config, const char *key,
 /* A list of whole numbers: count says how many there are, at most SDX_CONVOLUTIONS. */
 sdx_status sdx_config_read_list(const sdx_config *config, const char *key, int64_t least, int64_t most,
                                 int64_t *out, int64_t *count, sdx_error *err);
+/* Of a list of words: every how many items `word` stands, the first included. Without the list *out stays. */
+sdx_status sdx_config_read_period(const sdx_config *config, const char *key, const char *word, int64_t *out,
+                                  sdx_error *err);
 bool sdx_config_read_bool(const sdx_config *config, const char *key, bool missing);
 /* num_labels, or the number of entries of id2label; 2 (Hugging Face's default) when neither is there. */
 sdx_status sdx_config_read_labels(const sdx_config *config, int64_t *out, sdx_error *err);

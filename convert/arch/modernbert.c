@@ -63,6 +63,27 @@ static const struct {
     {"decoder_bias", true, WORDS_BIAS},
 };
 
+/* As transformers 4 writes the bases of the rotary embeddings, or as 5 does. */
+static sdx_status read_rotary(const sdx_config *config, sdx_settings *s, sdx_error *err)
+{
+    static const char *const kinds[] = {"rope_parameters.full_attention.rope_type",
+                                        "rope_parameters.sliding_attention.rope_type"};
+    const double most = FLT_MAX;
+    TRY(sdx_config_read_real(config, "global_rope_theta", 160000, most, &s->global_theta, err));
+    TRY(sdx_config_read_real(config, "local_rope_theta", s->global_theta, most, &s->local_theta, err));
+    TRY(sdx_config_read_real(config, "rope_parameters.full_attention.rope_theta", s->global_theta, most,
+                             &s->global_theta, err));
+    TRY(sdx_config_read_real(config, "rope_parameters.sliding_attention.rope_theta", s->local_theta, most,
+                             &s->local_theta, err));
+    for (int i = 0; i < 2; i++) {
+        const char *kind = sdx_config_string(config, kinds[i]);
+        if (kind && strcmp(kind, "default"))
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"%s\" is \"%.40s\"; only default is known", config->path,
+                            kinds[i], kind);
+    }
+    return SDX_OK;
+}
+
 static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
 {
     TRY(sdx_config_read_fields(config, fields, sizeof fields / sizeof *fields, s, err));
@@ -71,8 +92,8 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
     TRY(sdx_config_read_activation(config, "classifier_activation", SDX_GELU, &s->head_activation, err));
     TRY(sdx_config_read_real(config, "norm_eps", 1e-5, 1, &s->norm_epsilon, err));
     TRY(sdx_config_read_real(config, "initializer_range", 0.02, 1, &s->initializer_range, err));
-    TRY(sdx_config_read_real(config, "global_rope_theta", 160000, FLT_MAX, &s->global_theta, err));
-    TRY(sdx_config_read_real(config, "local_rope_theta", s->global_theta, FLT_MAX, &s->local_theta, err));
+    TRY(read_rotary(config, s, err));
+    TRY(sdx_config_read_period(config, "layer_types", "full_attention", &s->period, err));
     TRY(sdx_config_read_labels(config, &s->labels, err));
     const char *pooling = sdx_config_string(config, "classifier_pooling");
     s->mean_pooling = pooling && !strcmp(pooling, "mean");

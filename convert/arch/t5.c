@@ -84,6 +84,14 @@ static sdx_status read_feed_forward(const sdx_config *config, sdx_settings *s, s
     return SDX_OK;
 }
 
+/* Tied words score what is scaled. transformers 5 ties always, says of T5 whether it scales, and never scales mT5. */
+static bool scales_scores(const sdx_config *config, const sdx_settings *s)
+{
+    const char *type = sdx_config_string(config, "model_type"), *version = sdx_config_string(config, "transformers_version");
+    bool newer = version && atoi(version) >= 5 && type && !strcmp(type, "mt5");
+    return sdx_config_read_bool(config, "scale_decoder_outputs", s->tied && !newer);
+}
+
 static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
 {
     TRY(sdx_config_read_fields(config, fields, sizeof fields / sizeof *fields, s, err));
@@ -98,7 +106,7 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
     s->longest = 512;
     s->initializer_range = 0.05;
     s->tied = sdx_config_read_bool(config, "tie_word_embeddings", true);
-    s->logit_scale = s->tied ? 1 / sqrt((double)s->hidden) : 1;
+    s->logit_scale = scales_scores(config, s) ? 1 / sqrt((double)s->hidden) : 1;
     return SDX_OK;
 }
 

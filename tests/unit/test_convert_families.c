@@ -2,6 +2,7 @@
  * forward, row by row without its padding, and the graph, padding included; and random checkpoints of the same
  * configurations, on which the two must agree. */
 #include <check.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -260,6 +261,60 @@ START_TEST(graph_is_the_reference)
 }
 END_TEST
 
+/* ---- config.json of transformers 5 ----------------------------------------------------------------------- */
+
+static void convert_config(const char *folder, const json_t *config, char **bytes, size_t *size)
+{
+    char path[256];
+    sdx_error err = {0};
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    ck_assert_int_eq(json_dump_file(config, path, 0), 0);
+    snprintf(path, sizeof path, "%s/model.onnx", folder);
+    const sdx_convert_options o = {.checkpoint = folder, .output = path, .skip_validation = true};
+    ck_assert_msg(sdx_convert(&o, NULL, &err) == SDX_OK, "%s", err.message);
+    ck_assert_int_eq(sdx_file_read(path, 1 << 24, bytes, size, NULL), SDX_OK);
+}
+
+/* The bases of the rotary embeddings and the kinds of layers moved to other keys: the graph stays the same. */
+START_TEST(newer_modernbert_is_the_same)
+{
+    char folder[] = "/tmp/sdx-family-XXXXXX", path[1024], link[256], *old, *fresh;
+    size_t n_old, n_fresh;
+    ck_assert(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/zoo/tiny-modernbert-mlm/checkpoint/config.json", getenv("SDX_TEST_DATA"));
+    json_t *config = json_load_file(path, 0, NULL);
+    char *weights = realpath(path, NULL);
+    snprintf(path, sizeof path, "%.*s/model.safetensors", (int)(strrchr(weights, '/') - weights), weights);
+    free(weights);
+    snprintf(link, sizeof link, "%s/model.safetensors", folder);
+    ck_assert(config && !symlink(path, link));
+    json_object_set_new(config, "local_rope_theta", json_real(500));
+    convert_config(folder, config, &old, &n_old);
+    json_object_del(config, "global_rope_theta");
+    json_object_del(config, "local_rope_theta");
+    json_object_del(config, "global_attn_every_n_layers");
+    const char *full = "full_attention", *near = "sliding_attention";
+    json_object_set_new(config, "layer_types", json_pack("[ssss]", full, near, near, full));
+    json_object_set_new(config, "rope_parameters", json_pack("{s{sfss}s{sfss}}", full, "rope_theta", 160000.0, "rope_type",
+                                                             "default", near, "rope_theta", 500.0, "rope_type", "default"));
+    convert_config(folder, config, &fresh, &n_fresh);
+    ck_assert_uint_eq(n_old, n_fresh);
+    ck_assert_mem_eq(old, fresh, n_old);
+    json_object_set_new(config, "layer_types", json_pack("[ssss]", full, near, full, near));
+    json_array_append_new(json_object_get(config, "layer_types"), json_string(near));
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    ck_assert_int_eq(json_dump_file(config, path, 0), 0);
+    const sdx_convert_options o = {.checkpoint = folder, .output = "unused", .skip_validation = true};
+    sdx_error err = {0};
+    ck_assert_int_ne(sdx_convert(&o, NULL, &err), SDX_OK);
+    ck_assert_msg(strstr(err.message, "at even intervals") != NULL, "%s", err.message);
+    json_decref(config);
+    free(old);
+    free(fresh);
+    remove_folder(folder);
+}
+END_TEST
+
 START_TEST(narrow_storage_costs_little)
 {
     char path[1024], folder[] = "/tmp/sdx-family-XXXXXX", output[256];
@@ -331,6 +386,7 @@ Suite *convert_families_suite(void)
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, reference_is_pytorch, 0, N_GOLDENS);
     tcase_add_loop_test(t, graph_is_pytorch, 0, N_GOLDENS * N_WAYS);
+    tcase_add_test(t, newer_modernbert_is_the_same);
     tcase_add_loop_test(t, graph_is_the_reference, 4, N_GOLDENS);
     tcase_add_loop_test(t, narrow_storage_costs_little, 4, N_GOLDENS);
     tcase_add_test(t, bfloat16_may_not_fit_float16);
