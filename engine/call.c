@@ -197,6 +197,7 @@ static sdx_status infer_and_run(sdx_call *call)
 
 sdx_status sdx_call_run(sdx_call *call)
 {
+    sdx_row_ran(call->node->def);
     sdx_error local, *given = call->err;
     if (!given) call->err = &local;
     for (int i = 0; i < call->node->n_out; i++) call->out[i] = sdx_absent;

@@ -225,6 +225,11 @@ sdx_status sdx_call_run(sdx_call *call);
 sdx_status sdx_op_prepare(sdx_prepare *prepare); /* which the operator has */
 sdx_status sdx_op_plan(sdx_plan_step *step);
 sdx_status sdx_op_run(sdx_run *run);
+#ifdef SDX_ALLOC_FAILURE
+void sdx_row_ran(const sdx_op_def *def); /* rows.c */
+#else
+static inline void sdx_row_ran(const sdx_op_def *def) { (void)def; }
+#endif
 /* An operator's failure, told with the shapes of its inputs. */
 sdx_status sdx_call_error(const sdx_model *model, const sdx_node *node, const sdx_tensor *in, sdx_error *err);
 

@@ -39,6 +39,7 @@ static void load_inputs(const sdx_plan *p, const sdx_step *s, const sdx_node *n)
 static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsigned char *buffer, sdx_error *err)
 {
     load_inputs(p, s, n);
+    sdx_row_ran(n->def);
     if (s->shares) {
         p->tensor[n->out[0]].data = s->in[0].data;
         return SDX_OK;

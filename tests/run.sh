@@ -11,7 +11,7 @@ logs=build/test-logs
 jobs=$(nproc)
 mkdir -p "$logs"
 rows=() passed=0 failed=0
-export SDX_TEST_DATA=$data
+export SDX_TEST_DATA=$data SDX_ROWS=$PWD/$logs/rows
 
 # part NAME COMMAND...: counts what its last `N passed, N failed` says; a part that prints none has failed.
 part() {
@@ -41,6 +41,14 @@ must() {
 build() { must "build-$1${2:+-$2}" make -s --no-print-directory -j"$jobs" MODE="$1" ${2:+CC="$2"} test-programs ${3:-}; }
 sdx=build/release/sardonyx
 
+# Attention that quantizes its own input, of texts that are padded.
+int8_attention() {
+    local model=$data/zoo/bert-model/torchscript-op14.ort-optimized.onnx
+    $sdx quantize --model_path "$model" --output "$logs/int8.onnx" &&
+        build/asan/sardonyx bench "$logs/int8.onnx" --skip_padding --lengths 3,9 --runs 1 &&
+        build/asan/sardonyx bench "$logs/int8.onnx" --shape 1x4 --runs 1 && echo "1 passed, 0 failed"
+}
+
 common() {
     part lint sh tools/lint.sh build/release
     part unit build/release/unit
@@ -68,6 +76,7 @@ common() {
     must install bash tests/cli/install.sh
 
     build asan
+    rm -f "$SDX_ROWS"
     export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
     part asan-unit build/asan/unit
     part asan-kcheck build/asan/kcheck
@@ -75,6 +84,7 @@ common() {
     part asan-alloc build/asan/alloc_check $data/zoo/bert-mlm/torchscript-op14.onnx \
         $data/zoo/bert-splade/torchscript-op14.onnx $data/zoo/bert-model/torchscript-op14.ort-optimized.onnx
     part asan-cli bash tests/cli/run.sh build/asan/sardonyx
+    part asan-int8 int8_attention
     part asan-hub python3 tests/cli/hub_check.py build/asan/sardonyx $data/zoo/bert-model/checkpoint
     for target in $(ls tests/fuzz/fuzz_*.c); do
         name=$(basename "$target" .c)
@@ -107,6 +117,13 @@ if [ "$level" = full ]; then
         must minilm-checkpoint sh tools/fetch_minilm.sh
         part full-invariance bash tests/models/invariance.sh $sdx "$(sh tools/fetch_minilm.sh)"
         part full-minilm bash tests/models/minilm.sh $sdx "$shared/minilm"
+        build asan
+        part full-alloc build/asan/alloc_check $(find "$shared/zoo" -name '*.onnx' | sort)
+        part full-row-cases build/venv/bin/python tests/onnx/row_cases.py build/asan/sardonyx "$shared/ort_models"
+        part full-asan-ort-models build/venv/bin/python tests/models/ort_models_check.py build/asan/sardonyx \
+            "$shared/ort_models"
+        build/asan/sardonyx test build/node_tests >"$logs/asan-node-tests.log" 2>&1 # for its rows
+        part full-rows python3 tests/onnx/rows.py $sdx "$SDX_ROWS"
         build tsan
         part tsan-unit build/tsan/unit
         build release clang

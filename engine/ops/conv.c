@@ -3,6 +3,7 @@
  * it has a kernel of its own over a padded copy of the plane. The other float types add up tap by tap in
  * double, one output plane at a time.
  */
+#include <math.h>
 #include <string.h>
 
 #include "convolve.h"
@@ -288,8 +289,71 @@ static sdx_status run_conv(sdx_run *run)
     return SDX_OK;
 }
 
+/* ---- FusedConv: activation(conv + Z), Z another tensor of the output's shape ------------------------------ */
+
+/* params: of the activation, from the attribute activation_params. */
+static float leaky_relu(float x, const float *params) { return x < 0 ? params[0] * x : x; }
+static float clip(float x, const float *params) { return fminf(fmaxf(x, params[0]), params[1]); }
+static float hard_sigmoid(float x, const float *params) { return fminf(fmaxf(params[0] * x + params[1], 0), 1); }
+
+static const struct conv_activation {
+    const char *name;
+    sdx_unary kernel; /* SDX_UNARY_COUNT: f */
+    float (*f)(float x, const float *params);
+    size_t params;
+} activations[] = {
+    {"Relu", SDX_UNARY_RELU, NULL, 0},
+    {"Tanh", SDX_UNARY_TANH, NULL, 0},
+    {"Sigmoid", SDX_UNARY_SIGMOID, NULL, 0},
+    {"LeakyRelu", SDX_UNARY_COUNT, leaky_relu, 1},
+    {"Clip", SDX_UNARY_COUNT, clip, 2},
+    {"HardSigmoid", SDX_UNARY_COUNT, hard_sigmoid, 2},
+};
+
+static const struct conv_activation *find_activation(const sdx_node *node)
+{
+    const char *name = sdx_node_string(node, "activation", "");
+    const sdx_attr *params = sdx_node_attr(node, "activation_params");
+    size_t count = params && params->floats ? params->count : 0;
+    for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
+        if (!strcmp(name, activations[i].name) && count >= activations[i].params) return &activations[i];
+    return NULL;
+}
+
+static sdx_status infer_fused_conv(sdx_infer *infer)
+{
+    enum { Z = 3 };
+    TRY(sdx_want_dtype(infer, 0, "the input", SDX_SET(SDX_F32)));
+    TRY(infer_conv(infer));
+    if (*sdx_node_string(infer->node, "activation", "") && !find_activation(infer->node))
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "activation \"%s\" is not known, or lacks its parameters",
+                        sdx_node_string(infer->node, "activation", ""));
+    TRY(sdx_want_same_dtype(infer, Z, "Z", 0, "the input"));
+    const sdx_shape *y = &infer->out[0].shape;
+    if (!sdx_infer_has(infer, Z) || y->rank < 0) return SDX_OK;
+    TRY(sdx_want_rank(infer, Z, "Z", y->rank, y->rank));
+    for (int d = 0; d < y->rank; d++) TRY(sdx_want_dim(infer, Z, "Z", d, y->dim[d]));
+    return SDX_OK;
+}
+
+static sdx_status run_fused_conv(sdx_run *run)
+{
+    TRY(run_conv(run));
+    int64_t n = sdx_tensor_count(&run->out[0]);
+    float *y = run->out[0].data;
+    const sdx_attr *params = sdx_node_attr(run->node, "activation_params");
+    const struct conv_activation *activation = find_activation(run->node);
+    if (sdx_run_has_in(run, 3)) run->kernels->element.binary_f32[SDX_BINARY_ADD](n, y, 1, run->in[3].data, 1, y);
+    if (activation && activation->kernel != SDX_UNARY_COUNT)
+        run->kernels->element.unary_f32[activation->kernel](n, y, y);
+    else if (activation)
+        for (int64_t i = 0; i < n; i++) y[i] = activation->f(y[i], params->floats);
+    return SDX_OK;
+}
+
 static const sdx_op_def rows[] = {
     {"", "Conv", 1, 0, 2, 3, 1, 1, 0, infer_conv, NULL, plan_conv, run_conv},
+    {"com.microsoft", "FusedConv", 1, 0, 2, 4, 1, 1, SDX_OP_WIDE, infer_fused_conv, NULL, plan_conv, run_fused_conv},
 };
 
 SDX_OP_TABLE(conv);

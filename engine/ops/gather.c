@@ -382,6 +382,7 @@ static const sdx_op_def rows[] = {
     {"", "GatherElements", 11, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_gather_elements, NULL, NULL,
      run_gather_elements},
     {"", "GatherND", 11, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_gather_nd, NULL, NULL, run_gather_nd},
+    {"com.microsoft", "GatherND", 1, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_gather_nd, NULL, NULL, run_gather_nd},
     {"", "Scatter", 9, 10, 3, 3, 1, 1, SDX_OP_INPLACE, infer_scatter_elements, NULL, NULL,
      run_scatter_elements},
     {"", "ScatterElements", 11, 0, 3, 3, 1, 1, SDX_OP_INPLACE, infer_scatter_elements, NULL, NULL,

@@ -351,6 +351,7 @@ static const sdx_op_def rows[] = {
     {"", "Pad", 2, 10, 1, 1, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_pad, NULL, plan_pad, run_pad},
     {"", "Pad", 11, 17, 2, 3, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_pad, NULL, plan_pad, run_pad},
     {"", "Pad", 18, 0, 2, 4, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_pad, NULL, plan_pad, run_pad},
+    {"com.microsoft", "Pad", 1, 0, 2, 3, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_pad, NULL, plan_pad, run_pad},
 };
 
 SDX_OP_TABLE(slice);

@@ -477,6 +477,49 @@ START_TEST(heads_with_separate_inputs_agree_with_attention)
 }
 END_TEST
 
+/* ---- com.microsoft's forms of operators that ONNX has ------------------------------------------------------- */
+
+/* A convolution of one tap is a product: activation(2 x + bias + z). */
+START_TEST(fused_conv_adds_and_activates)
+{
+    float x[4] = {-2, -0.5f, 0.25f, 3}, w = 2, bias = 0.5f, z[4] = {1, 0, 0, -9};
+    trial t = {.domain = "com.microsoft",
+               .op = "FusedConv",
+               .n_in = 4,
+               .n_out = 1,
+               .in = {F32(x, 3, 1, 1, 4), F32(&w, 3, 1, 1, 1), F32(&bias, 1, 1), F32(z, 3, 1, 1, 4)},
+               .text_name = "activation",
+               .text = "Relu"};
+    run(&t);
+    expect_close(&t.out[0], (double[]){0, 0, 1, 0}, 4, 1e-6);
+    done(&t);
+    sdx_error err;
+    t.text = "Clip"; /* which needs its bounds */
+    ck_assert_int_eq(try_run(&t, &err), SDX_ERR_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(err.message, "\"Clip\""));
+}
+END_TEST
+
+START_TEST(pad_and_gather_nd_of_microsoft)
+{
+    float x[4] = {1, 2, 3, 4};
+    int64_t pads[4] = {0, 1, 0, 0}, at[2] = {1, 0};
+    sdx_tensor in[2] = {F32(x, 2, 2, 2), view(SDX_I64, 1, (int64_t[]){4}, pads)};
+    trial pad = {.domain = "com.microsoft", .op = "Pad", .n_in = 2, .n_out = 1, .in = {in[0], in[1]}};
+    trial gather = {.domain = "com.microsoft",
+                    .op = "GatherND",
+                    .n_in = 2,
+                    .n_out = 1,
+                    .in = {in[0], view(SDX_I64, 2, (int64_t[]){1, 2}, at)}};
+    run(&pad);
+    run(&gather);
+    expect_close(&pad.out[0], (double[]){0, 1, 2, 0, 3, 4}, 6, 0);
+    expect_close(&gather.out[0], (double[]){3}, 1, 0);
+    done(&pad);
+    done(&gather);
+}
+END_TEST
+
 Suite *ops_compute_suite(void)
 {
     Suite *s = suite_create("ops_compute");
@@ -490,6 +533,8 @@ Suite *ops_compute_suite(void)
     tcase_add_loop_test(c, matmul_integer_is_exact, 0, 4);
     suite_add_tcase(s, c);
     c = tcase_create("rows");
+    tcase_add_test(c, fused_conv_adds_and_activates);
+    tcase_add_test(c, pad_and_gather_nd_of_microsoft);
     tcase_add_test(c, skip_layer_norm_adds_and_normalizes);
     tcase_add_test(c, softmax_along_an_inner_axis);
     tcase_add_test(c, dynamic_quantization_rounds_half_to_even);

@@ -29,6 +29,7 @@ typedef struct trial {
     unsigned constant;     /* bit i: input i is an initializer */
     unsigned unwanted;     /* bit i: output i is not named */
     attribute attr[8];
+    const char *text_name, *text; /* an attribute that is a string, or NULL */
     int opset; /* of ai.onnx; 0: 17 */
     int threads;
     sdx_tensor out[MAX_OUT]; /* owned by the trial */
@@ -71,6 +72,7 @@ TRIAL sdx_model *make_model(const trial *t, sdx_id *in)
         sdx_graph_add_node(m->graph, t->domain, t->op, "node", t->n_in, in, t->n_out, out, &node, NULL),
         SDX_OK);
     set_attributes(m, node, t->attr);
+    if (t->text) ck_assert_int_eq(sdx_node_set_string(m->graph, node, t->text_name, t->text, NULL), SDX_OK);
     for (int i = 0; i < t->n_out; i++)
         if (out[i] != SDX_NONE) sdx_graph_add_output(m->graph, out[i], NULL);
     return m;
