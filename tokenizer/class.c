@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "languages.h"
+
 #define BERT                                                                                                   \
     {                                                                                                          \
         "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", NULL, NULL                                               \
@@ -56,7 +58,14 @@ static const sdx_class classes[] = {
     {"Camembert", "camembert", .layout = SDX_LAYOUT_ROBERTA, .special = ROBERTA, .mask_lstrip = true,
      .pieces = SDX_PIECES_CAMEMBERT},
     {"MBart", "mbart", .layout = SDX_LAYOUT_LANGUAGE_LAST, .special = ROBERTA, .mask_lstrip = true,
-     .pieces = SDX_PIECES_FAIRSEQ},
+     .pieces = SDX_PIECES_FAIRSEQ, .languages = mbart_languages, .language = "en_XX"},
+    {"MBart50", NULL, .layout = SDX_LAYOUT_LANGUAGE_FIRST,
+     .special = {"<unk>", "</s>", "<pad>", "<s>", "<mask>", NULL, "</s>"}, .mask_lstrip = true,
+     .pieces = SDX_PIECES_FAIRSEQ, .languages = mbart50_languages, .language = "en_XX"},
+    {"Nllb", "m2m_100", .layout = SDX_LAYOUT_LANGUAGE_FIRST, .special = ROBERTA, .mask_lstrip = true,
+     .mask_normalized = true, .pieces = SDX_PIECES_NLLB, .languages = nllb_languages, .language = "eng_Latn"},
+    {"Pegasus", "pegasus", .layout = SDX_LAYOUT_EOS_ONCE,
+     .special = {"<unk>", NULL, "<pad>", NULL, "<mask_2>", NULL, "</s>"}, .pieces = SDX_PIECES_PEGASUS},
     {"Albert", "albert", .layout = SDX_LAYOUT_BERT,
      .special = {"<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]", "[CLS]", "[SEP]"}, .mask_lstrip = true,
      .rules = SDX_RULES_ALBERT, .lowercase = true, .penalty = true},
@@ -71,7 +80,7 @@ static const sdx_class classes[] = {
      .unknown_normalized = true},
     {"BigBird", "big_bird", .layout = SDX_LAYOUT_BERT,
      .special = {"<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]", "<s>", "</s>"}, .unknown_normalized = true,
-     .mask_lstrip = true},
+     .mask_lstrip = true, .mask_normalized = true},
     {"Llama", "llama", .layout = SDX_LAYOUT_BOS, .special = {"<unk>", NULL, NULL, NULL, NULL, "<s>", "</s>"},
      .pieces = SDX_PIECES_LLAMA, .rules = SDX_RULES_LLAMA},
     /* vocab.json of characters */
@@ -131,7 +140,9 @@ static const struct {
                [SDX_LAYOUT_FUNNEL] = {"c2As", "c2AsB1s1"},
                [SDX_LAYOUT_EOS] = {"Ae", "AeBe"},
                [SDX_LAYOUT_BOS] = {"bA", "bAb1B1"},
+               [SDX_LAYOUT_EOS_ONCE] = {"Ae", "ABe"},
                [SDX_LAYOUT_LANGUAGE_LAST] = {"Ael", "ABel"},
+               [SDX_LAYOUT_LANGUAGE_FIRST] = {"lAe", "lABe"},
                [SDX_LAYOUT_XLNET] = {"Asc2", "AsB1s1c2"},
                [SDX_LAYOUT_PLAIN] = {"A", "AB1"}};
 
@@ -176,19 +187,24 @@ static sdx_status set_templates(const sdx_class *class, const sdx_tokenizer_conf
     int32_t language = -1;
     if (class->layout == SDX_LAYOUT_BOS) return set_bos_layout(c, true, t, err);
     if (!strcmp(class->name, "GPT2")) return set_bos_layout(c, false, t, err);
-    if (class->layout == SDX_LAYOUT_LANGUAGE_LAST) {
+    sdx_layout layout = class->layout;
+    if (class->languages) {
+        bool last;
         const char *name = json_string_value(json_object_get(c->config, "src_lang"));
-        if (!name) name = "en_XX";
+        if (!name) name = class->language;
         language = sdx_tokenizer_find(t, name, strlen(name));
+        TRY(sdx_json_bool(c->config, "legacy_behaviour", layout == SDX_LAYOUT_LANGUAGE_LAST, &last, err));
+        layout = last ? SDX_LAYOUT_LANGUAGE_LAST : layout;
     }
-    TRY(set_layout(t, &t->single, layouts[class->layout].single, language, err));
-    return set_layout(t, &t->pair, layouts[class->layout].pair, language, err);
+    TRY(set_layout(t, &t->single, layouts[layout].single, language, err));
+    return set_layout(t, &t->pair, layouts[layout].pair, language, err);
 }
 
 sdx_status sdx_class_apply(const sdx_class *class, const sdx_tokenizer_config *c, sdx_tokenizer *t,
                            sdx_error *err)
 {
     TRY(sdx_tokenizer_config_add_tokens(c, class, t, err));
+    for (const char *const *l = class->languages; l && *l; l++) TRY(sdx_tokenizer_add_special(t, *l, err));
     TRY(sdx_tokenizer_config_apply(c, class->special, t, err));
     return set_templates(class, c, t, err);
 }

@@ -6,21 +6,25 @@
 #include "json.h"
 
 typedef enum sdx_layout {
-    SDX_LAYOUT_BERT,    /* cls A sep, cls A sep B sep, B of type 1 */
-    SDX_LAYOUT_ROBERTA, /* cls A sep, cls A sep sep B sep, all of type 0 */
-    SDX_LAYOUT_MPNET,   /* the same, B of type 1 */
-    SDX_LAYOUT_FUNNEL,  /* as BERT, cls of type 2 */
-    SDX_LAYOUT_EOS,     /* A eos, A eos B eos, all of type 0 */
-    SDX_LAYOUT_BOS,     /* bos A, bos A bos B, B of type 1; add_bos_token and add_eos_token may say else */
-    SDX_LAYOUT_LANGUAGE_LAST, /* A eos language, A B eos language */
-    SDX_LAYOUT_XLNET,         /* A sep cls, A sep B sep cls, cls of type 2 */
-    SDX_LAYOUT_PLAIN          /* A, A B */
+    SDX_LAYOUT_BERT,     /* cls A sep, cls A sep B sep, B of type 1 */
+    SDX_LAYOUT_ROBERTA,  /* cls A sep, cls A sep sep B sep, all of type 0 */
+    SDX_LAYOUT_MPNET,    /* the same, B of type 1 */
+    SDX_LAYOUT_FUNNEL,   /* as BERT, cls of type 2 */
+    SDX_LAYOUT_EOS,      /* A eos, A eos B eos, all of type 0 */
+    SDX_LAYOUT_BOS,      /* bos A, bos A bos B, B of type 1; add_bos_token and add_eos_token may say else */
+    SDX_LAYOUT_EOS_ONCE, /* A eos, A B eos */
+    SDX_LAYOUT_LANGUAGE_LAST,  /* A eos language, A B eos language */
+    SDX_LAYOUT_LANGUAGE_FIRST, /* language A eos, language A B eos; legacy_behaviour: as the one above */
+    SDX_LAYOUT_XLNET,          /* A sep cls, A sep B sep cls, cls of type 2 */
+    SDX_LAYOUT_PLAIN           /* A, A B */
 } sdx_layout;
 
 /* How a SentencePiece file's pieces become the vocabulary, and what is done to the text. */
 typedef enum sdx_pieces_kind {
     SDX_PIECES_PLAIN,
     SDX_PIECES_FAIRSEQ,   /* <s> <pad> </s> <unk>, the pieces behind the first three, languages, <mask> */
+    SDX_PIECES_NLLB,      /* <s> <pad> </s> <unk>, the pieces behind the first three; languages are added */
+    SDX_PIECES_PEGASUS,   /* 103 of its own, the pieces behind the first two */
     SDX_PIECES_CAMEMBERT, /* five of its own, the pieces behind the first, <mask> */
     SDX_PIECES_T5,        /* the pieces, then <extra_id_99> to <extra_id_0> */
     SDX_PIECES_LLAMA
@@ -44,7 +48,9 @@ typedef struct sdx_class {
     sdx_pieces_kind pieces;
     sdx_text_rules rules;
     bool lowercase, keep_accents; /* do_lower_case and keep_accents when no file says */
-    bool penalty;                 /* a piece such as "5," is made unattractive */
+    const char *const *languages; /* or NULL; the source language is "src_lang", else language */
+    const char *language;
+    bool penalty; /* a piece such as "5," is made unattractive */
 } sdx_class;
 
 /* The class that the configuration names, else the one called `fallback`. NULL: named, but not known here. */

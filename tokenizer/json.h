@@ -20,10 +20,10 @@ sdx_status sdx_json_read_model(sdx_tokenizer *t, sdx_json_file *file, sdx_error 
 sdx_status sdx_json_read_steps(sdx_tokenizer *t, const json_t *root, sdx_error *err);
 sdx_status sdx_json_read_post_processor(sdx_tokenizer *t, const json_t *root, sdx_error *err);
 
-/* tokenizer_config.json, special_tokens_map.json and config.json beside a tokenizer; each may be absent (NULL).
+/* tokenizer_config.json, special_tokens_map.json, added_tokens.json, config.json beside a tokenizer; or NULL.
  */
 typedef struct sdx_tokenizer_config {
-    json_t *config, *special, *model; /* the third is the model's config.json; owned */
+    json_t *config, *special, *added, *model; /* the last is the model's config.json; owned */
 } sdx_tokenizer_config;
 
 sdx_status sdx_tokenizer_config_open(const char *tokenizer_path, sdx_tokenizer_config *out, sdx_error *err);

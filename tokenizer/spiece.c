@@ -10,6 +10,7 @@
 #include "class.h"
 
 #define MARK "\xe2\x96\x81"
+enum { PEGASUS_OFFSET = 103 };
 
 typedef struct reader {
     sdx_tokenizer *t;
@@ -67,16 +68,6 @@ static sdx_status put_list(reader *r, const char *const *texts)
     return SDX_OK;
 }
 
-static const char *const mbart_languages[] = {"ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI",
-                                              "fr_XX", "gu_IN", "hi_IN", "it_IT", "ja_XX", "kk_KZ", "ko_KR",
-                                              "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU",
-                                              "si_LK", "tr_TR", "vi_VN", "zh_CN", NULL};
-
-static bool is_mbart(const reader *r)
-{
-    return r->class->layout == SDX_LAYOUT_LANGUAGE_LAST;
-}
-
 static sdx_status extra_ids(const reader *r, int64_t *count)
 {
     TRY(sdx_json_integer(r->config->config, "extra_ids", 100, count, r->err));
@@ -98,6 +89,23 @@ static sdx_status put_t5(reader *r)
     return SDX_OK;
 }
 
+/* <pad>, </s> and 101 more stand in front, and offset says that it is 103. */
+static sdx_status put_pegasus(reader *r)
+{
+    static const char *const own[] = {"<pad>", "</s>", "<mask_1>", "<mask_2>", NULL};
+    int64_t offset;
+    TRY(sdx_json_integer(r->config->config, "offset", PEGASUS_OFFSET, &offset, r->err));
+    if (offset != PEGASUS_OFFSET)
+        return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "offset %lld of a Pegasus tokenizer", (long long)offset);
+    TRY(put_list(r, own));
+    for (int i = 2; i < PEGASUS_OFFSET; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "<unk_%d>", i);
+        TRY(put(r, name, -100));
+    }
+    return put_pieces(r, 2);
+}
+
 static sdx_status put_vocab(reader *r)
 {
     static const char *const fairseq[] = {"<s>", "<pad>", "</s>", "<unk>", NULL};
@@ -108,8 +116,10 @@ static sdx_status put_vocab(reader *r)
     case SDX_PIECES_FAIRSEQ:
         TRY(put_list(r, fairseq));
         TRY(put_pieces(r, 3));
-        TRY(put_list(r, is_mbart(r) ? mbart_languages : none));
+        TRY(put_list(r, r->class->languages ? r->class->languages : none));
         return put(r, "<mask>", 0);
+    case SDX_PIECES_NLLB: TRY(put_list(r, fairseq)); return put_pieces(r, 3);
+    case SDX_PIECES_PEGASUS: return put_pegasus(r);
     case SDX_PIECES_CAMEMBERT:
         TRY(put_list(r, camembert));
         TRY(put(r, "<unk>NOTUSED", -100));
@@ -227,7 +237,11 @@ static sdx_status set_unigram(reader *r)
 {
     double *score;
     int32_t unknown = r->model->trainer ? r->model->trainer->unk_id : 0;
-    if (r->class->pieces == SDX_PIECES_FAIRSEQ || r->class->pieces == SDX_PIECES_CAMEMBERT) unknown = 3;
+    if (r->class->pieces == SDX_PIECES_FAIRSEQ || r->class->pieces == SDX_PIECES_NLLB ||
+        r->class->pieces == SDX_PIECES_CAMEMBERT)
+        unknown = 3;
+    if (r->class->pieces == SDX_PIECES_PEGASUS && unknown >= 0 && unknown < INT32_MAX - PEGASUS_OFFSET)
+        unknown += PEGASUS_OFFSET;
     if (r->class->pieces == SDX_PIECES_LLAMA) unknown = 0;
     ARENA_NEW(&r->t->arena, score, r->t->vocab.size, r->err);
     memcpy(score, r->score, r->t->vocab.size * sizeof *score);
@@ -343,6 +357,8 @@ static sdx_status add_splits(reader *r, step_list *list, sdx_prepend prepend, bo
     TRY(sdx_json_bool(r->config->config, "split_by_punct", false, &punctuation, r->err));
     if (punctuation && r->class->rules == SDX_RULES_DEBERTA)
         add(list, (sdx_step){.run = sdx_split_punctuation, .behavior = SDX_SPLIT_ISOLATED});
+    if (r->class->pieces == SDX_PIECES_PEGASUS)
+        add(list, (sdx_step){.run = sdx_split_spaces, .prepare = sdx_split_spaces_prepare});
     if (!llama || !legacy) {
         add(list,
             (sdx_step){.run = sdx_split_metaspace, .pattern = {MARK, 3}, .prepend = prepend, .split = !llama});
@@ -412,10 +428,14 @@ static sdx_status add_class_tokens(const reader *r)
     int64_t extra = 0;
     const char *const *list = r->class->pieces == SDX_PIECES_CAMEMBERT ? camembert
                               : r->class->layout == SDX_LAYOUT_XLNET   ? xlnet
-                              : is_mbart(r)                            ? mbart_languages
                                                                        : none;
     for (; *list; list++) TRY(sdx_tokenizer_add_special(r->t, *list, r->err));
     if (r->class->pieces == SDX_PIECES_T5) TRY(extra_ids(r, &extra));
+    for (int i = 2; r->class->pieces == SDX_PIECES_PEGASUS && i < PEGASUS_OFFSET; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "<unk_%d>", i);
+        TRY(sdx_tokenizer_add_special(r->t, name, r->err));
+    }
     for (int64_t i = 0; i < extra; i++) {
         char name[40];
         snprintf(name, sizeof name, "<extra_id_%lld>", (long long)i);

@@ -20,6 +20,7 @@ sdx_status sdx_tokenizer_config_open(const char *tokenizer_path, sdx_tokenizer_c
     if (!folder) return sdx_fail_memory(err, strlen(tokenizer_path));
     sdx_status status = load_beside(folder, "tokenizer_config.json", &out->config, err);
     if (status == SDX_OK) status = load_beside(folder, "special_tokens_map.json", &out->special, err);
+    if (status == SDX_OK) status = load_beside(folder, "added_tokens.json", &out->added, err);
     if (status == SDX_OK) status = load_beside(folder, "config.json", &out->model, err);
     free(folder);
     if (status != SDX_OK) sdx_tokenizer_config_close(out);
@@ -30,6 +31,7 @@ void sdx_tokenizer_config_close(sdx_tokenizer_config *c)
 {
     json_decref(c->config);
     json_decref(c->special);
+    json_decref(c->added);
     json_decref(c->model);
     *c = (sdx_tokenizer_config){0};
 }
@@ -124,11 +126,38 @@ static sdx_status add_usual(const sdx_tokenizer_config *c, const sdx_class *clas
     return sdx_tokenizer_add(t, token, err);
 }
 
+/* added_tokens.json, of older versions: {"[MASK]": 128000, ...} */
+static sdx_status add_old(const sdx_tokenizer_config *c, const sdx_class *class, sdx_tokenizer *t,
+                          sdx_error *err)
+{
+    const char *text;
+    json_t *value;
+    if (json_object_get(c->config, "added_tokens_decoder")) return SDX_OK;
+    json_object_foreach(c->added, text, value)
+    {
+        double id = json_number_value(value);
+        if (!(id >= 0 && id <= INT32_MAX))
+            return sdx_fail(err, SDX_ERR_FILE, "added_tokens.json: \"%.60s\" has no id", text);
+        sdx_added_token token = {.text = {text, strlen(text)}, .id = (int32_t)id};
+        for (size_t i = 0; i < SDX_SPECIALS && !token.special; i++) {
+            const char *name = sdx_tokenizer_config_token(c, specials[i].name);
+            if (!name) name = class->special[i];
+            token.special = name && !strcmp(name, text);
+        }
+        token.normalized = !token.special;
+        TRY(sdx_tokenizer_add(t, token, err));
+    }
+    return SDX_OK;
+}
+
 sdx_status sdx_tokenizer_config_add_tokens(const sdx_tokenizer_config *c, const sdx_class *class,
                                            sdx_tokenizer *t, sdx_error *err)
 {
     TRY(add_listed(c, t, err));
-    for (size_t i = 0; i < SDX_SPECIALS; i++) TRY(add_usual(c, class, i, t, err));
+    TRY(add_old(c, class, t, err));
+    static const unsigned char order[SDX_SPECIALS] = {5, 6, 0, 1,
+                                                      2, 3, 4}; /* transformers': bos and eos first */
+    for (size_t i = 0; i < SDX_SPECIALS; i++) TRY(add_usual(c, class, order[i], t, err));
     TRY(add_additional(c->config, t, err));
     return add_additional(c->special, t, err);
 }

@@ -19,7 +19,8 @@
 
 static char folder[] = "/tmp/sdx-tokenizer-XXXXXX";
 static const char *const file_names[] = {"tokenizer.json", "vocab.txt",  "tokenizer_config.json",
-                                         "vocab.json",     "merges.txt", "spiece.model"};
+                                         "vocab.json",     "merges.txt", "spiece.model",
+                                         "added_tokens.json"};
 
 static void make_folder(void)
 {
@@ -899,6 +900,82 @@ START_TEST(no_allocation_per_token)
 END_TEST
 #endif
 
+/* What transformers 4.57 makes of one SentencePiece file for each class that reads such, and of one sentence. */
+START_TEST(classes)
+{
+    static const char *const rows[][2] = {
+        {"{\"tokenizer_class\":\"MT5Tokenizer\"}",
+         "465 113 156 925 327 4 42 239 37 1 53 696 129 113 7 208 291 357 1 / 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"
+         " 0 0 0 0"},
+        {"{\"tokenizer_class\":\"XLMRobertaTokenizer\"}",
+         "0 466 114 157 926 328 5 43 240 38 2 2 54 1501 6 358 2 / 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"},
+        {"{\"tokenizer_class\":\"MBartTokenizer\",\"src_lang\":\"ro_RO\"}",
+         "466 114 157 926 328 5 43 240 38 54 1526 6 358 2 1520 / 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"},
+        {"{\"tokenizer_class\":\"MBart50Tokenizer\",\"src_lang\":\"ro_RO\"}",
+         "1520 466 114 157 926 328 5 43 240 38 54 1553 6 358 2 / 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"},
+        {"{\"tokenizer_class\":\"NllbTokenizer\",\"src_lang\":\"fra_Latn\"}",
+         "1558 466 114 157 926 328 5 43 240 38 54 1501 6 358 2 / 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"},
+        {"{\"tokenizer_class\":\"NllbTokenizer\",\"src_lang\":\"fra_Latn\",\"legacy_behaviour\":true}",
+         "466 114 157 926 328 5 43 240 38 54 1501 6 358 2 1558 / 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"},
+        {"{\"tokenizer_class\":\"PegasusTokenizer\"}",
+         "568 216 259 1028 430 107 145 342 140 156 799 232 216 110 311 394 460 1 / 0 0 0 0 0 0 0 0 0 0 0 0"
+         " 0 0 0 0 0 0"},
+        {"{\"tokenizer_class\":\"AlbertTokenizer\"}",
+         "1500 995 156 49 327 4 42 113 37 1501 53 696 129 113 7 208 291 357 1501 / 0 0 0 0 0 0 0 0 0 0 1 1"
+         " 1 1 1 1 1 1 1"},
+        {"{\"tokenizer_class\":\"AlbertTokenizer\",\"do_lower_case\":false,\"keep_accents\":true}",
+         "1500 465 113 156 925 327 4 42 239 37 1501 53 696 129 113 7 208 291 357 1501 / 0 0 0 0 0 0 0 0 0 "
+         "0 0 1 1 1 1 1 1 1 1 1"},
+        {"{\"tokenizer_class\":\"DebertaV2Tokenizer\",\"do_lower_case\":true}",
+         "1500 995 156 925 327 4 42 113 37 1501 53 696 129 113 7 208 291 357 1501 / 0 0 0 0 0 0 0 0 0 0 1 "
+         "1 1 1 1 1 1 1 1"},
+        {"{\"tokenizer_class\":\"DebertaV2Tokenizer\",\"split_by_punct\":true}",
+         "1500 465 113 156 925 327 5 4 5 42 133 5 37 1501 53 5 696 261 113 7 208 55 5 357 1501 / 0 0 0 0 0"
+         " 0 0 0 0 0 0 0 0 0 1 1 1 1 1 1 1 1 1 1 1"},
+        {"{\"tokenizer_class\":\"XLNetTokenizer\"}",
+         "465 113 156 49 327 4 42 239 37 1501 53 1503 5 357 1501 1502 / 0 0 0 0 0 0 0 0 0 0 1 1 1 1 1 2"},
+        {"{\"tokenizer_class\":\"BigBirdTokenizer\"}",
+         "1502 465 113 156 925 327 4 42 239 37 1501 53 696 129 113 7 208 291 357 1501 / 0 0 0 0 0 0 0 0 0 "
+         "0 0 1 1 1 1 1 1 1 1 1"},
+        {"{\"tokenizer_class\":\"RemBertTokenizer\"}",
+         "1500 465 113 156 925 327 4 42 239 37 1501 53 696 129 113 7 208 291 357 1501 / 0 0 0 0 0 0 0 0 0 "
+         "0 0 1 1 1 1 1 1 1 1 1"},
+    };
+    const char *text = "Caf\u00e9 1, (A)";
+    char path[512], *model;
+    size_t size;
+    sdx_error err = {0};
+    data_path("zoo/%s", "t5/checkpoint/spiece.model", path);
+    ck_assert_int_eq(sdx_file_read(path, 1 << 26, &model, &size, &err), SDX_OK);
+    write_file("spiece.model", model, size);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        sdx_tokenizer *t = NULL;
+        write_file("tokenizer_config.json", rows[i][0], strlen(rows[i][0]));
+        ck_assert_msg(sdx_tokenizer_open(folder, &t, &err) == SDX_OK, "%s", err.message);
+        check_encoding(t, text, strlen(text), "not <mask>?", 0, rows[i][1]);
+        sdx_tokenizer_free(t);
+    }
+    free(model);
+}
+END_TEST
+
+/* added_tokens.json: ids beyond the vocabulary, as older versions of transformers kept them. */
+START_TEST(old_added_tokens)
+{
+    static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nb\n", added[] = "{\"[MASK]\":9,\"ab\":8}", bad[] = "{\"x\":-1}";
+    sdx_tokenizer *t = NULL;
+    sdx_error err = {0};
+    write_file("vocab.txt", vocab, sizeof vocab - 1);
+    write_file("added_tokens.json", added, sizeof added - 1);
+    ck_assert_msg(sdx_tokenizer_open(folder, &t, &err) == SDX_OK, "%s", err.message);
+    check_ids(t, "a ab[MASK] b", "2 4 8 9 5 3");
+    ck_assert(sdx_tokenizer_is_special(t, 9) && !sdx_tokenizer_is_special(t, 8));
+    sdx_tokenizer_free(t);
+    write_file("added_tokens.json", bad, sizeof bad - 1);
+    ck_assert_int_eq(sdx_tokenizer_open(folder, &t, &err), SDX_ERR_FILE);
+}
+END_TEST
+
 /* tools/tokenizer_cases.py: {"tokenizer": a tokenizer.json, "rows": [...]} a line. */
 START_TEST(random_pipelines)
 {
@@ -936,7 +1013,8 @@ Suite *tokenizer_suite(void)
                                   odd_vocabularies, trie_holds_all,
                                   random_pipelines, long_words,
                                   numbers,          ctc,
-                                  older_files};
+                                  older_files,      classes,
+                                  old_added_tokens};
     Suite *suite = suite_create("tokenizer");
     TCase *components = tcase_create("components"), *rows = tcase_create("rows");
     tcase_add_checked_fixture(components, make_folder, remove_folder);
