@@ -282,7 +282,7 @@ START_TEST(newer_modernbert_is_the_same)
     size_t n_old, n_fresh;
     ck_assert(mkdtemp(folder) != NULL);
     int which = 0;
-    while (strcmp(goldens[which].name, "tiny-modernbert-mlm")) which++;
+    while (strcmp(goldens[which].model, "tiny-modernbert-mlm")) which++;
     place(path, sizeof path, which, "checkpoint/config.json");
     json_t *config = json_load_file(path, 0, NULL);
     place(path, sizeof path, which, "checkpoint/model.safetensors");
