@@ -60,16 +60,17 @@ ifneq ($(filter aarch64%,$(MACHINE)),)
 ISAS := scalar neon
 endif
 ISAS ?= scalar
-FAMILIES := $(filter-out cpu dispatch blas,$(notdir $(basename $(wildcard kernels/*.c))))
+FAMILIES := $(filter-out cpu dispatch blas gemm_bf16,$(notdir $(basename $(wildcard kernels/*.c))))
 FLAGS_scalar     :=
 FLAGS_avx2       := -mavx2 -mfma -mf16c
 FLAGS_avx512     := $(FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd
 FLAGS_avx512vnni := $(FLAGS_avx512) -mavx512vnni
 FLAGS_neon       :=
+FLAGS_gemm_bf16  := -mavx512bf16 # of one family; its own bit of CPUID decides in the run whether it is used
 FAMILIES_scalar     := $(FAMILIES)
 FAMILIES_avx2       := $(FAMILIES)
 FAMILIES_avx512     := $(FAMILIES)
-FAMILIES_avx512vnni := gemm_int8
+FAMILIES_avx512vnni := gemm_int8 gemm_bf16
 FAMILIES_neon       := $(FAMILIES)
 
 # ---- sources: a file in its folder is in the build -------------------------------------------------------------
@@ -143,7 +144,7 @@ define isa_rule
 $(BUILD)/kernels/%.$(1).o: kernels/%.c
 	@mkdir -p $$(@D)
 	$$(call say,CC)
-	$(Q)$(CC) $(CFLAGS) $(KERNEL) $(FLAGS_$(1)) -DSDX_ISA_TAG=$(1) -DSDX_ISA_IS_$(1)=1 -c $$< -o $$@
+	$(Q)$(CC) $(CFLAGS) $(KERNEL) $(FLAGS_$(1)) $$(FLAGS_$$*) -DSDX_ISA_TAG=$(1) -DSDX_ISA_IS_$(1)=1 -c $$< -o $$@
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 

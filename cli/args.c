@@ -9,6 +9,7 @@
 const cli_option cli_common_options[] = {
     {"threads", CLI_INT, "N", "worker threads (default: what cgroup, cpuset and OMP_NUM_THREADS allow)"},
     {"isa", CLI_STRING, "NAME", "cap on the instruction set: scalar, avx2, avx512, avx512vnni"},
+    {"precision", CLI_STRING, "NAME", "fp32 (default) or bf16: products with weights in 16 bits, where the CPU has them"},
     {"json", CLI_FLAG, NULL, "print one JSON object instead of text"},
     {"quiet", CLI_FLAG, NULL, "no progress on stderr"},
     {"help", CLI_FLAG, NULL, "this page"},
@@ -150,5 +151,6 @@ double cli_real(const cli_args *args, const char *name, double missing)
 sdx_run_options cli_run_options(const cli_args *args)
 {
     return (sdx_run_options){.threads = (int)cli_int(args, "threads", 0), .isa = cli_string(args, "isa", NULL),
+                             .precision = cli_string(args, "precision", NULL),
                              .max_steps = (uint64_t)cli_int(args, "max_steps", 0)};
 }

@@ -258,6 +258,8 @@ static inline bool sdx_is_fed(const sdx_graph *graph, int i)
 
 /* The kernels under the cap that option, sdx_set_isa or SARDONYX_ISA set, in this order. */
 sdx_status sdx_kernels_choose(const char *option, const sdx_kernels **out, sdx_error *err);
+/* The same kernels with weights multiplied in another precision (sdx_run_options.precision); a copy in the arena. */
+sdx_status sdx_kernels_set_precision(const char *precision, sdx_arena *arena, const sdx_kernels **kernels, sdx_error *err);
 
 /* Elements can be read where they lie. */
 static inline bool sdx_is_aligned(const sdx_tensor *t)

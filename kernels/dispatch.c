@@ -23,7 +23,8 @@
     ALL_FAMILIES(scalar, F)                                                                                    \
     ALL_FAMILIES(avx2, F)                                                                                      \
     ALL_FAMILIES(avx512, F)                                                                                    \
-    F(gemm_int8, avx512vnni)
+    F(gemm_int8, avx512vnni)                                                                                   \
+    F(gemm_bf16, avx512vnni)
 #elif defined(__aarch64__)
 #define KERNEL_OBJECTS(F)                                                                                      \
     ALL_FAMILIES(scalar, F)                                                                                    \
@@ -94,6 +95,7 @@ static void fill_tables(void)
 {
     for (int isa = 0; isa < SDX_ISA_COUNT; isa++) fill_tier(isa);
     choose_gemm();
+    for (int isa = 0; isa < SDX_ISA_COUNT; isa++) tables[isa].linear = tables[isa].gemm_f32;
 }
 
 const sdx_kernels *sdx_kernels_get(sdx_isa cap)

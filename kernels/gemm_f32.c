@@ -5,6 +5,7 @@
  * activation and residual are applied: at 2*k multiply-adds per element that costs about 1 %, and edges need
  * no code of their own. */
 #include "tile_f32.h"
+#include "tile_finish.h"
 
 enum { BLOCK_TILES = 144 / TILE_ROWS }; /* 140 rows x 768 x 4 bytes = 430 KB */
 
@@ -36,49 +37,6 @@ static void pack_b(int64_t k, int64_t n, const void *b, int64_t row_stride, int6
             tile_pack_columns(k, cols, from, col_stride, panel);
         else
             pack_panel(k, cols, from, row_stride, col_stride, panel);
-    }
-}
-
-V_INLINE vf activate(sdx_activation activation, vf x)
-{
-    switch (activation) {
-    case SDX_ACT_RELU: return v_relu(x);
-    case SDX_ACT_GELU: return v_gelu(x);
-    case SDX_ACT_TANH: return v_tanh(x);
-    case SDX_ACT_NONE: break;
-    }
-    return x;
-}
-
-typedef struct epilogue {
-    const float *bias;     /* of the panel's first column, or NULL */
-    const float *residual; /* of the tile's first element, or NULL */
-    int64_t ldr;
-} epilogue;
-
-/* C[rows, cols] from tile[rows, TILE_COLS]; every choice is made outside the loops. */
-V_INLINE void finish(sdx_activation activation, const epilogue *e, const float *tile, int rows, int64_t cols,
-                     float *c, int64_t ldc)
-{
-    for (int64_t j = 0; j < cols; j += VLEN) {
-        const int lanes = v_lanes(j, cols);
-        const vf bias = e->bias ? v_load_n(e->bias + j, lanes) : v_zero();
-        for (int i = 0; i < rows; i++) {
-            vf x = activate(activation, v_add(v_load(tile + i * TILE_COLS + j), bias));
-            if (e->residual) x = v_add(x, v_load_n(e->residual + i * e->ldr + j, lanes));
-            v_store_n(c + i * ldc + j, x, lanes);
-        }
-    }
-}
-
-static void finish_tile(sdx_activation activation, const epilogue *e, const float *tile, int rows, int64_t cols,
-                        float *c, int64_t ldc)
-{
-    switch (activation) {
-    case SDX_ACT_NONE: finish(SDX_ACT_NONE, e, tile, rows, cols, c, ldc); break;
-    case SDX_ACT_RELU: finish(SDX_ACT_RELU, e, tile, rows, cols, c, ldc); break;
-    case SDX_ACT_GELU: finish(SDX_ACT_GELU, e, tile, rows, cols, c, ldc); break;
-    case SDX_ACT_TANH: finish(SDX_ACT_TANH, e, tile, rows, cols, c, ldc); break;
     }
 }
 

@@ -233,17 +233,6 @@ V_INLINE vi column_zeros(const correction *z, int64_t j, int lanes)
     return z->b_zero ? vi_add(zb, vi_load_n(z->b_zero + j, lanes)) : zb;
 }
 
-V_INLINE vf activate(sdx_activation activation, vf x)
-{
-    switch (activation) {
-    case SDX_ACT_RELU: return v_relu(x);
-    case SDX_ACT_GELU: return v_gelu(x);
-    case SDX_ACT_TANH: return v_tanh(x);
-    case SDX_ACT_NONE: break;
-    }
-    return x;
-}
-
 /* C[rows, cols] as floats. e: pointers at the tile's first row and column. */
 V_INLINE void finish(sdx_activation activation, const correction *z, const sdx_int8_epilogue *e,
                      const int32_t *tile, int rows, int64_t cols, float *c, int64_t ldc)

@@ -155,6 +155,8 @@ typedef struct sdx_attention_kernels {
 typedef struct sdx_kernels {
     sdx_isa isa; /* the best one that filled something */
     sdx_gemm_f32_kernels gemm_f32;
+    sdx_gemm_f32_kernels gemm_bf16; /* the same with A and B rounded to bfloat16; all NULL where the CPU cannot */
+    sdx_gemm_f32_kernels linear;    /* what multiplies by constant weights: one of the two, gemm_f32 in the table */
     sdx_gemm_int8_kernels gemm_int8;
     sdx_row_kernels row;
     sdx_element_kernels element;

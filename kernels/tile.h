@@ -26,6 +26,17 @@ V_INLINE void tile_prefetch(const char *panel, const int step_bytes, const char 
     }
 }
 
+V_INLINE vf activate(sdx_activation activation, vf x)
+{
+    switch (activation) {
+    case SDX_ACT_RELU: return v_relu(x);
+    case SDX_ACT_GELU: return v_gelu(x);
+    case SDX_ACT_TANH: return v_tanh(x);
+    case SDX_ACT_NONE: break;
+    }
+    return x;
+}
+
 /* F(1) ... F(rows), for a table of instantiations. */
 #define TILE_LIST_4(F)      F(1) F(2) F(3) F(4)
 #define TILE_LIST_6(F)      TILE_LIST_4(F) F(5) F(6)

@@ -178,10 +178,10 @@ static sdx_status pack_weight(sdx_prepare *p, attention *state)
     if (state->is_8bit) {
         TRY(sdx_int8_pack(p, w, w->dim[0], w->dim[1], &state->packed));
     } else {
-        size_t bytes = p->kernels->gemm_f32.packed_bytes(w->dim[0], w->dim[1]);
+        size_t bytes = p->kernels->linear.packed_bytes(w->dim[0], w->dim[1]);
         float *packed = sdx_arena_alloc_raw(p->arena, bytes);
         if (!packed) return sdx_fail_memory(p->err, bytes);
-        sdx_gemm_f32_pack(p->kernels, p->threads, w->dim[0], w->dim[1], w->data, w->dim[1], 1, 1.0f, packed);
+        sdx_gemm_f32_pack(&p->kernels->linear, p->threads, w->dim[0], w->dim[1], w->data, w->dim[1], 1, 1.0f, packed);
         state->packed = packed;
     }
     p->packed |= 1u << WEIGHT;
@@ -290,11 +290,11 @@ static void project_f32(const sdx_run *run, const sizes *s, const float *bias, f
     const attention *state = run->state;
     const float *packed = state->packed;
     if (!packed) {
-        sdx_gemm_f32_pack(run->kernels, run->threads, s->input, s->columns, run->in[WEIGHT].data, s->columns, 1,
+        sdx_gemm_f32_pack(&run->kernels->gemm_f32, run->threads, s->input, s->columns, run->in[WEIGHT].data, s->columns, 1,
                           1.0f, packing);
         packed = packing;
     }
-    sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = &run->kernels->gemm_f32,
+    sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = state->packed ? &run->kernels->linear : &run->kernels->gemm_f32,
                                          .threads = run->threads,
                                          .m = s->batch * s->queries,
                                          .n = s->columns,

@@ -31,7 +31,7 @@ static void multiply(const sdx_attention_job *j, int64_t m, int64_t n, int64_t k
                      const float *b, int64_t row, int64_t col, float alpha, float *packed, float *c,
                      int64_t ldc)
 {
-    sdx_gemm_f32_pack(j->kernels, 1, k, n, b, row, col, alpha, packed);
+    sdx_gemm_f32_pack(&j->kernels->gemm_f32, 1, k, n, b, row, col, alpha, packed);
     sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = &j->kernels->gemm_f32,
                                          .threads = 1,
                                          .m = m,

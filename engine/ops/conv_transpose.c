@@ -241,7 +241,7 @@ static void transpose_groups(void *context, int64_t begin, int64_t end, int work
         fill_bias(t, group, y);
         for (int64_t from = 0; from < c->out_plane; from += t->block) {
             int64_t n = c->out_plane - from < t->block ? c->out_plane - from : t->block;
-            sdx_gemm_f32_pack(k, 1, c->filters, n, x + from, c->out_plane, 1, 1, packed);
+            sdx_gemm_f32_pack(&k->gemm_f32, 1, c->filters, n, x + from, c->out_plane, 1, 1, packed);
             sdx_gemm_f32_job job = {.gemm = &k->gemm_f32,
                                     .threads = 1,
                                     .m = c->depth,

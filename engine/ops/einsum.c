@@ -252,7 +252,7 @@ static void run_product(const sdx_run *r, const product *p, const axes *a)
     reorder(r, p, 0, a, a->stride[0], NULL, r->in[0].data, x);
     reorder(r, p, 1, a, a->stride[1], NULL, r->in[1].data, y);
     for (int64_t b = 0; b < p->batch; b++) {
-        sdx_gemm_f32_pack(r->kernels, r->threads, p->k, p->n, y + b * p->k * p->n, p->n, 1, 1.0f, packed);
+        sdx_gemm_f32_pack(&r->kernels->gemm_f32, r->threads, p->k, p->n, y + b * p->k * p->n, p->n, 1, 1.0f, packed);
         sdx_gemm_f32_job job = {.gemm = &r->kernels->gemm_f32,
                                 .threads = r->threads,
                                 .m = p->m,

@@ -124,10 +124,9 @@ static void pack_panels(void *context, int64_t begin, int64_t end, int worker)
     for (int64_t i = begin * each; i < end * each; i++) t->packed[i] *= t->alpha;
 }
 
-void sdx_gemm_f32_pack(const sdx_kernels *kernels, int threads, int64_t k, int64_t n, const void *b,
+void sdx_gemm_f32_pack(const sdx_gemm_f32_kernels *gemm, int threads, int64_t k, int64_t n, const void *b,
                        int64_t row_stride, int64_t col_stride, float alpha, float *packed)
 {
-    const sdx_gemm_f32_kernels *gemm = &kernels->gemm_f32;
     pack_task task = {gemm, k, n, b, row_stride, col_stride, alpha, packed};
     int64_t panels = (n + gemm->nr - 1) / gemm->nr;
     sdx_parallel_for(threads, panels, sdx_row_grain(k * gemm->nr), pack_panels, &task);

@@ -31,8 +31,8 @@ typedef struct sdx_gemm_f32_job { /* the arguments of sdx_gemm_f32_kernels.run *
 size_t sdx_gemm_f32_workspace(const sdx_gemm_f32_kernels *gemm, int threads, int64_t m, int64_t n, int64_t k,
                               int64_t lda);
 void sdx_gemm_f32_run(const sdx_gemm_f32_job *job);
-/* B(i,j) = b[i*row_stride + j*col_stride], all panels, times alpha. */
-void sdx_gemm_f32_pack(const sdx_kernels *kernels, int threads, int64_t k, int64_t n, const void *b,
+/* B(i,j) = b[i*row_stride + j*col_stride], all panels, times alpha, which is 1 for a gemm other than gemm_f32. */
+void sdx_gemm_f32_pack(const sdx_gemm_f32_kernels *gemm, int threads, int64_t k, int64_t n, const void *b,
                        int64_t row_stride, int64_t col_stride, float alpha, float *packed);
 
 /* ---- int8 ------------------------------------------------------------------------------------------------ */

@@ -67,10 +67,10 @@ static sdx_status prepare_f32(sdx_prepare *p)
     if (!w) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "W must be constant");
     bool transposed = sdx_node_int(p->node, "transposed", 0) != 0;
     int64_t k = w->dim[transposed], n = w->dim[!transposed];
-    size_t bytes = p->kernels->gemm_f32.packed_bytes(k, n);
+    size_t bytes = p->kernels->linear.packed_bytes(k, n);
     float *packed = sdx_arena_alloc_raw(p->arena, bytes);
     if (!packed) return sdx_fail_memory(p->err, bytes);
-    sdx_gemm_f32_pack(p->kernels, p->threads, k, n, w->data, transposed ? 1 : n, transposed ? k : 1, 1.0f, packed);
+    sdx_gemm_f32_pack(&p->kernels->linear, p->threads, k, n, w->data, transposed ? 1 : n, transposed ? k : 1, 1.0f, packed);
     state->layer = (sdx_dynamic_layer){.k = k, .n = n, .packed = packed};
     p->packed |= 1u << W;
     return sdx_prepare_keep_all(p, state->kept);
@@ -98,7 +98,7 @@ static block make_block(int64_t mr, int64_t nr)
 
 static sdx_status plan_f32(sdx_plan_step *step)
 {
-    block b = make_block(step->kernels->gemm_f32.mr, step->kernels->gemm_f32.nr);
+    block b = make_block(step->kernels->linear.mr, step->kernels->linear.nr);
     bool ok = sdx_workspace_add(&step->workspace, (size_t)step->threads, b.bytes);
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
@@ -139,8 +139,8 @@ static void multiply(const task *t, int64_t row, int64_t rows, int64_t panel_beg
 {
     const sdx_dynamic_layer *l = t->layer;
     if (!t->q) {
-        t->kernels->gemm_f32.run(rows, l->n, l->k, t->x + row * l->k, l->k, l->packed, panel_begin, panel_end, t->bias,
-                                 SDX_ACT_NONE, NULL, 0, out, count);
+        t->kernels->linear.run(rows, l->n, l->k, t->x + row * l->k, l->k, l->packed, panel_begin, panel_end, t->bias,
+                               SDX_ACT_NONE, NULL, 0, out, count);
         return;
     }
     sdx_int8_epilogue e = l->epilogue;
@@ -216,7 +216,7 @@ static sdx_status fold(sdx_run *r, task *t)
 static sdx_status run_f32(sdx_run *r)
 {
     task t = make_task(r, BIAS, SPANS);
-    t.block = make_block(r->kernels->gemm_f32.mr, r->kernels->gemm_f32.nr);
+    t.block = make_block(r->kernels->linear.mr, r->kernels->linear.nr);
     t.products = r->workspace;
     return fold(r, &t);
 }

@@ -19,10 +19,16 @@ typedef struct matmul {
     const void *a, *b;   /* constants that are read as they are, aligned */
 } matmul;
 
-/* Floats between packed matrices. */
-static size_t packed_stride(const sdx_kernels *kernels, int64_t k, int64_t n)
+/* Constant weights may be multiplied in 16 bits. */
+static const sdx_gemm_f32_kernels *gemm_of(const sdx_kernels *kernels, bool constant, float alpha)
 {
-    return sdx_align_up(kernels->gemm_f32.packed_bytes(k, n)) / sizeof(float);
+    return constant && alpha == 1.0f ? &kernels->linear : &kernels->gemm_f32;
+}
+
+/* Floats between packed matrices. */
+static size_t packed_stride(const sdx_gemm_f32_kernels *gemm, int64_t k, int64_t n)
+{
+    return sdx_align_up(gemm->packed_bytes(k, n)) / sizeof(float);
 }
 
 static bool is_half(sdx_dtype t)
@@ -87,7 +93,8 @@ static sdx_status pack_constant(sdx_prepare *p, const sdx_tensor *b, sdx_transpo
     sdx_shape shape = sdx_tensor_shape(b);
     sdx_product product;
     sdx_product_make_right(&shape, tb, &product);
-    size_t stride = packed_stride(p->kernels, product.k, product.n);
+    const sdx_gemm_f32_kernels *gemm = gemm_of(p->kernels, true, alpha);
+    size_t stride = packed_stride(gemm, product.k, product.n);
     size_t bytes;
     bool fits = sdx_mul_size((size_t)product.b.count, stride * sizeof(float), &bytes);
     float *packed = fits ? sdx_arena_alloc_raw(p->arena, bytes) : NULL, *wide = NULL;
@@ -101,7 +108,7 @@ static sdx_status pack_constant(sdx_prepare *p, const sdx_tensor *b, sdx_transpo
     }
     for (int64_t i = 0, number; i < product.batch; i++) {
         int64_t offset = sdx_operand_offset(&product, &product.b, i, &number);
-        sdx_gemm_f32_pack(p->kernels, p->threads, product.k, product.n, (const char *)data + offset * 4,
+        sdx_gemm_f32_pack(gemm, p->threads, product.k, product.n, (const char *)data + offset * 4,
                           product.b.row_stride, product.b.col_stride, alpha, packed + (size_t)number * stride);
     }
     free(wide);
@@ -158,7 +165,7 @@ static bool plan_product(const sdx_kernels *kernels, int threads, const sdx_prod
     size_t workers = (size_t)batch_workers(p, threads);
     int64_t copied = copied_floats(p);
     size_t slice = sdx_align_up((size_t)copied * sizeof(float));
-    if (!packed) slice += packed_stride(kernels, p->k, p->n) * sizeof(float);
+    if (!packed) slice += packed_stride(&kernels->gemm_f32, p->k, p->n) * sizeof(float);
     if (p->b.count == 1)
         slice += sdx_gemm_f32_workspace(&kernels->gemm_f32, threads, p->batch * p->m, p->n, p->k, p->k);
     return sdx_workspace_add(total, workers, slice);
@@ -188,14 +195,15 @@ static void run_batches(void *context, int64_t begin, int64_t end, int worker)
     const product_task *t = context;
     const sdx_product *p = t->p;
     float *scratch = (float *)(void *)(t->workspace + (size_t)worker * t->slice);
-    size_t stride = packed_stride(t->kernels, p->k, p->n);
+    const sdx_gemm_f32_kernels *gemm = gemm_of(t->kernels, t->in.packed, t->alpha);
+    size_t stride = packed_stride(gemm, p->k, p->n);
     float *copy = t->in.packed ? scratch : scratch + stride;
     int64_t in_scratch = -1, number;
     for (int64_t i = begin; i < end; i++) {
         int64_t offset = sdx_operand_offset(p, &p->b, i, &number);
         const float *packed = t->in.packed ? t->in.packed + (size_t)number * stride : scratch;
         if (!t->in.packed && number != in_scratch) {
-            sdx_gemm_f32_pack(t->kernels, t->threads, p->k, p->n, t->in.b + offset, p->b.row_stride,
+            sdx_gemm_f32_pack(gemm, t->threads, p->k, p->n, t->in.b + offset, p->b.row_stride,
                               p->b.col_stride, t->alpha, scratch);
             in_scratch = number;
         }
@@ -206,7 +214,7 @@ static void run_batches(void *context, int64_t begin, int64_t end, int worker)
             a = copy;
             lda = p->k;
         }
-        sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = &t->kernels->gemm_f32,
+        sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = gemm,
                                              .threads = t->threads,
                                              .m = p->m,
                                              .n = p->n,
@@ -224,9 +232,10 @@ static void run_tall(const sdx_kernels *kernels, int threads, const sdx_product 
                      const float *bias, sdx_activation activation, bool add_to_c, float *c, char *workspace)
 {
     const float *packed = in.packed, *a = in.a;
+    const sdx_gemm_f32_kernels *gemm = gemm_of(kernels, packed, alpha);
     if (!packed) {
-        float *scratch = sdx_workspace_take(&workspace, packed_stride(kernels, p->k, p->n) * sizeof *scratch);
-        sdx_gemm_f32_pack(kernels, threads, p->k, p->n, in.b, p->b.row_stride, p->b.col_stride, alpha, scratch);
+        float *scratch = sdx_workspace_take(&workspace, packed_stride(gemm, p->k, p->n) * sizeof *scratch);
+        sdx_gemm_f32_pack(gemm, threads, p->k, p->n, in.b, p->b.row_stride, p->b.col_stride, alpha, scratch);
         packed = scratch;
     }
     if (!p->a.dense) {
@@ -236,7 +245,7 @@ static void run_tall(const sdx_kernels *kernels, int threads, const sdx_product 
                        p->a.col_stride, copy + i * p->m * p->k);
         a = copy;
     }
-    sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = &kernels->gemm_f32,
+    sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = gemm,
                                          .threads = threads,
                                          .m = p->batch * p->m,
                                          .n = p->n,
@@ -262,7 +271,7 @@ static void run_product(const sdx_kernels *kernels, int threads, const sdx_produ
     }
     int workers = batch_workers(p, threads);
     size_t slice = sdx_align_up((size_t)copied_floats(p) * sizeof(float));
-    if (!in.packed) slice += packed_stride(kernels, p->k, p->n) * sizeof(float);
+    if (!in.packed) slice += packed_stride(&kernels->gemm_f32, p->k, p->n) * sizeof(float);
     product_task task = {kernels, p, in, alpha, c, workspace, slice, workers > 1 ? 1 : threads};
     int64_t work = p->m * p->n * p->k / 32 + p->k * p->n;
     sdx_parallel_for(workers, p->batch, sdx_row_grain(work), run_batches, &task);

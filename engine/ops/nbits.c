@@ -130,7 +130,7 @@ static sdx_status pack(const sdx_kernels *kernels, int threads, const matmul_nbi
                        float *w, float *packed, sdx_error *err)
 {
     TRY(spread(m, in, w, err));
-    sdx_gemm_f32_pack(kernels, threads, m->k, m->n, w, 1, m->k, 1.0f, packed);
+    sdx_gemm_f32_pack(&kernels->gemm_f32, threads, m->k, m->n, w, 1, m->k, 1.0f, packed);
     return SDX_OK;
 }
 

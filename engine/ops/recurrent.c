@@ -478,7 +478,7 @@ static void add_biases(const call *c, int d)
 
 static void pack(const call *c, const float *b, int64_t k, int64_t n, float *to)
 {
-    sdx_gemm_f32_pack(c->run->kernels, c->run->threads, k, n, b, 1, k, 1.0f, to);
+    sdx_gemm_f32_pack(&c->run->kernels->gemm_f32, c->run->threads, k, n, b, 1, k, 1.0f, to);
 }
 
 /* Everything that does not wait for the state: packing, biases, X times W. */

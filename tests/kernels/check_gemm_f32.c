@@ -4,6 +4,7 @@
 typedef struct problem {
     int64_t m, n, k, lda, ldc;
     float *a, *b, *bias, *residual, *c, *packed;
+    bool is_bf16; /* which no other instruction set has: no bits to compare */
 } problem;
 
 static int64_t panels(const sdx_gemm_f32_kernels *g, int64_t n) { return (n + g->nr - 1) / g->nr; }
@@ -19,7 +20,7 @@ static float *matrix(int64_t rows, int64_t cols, int64_t ld)
 
 static problem make(const sdx_gemm_f32_kernels *g, int64_t m, int64_t n, int64_t k)
 {
-    problem p = {m, n, k, k + random_int(0, 5), n + random_int(0, 5), NULL, NULL, NULL, NULL, NULL, NULL};
+    problem p = {m, n, k, k + random_int(0, 5), n + random_int(0, 5), NULL, NULL, NULL, NULL, NULL, NULL, false};
     p.a = matrix(m, k, p.lda);
     p.b = matrix(k, n, n);
     p.bias = matrix(1, n, n);
@@ -44,7 +45,9 @@ static void compare(const problem *p, const float *bias, sdx_activation act, con
             if (act != SDX_ACT_NONE) bound = activation_bound(want, bound);
             if (residual) want += (double)residual[i * p->n + j];
             bound += 2 * UNIT * (fabs(want) + bound);
-            if (!expect_near(p->c[i * p->ldc + j], want, bound, "c", i * p->n + j)) {
+            const float got = p->c[i * p->ldc + j];
+            if (p->is_bf16 ? !expect(fabs((double)got - want) <= bound, "c is %g, should be %g", (double)got, want)
+                           : !expect_near(got, want, bound, "c", i * p->n + j)) {
                 printf("  m %lld n %lld k %lld\n", (long long)p->m, (long long)p->n, (long long)p->k);
                 return;
             }
@@ -152,7 +155,44 @@ static void specials(const context *c)
     }
 }
 
+static float rounded(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Of rounded operands the products are those of fp32 but for the order of two sums, also of rows that go piece by
+ * piece; and no bit of a row depends on the rows around it. */
+static void bf16(const context *c)
+{
+    const sdx_gemm_f32_kernels *g = &c->kernels->gemm_bf16;
+    if (!g->run) return;
+    for (int round = 0; round < 60; round++) {
+        const int64_t m = round < 32 ? round : random_size(70), n = random_size(100);
+        const int64_t k = round == 40 ? 8192 + 77 : random_size(90);
+        problem p = make(g, m, n, k);
+        p.is_bf16 = true;
+        for (int64_t i = 0; m && i < (m - 1) * p.lda + k; i++) p.a[i] = rounded(p.a[i]);
+        for (int64_t i = 0; i < k * n; i++) p.b[i] = rounded(p.b[i]);
+        const float *bias = random_int(0, 1) ? p.bias : NULL, *residual = random_int(0, 1) ? p.residual : NULL;
+        const sdx_activation act = (sdx_activation)random_int(0, 3);
+        g->run(m, n, k, p.a, p.lda, p.packed, 0, panels(g, n), bias, act, residual, n, p.c, p.ldc);
+        compare(&p, bias, act, residual);
+        float *row = GUARDED(float, n);
+        for (int64_t i = 0; i < m; i += 5) {
+            g->run(1, n, k, p.a + i * p.lda, p.lda, p.packed, 0, panels(g, n), bias, act,
+                   residual ? residual + i * n : NULL, n, row, n);
+            expect_bytes(row, p.c + i * p.ldc, (size_t)n * sizeof *row, "a row alone");
+        }
+        guarded_reset();
+    }
+}
+
 const check gemm_f32_checks[] = {
     {"gemm_f32 products", products}, {"gemm_f32 in-place residual", in_place_residual},
     {"gemm_f32 packing", packing},   {"gemm_f32 invariance", invariance},
-    {"gemm_f32 specials", specials}, {0}};
+    {"gemm_f32 specials", specials}, {"gemm_bf16", bf16},
+    {0}};
