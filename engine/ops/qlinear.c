@@ -15,24 +15,33 @@
 
 enum { MOST_VALUES = 64 };
 
+/* Where the scales are applied. A sum of codes by the ratio of two scales, and a product of codes, are exact where
+ * rounding each value first is not: ties fall as in ONNX Runtime, and large scales do not overflow. */
+typedef enum scaling {
+    SCALE_VALUES, /* x = (q - zero) * scale; y / scale */
+    SCALE_RATIOS, /* x = (q - zero) * (scale / y's scale); y as it is */
+    SCALE_RESULT  /* x = q - zero; y / (y's scale / all scales) */
+} scaling;
+
 typedef struct form {
     const char *name, *op; /* the float operator's */
     int version;           /* of ai.onnx in which it is looked up; 0: the attribute "opset" */
     int plain;             /* leading inputs that it gets as they are */
     int first, values;     /* (value, scale, zero point) from input `first` on; values -1: up to the last */
     int y_scale;           /* the zero point is next to it */
+    scaling scaling;
 } form;
 
 static const form forms[] = {
-    {"QLinearAdd", "Add", 14, 0, 0, 2, 6},
-    {"QLinearMul", "Mul", 14, 0, 0, 2, 6},
-    {"QLinearSigmoid", "Sigmoid", 13, 0, 0, 1, 3},
-    {"QLinearLeakyRelu", "LeakyRelu", 16, 0, 0, 1, 3},
-    {"QLinearSoftmax", "Softmax", 0, 0, 0, 1, 3},
-    {"QLinearConcat", "Concat", 13, 0, 2, -1, 0},
-    {"QLinearWhere", "Where", 16, 1, 1, 2, 7},
-    {"QLinearAveragePool", "AveragePool", 11, 0, 0, 1, 3},
-    {"QLinearGlobalAveragePool", "GlobalAveragePool", 1, 0, 0, 1, 3},
+    {"QLinearAdd", "Add", 14, 0, 0, 2, 6, SCALE_RATIOS},
+    {"QLinearMul", "Mul", 14, 0, 0, 2, 6, SCALE_RESULT},
+    {"QLinearSigmoid", "Sigmoid", 13, 0, 0, 1, 3, SCALE_VALUES},
+    {"QLinearLeakyRelu", "LeakyRelu", 16, 0, 0, 1, 3, SCALE_VALUES},
+    {"QLinearSoftmax", "Softmax", 0, 0, 0, 1, 3, SCALE_VALUES},
+    {"QLinearConcat", "Concat", 13, 0, 2, -1, 0, SCALE_VALUES},
+    {"QLinearWhere", "Where", 16, 1, 1, 2, 7, SCALE_VALUES},
+    {"QLinearAveragePool", "AveragePool", 11, 0, 0, 1, 3, SCALE_VALUES},
+    {"QLinearGlobalAveragePool", "GlobalAveragePool", 1, 0, 0, 1, 3, SCALE_VALUES},
 };
 
 /* A node of the float operator, and which inputs of the quantized one are its own. */
@@ -188,14 +197,30 @@ static int32_t read_zero(const sdx_run *run, int i)
     return sdx_run_has_in(run, i) ? (int32_t)sdx_tensor_get_i64(&run->in[i], 0) : 0;
 }
 
+/* What the codes of input i are multiplied by. */
+static float value_scale(const sdx_run *run, const form *f, int i)
+{
+    if (f->scaling == SCALE_RESULT) return 1;
+    float scale = read_scale(run, i + 1);
+    return f->scaling == SCALE_RATIOS ? scale / read_scale(run, f->y_scale) : scale;
+}
+
+/* What the result is divided by. */
+static float result_scale(const sdx_run *run, const inner *in)
+{
+    if (in->form->scaling == SCALE_RATIOS) return 1;
+    float scale = read_scale(run, in->form->y_scale);
+    for (int i = 0; i < in->n && in->form->scaling == SCALE_RESULT; i++) scale /= read_scale(run, in->from[i] + 1);
+    return scale;
+}
+
 /* The value at input i as float32, in the workspace. */
-static sdx_tensor dequantize(const sdx_run *run, int i, char **workspace)
+static sdx_tensor dequantize(const sdx_run *run, int i, float scale, char **workspace)
 {
     sdx_tensor q = run->in[i], x = q;
     int64_t n = sdx_tensor_count(&q);
     x.dtype = SDX_F32;
     x.data = sdx_workspace_take(workspace, (size_t)n * sizeof(float));
-    float scale = read_scale(run, i + 1);
     int32_t zero = read_zero(run, i + 2);
     if (q.dtype == SDX_U8)
         run->kernels->quantize.u8_f32(n, q.data, scale, zero, x.data);
@@ -221,7 +246,9 @@ static sdx_status run_qlinear(sdx_run *run)
     result.dtype = SDX_F32;
     result.data = sdx_workspace_take(&workspace, (size_t)sdx_tensor_count(&result) * sizeof(float));
     for (int i = 0; i < in.n; i++)
-        value[i] = i < in.form->plain ? run->in[in.from[i]] : dequantize(run, in.from[i], &workspace);
+        value[i] = i < in.form->plain
+                       ? run->in[in.from[i]]
+                       : dequantize(run, in.from[i], value_scale(run, in.form, in.from[i]), &workspace);
     sdx_run own = *run;
     own.node = &in.node;
     own.state = ((const qlinear *)run->state)->own;
@@ -230,7 +257,7 @@ static sdx_status run_qlinear(sdx_run *run)
     own.out = &result;
     own.workspace = workspace;
     TRY(in.def->run(&own));
-    quantize(run, &result, read_scale(run, in.form->y_scale), read_zero(run, in.form->y_scale + 1));
+    quantize(run, &result, result_scale(run, &in), read_zero(run, in.form->y_scale + 1));
     return SDX_OK;
 }
 

@@ -501,6 +501,32 @@ START_TEST(qlinear_operators_are_float_ones_between_codes)
 }
 END_TEST
 
+/* a + b/2 in units of y's scale is a tie, which goes to even; 0 times a value that is too large for a float is 0. */
+START_TEST(qlinear_sums_and_products_are_exact)
+{
+    static const uint8_t a[4] = {129, 130, 128, 200}, half = 255, zero[2] = {128, 0}, b[4] = {0, 0, 0, 0};
+    static const float scale = 2.0f / 255, small = 1.0f / 255, one = 1, huge = 2.6793888e36f;
+    trial sum = {.domain = MS,
+                 .op = "QLinearAdd",
+                 .n_in = 8,
+                 .n_out = 1,
+                 .in = {U8(a, 1, 4), F32(&scale, 1, 1), U8(&zero[0], 1, 1), U8(&half, 1, 1), F32(&small, 1, 1),
+                        U8(&zero[1], 1, 1), F32(&scale, 1, 1), U8(&zero[1], 1, 1)}};
+    trial product = sum;
+    product.op = "QLinearMul";
+    product.in[0] = U8(b, 1, 4);
+    product.in[1] = product.in[6] = F32(&one, 1, 1);
+    product.in[2] = U8(&zero[1], 1, 1);
+    product.in[4] = F32(&huge, 1, 1);
+    run(&sum);
+    run(&product);
+    ck_assert(!memcmp(sum.out[0].data, (uint8_t[]){128, 130, 128, 200}, 4)); /* 128.5 129.5 127.5 199.5 */
+    ck_assert(!memcmp(product.out[0].data, b, 4));
+    done(&sum);
+    done(&product);
+}
+END_TEST
+
 START_TEST(qgemm_agrees_with_loops)
 {
     enum { ROWS = 3, K = 7, COLUMNS = 4 };
@@ -618,6 +644,7 @@ Suite *ops_attention_suite(void)
     tcase_add_test(c, qattention_needs_no_bias);
     tcase_add_loop_test(c, block_quantized_weights_agree_with_loops, 0, 3);
     tcase_add_loop_test(c, qlinear_operators_are_float_ones_between_codes, 0, 2);
+    tcase_add_test(c, qlinear_sums_and_products_are_exact);
     tcase_add_test(c, qgemm_agrees_with_loops);
     suite_add_tcase(s, c);
     c = tcase_create("other");
