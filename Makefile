@@ -47,7 +47,7 @@ DEFS   := -D_XOPEN_SOURCE=700 $(if $(BLAS),-DSDX_WITH_OPENBLAS) \
 CFLAGS += -std=c17 -ffp-contract=off $(WARN) $(MODE_$(MODE)) -fPIC -fvisibility=hidden -MMD -MP $(THREAD) $(DEFS) -I$(BUILD)/gen
 # Traps and errno only hold vectors back. Never -ffast-math: masks are -inf.
 KERNEL := -O3 -fno-math-errno -fno-trapping-math
-LDLIBS := -lprotobuf-c -ljansson -lutf8proc -lpcre2-8 $(BLAS) -lm
+LDLIBS := -lprotobuf-c -ljansson -lutf8proc -lpcre2-8 -lz $(BLAS) -lm
 LDFLAGS += $(THREAD) $(filter -fsanitize=% --coverage,$(MODE_$(MODE)))
 
 # ---- instruction sets: flags, and the kernel families that the tier improves ----------------------------------

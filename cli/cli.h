@@ -90,6 +90,16 @@ int cli_make_directory(const char *path); /* with parents; EXIT_FINE or EXIT_USA
  * sentence on stderr. */
 char *cli_hub_find(const char *name, bool quiet);
 
+/* ---- lines in (lines.c) ------------------------------------------------------------------------------------------- */
+
+typedef struct cli_lines cli_lines;
+/* path NULL or "-": stdin. 0, or -1 with err set. */
+int cli_lines_open(const char *path, cli_lines **out, sdx_error *err);
+/* 1: a line without its end, valid until the next; 0: no more; -1: the file cannot be read on, see err. */
+int cli_lines_next(cli_lines *in, const char **line, size_t *length, sdx_error *err);
+void cli_lines_progress(const cli_lines *in, uint64_t *consumed, uint64_t *total); /* total 0: unknown */
+void cli_lines_close(cli_lines *in);
+
 /* ---- documents in (records.c) ------------------------------------------------------------------------------------- */
 
 typedef struct cli_record {
@@ -98,19 +108,26 @@ typedef struct cli_record {
     size_t text_length, pair_length;
 } cli_record;
 
+typedef enum cli_line_form { CLI_UNKNOWN_LINES, CLI_JSON_LINES, CLI_TSV_LINES, CLI_TEXT_LINES } cli_line_form;
+
 typedef struct cli_records {
-    FILE *file;
+    cli_lines *lines;
     const char *path;
-    char *line;
-    size_t capacity;
+    cli_line_form form;
     size_t line_number;
 } cli_records;
 
+/* Sets err to SDX_ERR_FILE and a sentence; -1. */
+int cli_record_error(sdx_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* path NULL or "-": stdin. */
 int cli_records_open(cli_records *in, const char *path);
 /* The next document: a JSON object with "id" and "contents" or "text", or id<TAB>text, or plain text (id = line
- * number from 0). 1: got one; 0: end; -1: a bad line, its sentence in err. cli_record_free what you got. */
+ * number from 0). 1: got one; 0: end; -1: a bad line or file, its sentence in err. cli_record_free what you got. */
 int cli_records_next(cli_records *in, cli_record *out, sdx_error *err);
+/* The same in two steps: the next line that is not empty (1, 0 or -1), and what is in it (1 or -1; an id may be set also
+ * for -1). */
+int cli_records_line(cli_records *in, const char **line, size_t *n, sdx_error *err);
+int cli_records_parse(const cli_records *in, const char *line, size_t n, cli_record *out, sdx_error *err);
 /* Up to room documents: their number, 0 at the end; *code is EXIT_USAGE after a sentence about a bad line. */
 size_t cli_records_window(cli_records *in, cli_record *out, size_t room, int *code);
 void cli_records_close(cli_records *in);
@@ -128,27 +145,66 @@ typedef struct cli_output {
     char *path, *temporary; /* NULL: stdout */
 } cli_output;
 int cli_output_open(cli_output *out, const char *path);
+/* The same with a name for the file beside it that a later run writes again, should this one be killed. */
+int cli_output_open_as(cli_output *out, const char *path, const char *suffix);
 int cli_output_close(cli_output *out, bool keep);
 
-/* ---- documents through a task (records.c) ---------------------------------------------------------------------------- */
+/* ---- results that survive kill -9 (journal.c) --------------------------------------------------------------------- */
+
+/* How far a run has come; a point where it can go on. */
+typedef struct cli_position {
+    uint64_t lines, documents; /* of the input: lines read, and those of them that were not empty */
+    uint64_t written, bad;     /* documents of this shard: all, and those with an error */
+    uint64_t bytes;            /* of the output, in front of which all is whole */
+} cli_position;
+
+typedef struct cli_journal cli_journal;
+/* path NULL or "-": stdout, which cannot be resumed. key: what must be the same for a run to go on. *at is where to
+ * begin; *complete: a run before this one has finished. */
+int cli_journal_open(const char *path, bool resume, const char *key, cli_journal **out, cli_position *at, bool *complete);
+int cli_journal_write(cli_journal *journal, const void *data, size_t n);
+/* What was written so far is whole, and *at says how far the input is read. */
+int cli_journal_commit(cli_journal *journal, cli_position *at);
+/* Makes the finished output: the file of what was written becomes path, or make turns it into path. */
+typedef int (*cli_finish_fn)(void *context, const char *written, const cli_position *at, const char *path);
+int cli_journal_finish(cli_journal *journal, const cli_position *at, cli_finish_fn make, void *context);
+/* After a failure: keeps what a later run can go on from. */
+void cli_journal_abandon(cli_journal *journal, const cli_position *at);
+
+/* ---- documents through a task (corpus.c) ---------------------------------------------------------------------------- */
 
 enum { CLI_WINDOW = 512 }; /* documents taken in at once, so that a batch finds texts of like length */
 
-/* Handles n documents; what it prints goes to out. */
-typedef int (*cli_window_fn)(void *context, const cli_record *docs, size_t n, FILE *out);
+/* A task over documents. What is written for a document is one piece of the output. */
+typedef struct cli_task {
+    void *context;
+    /* Works n documents out, at most CLI_WINDOW. SDX_ERR_USAGE: one of them is at fault. */
+    sdx_status (*run)(void *context, const cli_record *docs, size_t n, sdx_error *err);
+    int (*write)(void *context, const cli_record *doc, size_t i, FILE *out); /* the i-th of them */
+    int (*write_bad)(void *context, const cli_record *doc, const char *error, FILE *out); /* or NULL: nothing */
+    int (*begin)(void *context, FILE *out); /* what stands before the first document; or NULL */
+    cli_finish_fn finish;                   /* or NULL: the pieces are the output */
+} cli_task;
 
-/* Hands --text (and --pair), or the lines of --input, to fn; out is --output, or output_path when that is not NULL. */
-int cli_documents(const cli_args *args, const char *output_path, cli_window_fn fn, void *context);
+/* Hands --text (and --pair), or the lines of --input, to the task; its output goes to --output. */
+int cli_documents(const cli_args *args, const cli_task *task);
+/* A JSON string; bytes that are not UTF-8 become U+FFFD. */
+void cli_json_string(FILE *out, const char *s, size_t n);
+/* {"id":..,"error":..} and a newline. */
+int cli_write_bad(void *context, const cli_record *doc, const char *error, FILE *out);
+bool cli_ends_with(const char *s, const char *end);
 
 /* The options that cli_task_options and cli_documents read. */
 #define CLI_TASK_OPTIONS                                                                                               \
     {"model_name", CLI_STRING, "X", "checkpoint folder, or a name in the local Hugging Face cache"},                   \
     {"model_path", CLI_STRING, "M", "the .onnx file, when it is not in that folder"},                                  \
     {"tokenizer", CLI_STRING, "T", "folder with the tokenizer and its configuration"},                                 \
-    {"input", CLI_STRING, "FILE", "JSON lines with id and contents or text, or id<TAB>text (default: stdin)"},         \
-    {"output", CLI_STRING, "FILE", "where to write (default: stdout)"},                                                \
+    {"input", CLI_STRING, "FILE", "JSON lines with id and contents or text, id<TAB>text, or plain text; also gzipped"}, \
+    {"output", CLI_STRING, "FILE", "where to write; .gz: compressed (default: stdout)"},                               \
     {"text", CLI_STRING, "TEXT", "one text instead of --input"},                                                       \
-    {"batch_tokens", CLI_INT, "N", "padded tokens in one run (default: 4096)"},                                        \
-    {"max_length", CLI_INT, "N", "tokens a text (default: the model's)"}
+    {"batch_tokens", CLI_INT, "N", "tokens in one run (default: 4096)"},                                               \
+    {"max_length", CLI_INT, "N", "tokens a text (default: the model's)"},                                              \
+    {"shard", CLI_STRING, "i/n", "every n-th document from the i-th on (default: as SLURM or Kubernetes says)"},       \
+    {"resume", CLI_FLAG, NULL, "go on where a run that was killed has stopped"}
 
 #endif

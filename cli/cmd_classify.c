@@ -48,26 +48,33 @@ static int write_labels(FILE *f, const sdx_classifier *c, const char *id, const 
 
 typedef struct job {
     sdx_classifier *classifier;
-    size_t top_k;
+    size_t top_k, labels;
+    float *scores; /* [CLI_WINDOW, labels]; owned */
 } job;
 
-static int classify_window(void *context, const cli_record *docs, size_t n, FILE *out)
+static sdx_status classify_window(void *context, const cli_record *docs, size_t n, sdx_error *err)
 {
     const job *j = context;
-    sdx_text texts[CLI_WINDOW] = {{NULL, 0}}, pairs[CLI_WINDOW] = {{NULL, 0}};
-    size_t labels = sdx_classifier_label_count(j->classifier);
-    float *scores = malloc(n * labels * sizeof *scores);
-    if (!scores) return cli_usage_error("out of memory");
+    sdx_text texts[CLI_WINDOW], pairs[CLI_WINDOW];
     for (size_t i = 0; i < n; i++) {
         texts[i] = (sdx_text){docs[i].text, docs[i].text_length};
         pairs[i] = (sdx_text){docs[i].pair, docs[i].pair_length};
     }
-    sdx_error err = {0};
-    int code = sdx_classifier_run(j->classifier, texts, pairs, n, scores, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
-    for (size_t i = 0; i < n && code == EXIT_FINE; i++)
-        code = write_labels(out, j->classifier, docs[i].id, scores + i * labels, j->top_k);
-    free(scores);
-    return code;
+    return sdx_classifier_run(j->classifier, texts, pairs, n, j->scores, err);
+}
+
+static int write_document(void *context, const cli_record *doc, size_t i, FILE *out)
+{
+    const job *j = context;
+    return write_labels(out, j->classifier, doc->id, j->scores + i * j->labels, j->top_k);
+}
+
+static int classify(const cli_args *args, job *j)
+{
+    cli_task task = {j, classify_window, write_document, cli_write_bad, NULL, NULL};
+    j->labels = sdx_classifier_label_count(j->classifier);
+    j->scores = malloc(CLI_WINDOW * j->labels * sizeof *j->scores);
+    return j->scores ? cli_documents(args, &task) : cli_usage_error("out of memory");
 }
 
 static int run(const cli_args *args)
@@ -79,11 +86,12 @@ static int run(const cli_args *args)
     sdx_error err = {0};
     job j = {.top_k = (size_t)cli_int(args, "top_k", 0)};
     if (sdx_classifier_open(&o, &j.classifier, &err) == SDX_OK) {
-        code = cli_documents(args, NULL, classify_window, &j);
+        code = classify(args, &j);
         sdx_classifier_free(j.classifier);
     } else {
         code = cli_fail(&err);
     }
+    free(j.scores);
     free(folder);
     return code;
 }

@@ -1,8 +1,10 @@
 /* cmd_embed.c: texts to dense vectors, as JSON lines or one .npy matrix. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
+#include "numpy.h"
 
 static const cli_option options[] = {
     CLI_TASK_OPTIONS, /* --output ending in .npy: one matrix */
@@ -11,67 +13,81 @@ static const cli_option options[] = {
 
 typedef struct job {
     sdx_embedder *embedder;
-    size_t dim;
-    bool matrix; /* collect rows for a .npy file instead of printing lines */
-    float *data; /* [rows, dim]; owned */
-    size_t rows, capacity;
+    uint64_t dim;
+    float *rows; /* [CLI_WINDOW, dim]; owned */
 } job;
 
-static void print_row(FILE *f, const char *id, const float *row, size_t dim)
+static sdx_status embed_window(void *context, const cli_record *docs, size_t n, sdx_error *err)
 {
-    fputs("{\"id\":\"", f);
-    for (const char *c = id ? id : ""; *c; c++) {
-        if (*c == '"' || *c == '\\') fputc('\\', f);
-        if ((unsigned char)*c < ' ') fprintf(f, "\\u%04x", *c);
-        else fputc(*c, f);
-    }
-    fputs("\",\"embedding\":[", f);
-    for (size_t i = 0; i < dim; i++) fprintf(f, "%s%.9g", i ? "," : "", row[i]);
-    fputs("]}\n", f);
-}
-
-/* Room for count more rows at the end of data. */
-static bool reserve(job *j, size_t count)
-{
-    if (j->rows + count <= j->capacity) return true;
-    size_t capacity = j->capacity ? j->capacity * 2 : CLI_WINDOW;
-    float *data = realloc(j->data, capacity * j->dim * sizeof *data);
-    if (!data) return false;
-    j->data = data;
-    j->capacity = capacity;
-    return true;
-}
-
-static int embed_window(void *context, const cli_record *docs, size_t n, FILE *out)
-{
-    job *j = context;
-    sdx_text texts[CLI_WINDOW] = {{NULL, 0}};
+    const job *j = context;
+    sdx_text texts[CLI_WINDOW];
     for (size_t i = 0; i < n; i++) texts[i] = (sdx_text){docs[i].text, docs[i].text_length};
-    if (!reserve(j, n)) return cli_usage_error("out of memory");
-    float *rows = j->data + j->rows * j->dim;
-    sdx_error err = {0};
-    if (sdx_embedder_run(j->embedder, texts, n, rows, &err) != SDX_OK) return cli_fail(&err);
-    if (j->matrix) j->rows += n;
-    for (size_t i = 0; i < n && !j->matrix; i++) print_row(out, docs[i].id, rows + i * j->dim, j->dim);
+    return sdx_embedder_run(j->embedder, texts, n, j->rows, err);
+}
+
+/* ---- JSON lines ------------------------------------------------------------------------------------------------ */
+
+static int write_line(void *context, const cli_record *doc, size_t i, FILE *out)
+{
+    const job *j = context;
+    const float *row = j->rows + i * j->dim;
+    fputs("{\"id\":", out);
+    cli_json_string(out, doc->id, strlen(doc->id));
+    fputs(",\"embedding\":[", out);
+    for (size_t d = 0; d < j->dim; d++) fprintf(out, "%s%.9g", d ? "," : "", row[d]);
+    fputs("]}\n", out);
     return EXIT_FINE;
 }
 
-static bool ends_with(const char *s, const char *end)
+/* ---- .npy: rows of float32 behind a header that gets their number at the end ------------------------------------------ */
+
+static int begin_matrix(void *context, FILE *out)
 {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && !strcmp(s + n - m, end);
+    const job *j = context;
+    char header[CLI_NPY_HEADER];
+    cli_npy_header(header, "<f4", 2, (uint64_t[]){0, j->dim});
+    fwrite(header, 1, sizeof header, out);
+    return EXIT_FINE;
 }
+
+static int write_row(void *context, const cli_record *doc, size_t i, FILE *out)
+{
+    const job *j = context;
+    (void)doc;
+    fwrite(j->rows + i * j->dim, sizeof *j->rows, j->dim, out);
+    return EXIT_FINE;
+}
+
+static int write_bad_row(void *context, const cli_record *doc, const char *error, FILE *out)
+{
+    const job *j = context;
+    (void)doc;
+    (void)error;
+    for (size_t d = 0; d < j->dim; d++) fwrite(&(float){0}, sizeof(float), 1, out);
+    return EXIT_FINE;
+}
+
+static int finish_matrix(void *context, const char *written, const cli_position *at, const char *path)
+{
+    const job *j = context;
+    char header[CLI_NPY_HEADER];
+    cli_npy_header(header, "<f4", 2, (uint64_t[]){at->written, j->dim});
+    FILE *f = fopen(written, "r+");
+    bool ok = f && fwrite(header, 1, sizeof header, f) == sizeof header;
+    ok = f && !fclose(f) && ok;
+    return ok && !rename(written, path) ? EXIT_FINE : cli_usage_error("%s: cannot write: %s", path, strerror(errno));
+}
+
+/* ---- the command --------------------------------------------------------------------------------------------------- */
 
 static int embed(const cli_args *args, job *j)
 {
-    const char *output = cli_string(args, "output", NULL);
+    cli_task lines = {j, embed_window, write_line, cli_write_bad, NULL, NULL};
+    cli_task matrix = {j, embed_window, write_row, write_bad_row, begin_matrix, finish_matrix};
     j->dim = sdx_embedder_dim(j->embedder);
-    j->matrix = output && ends_with(output, ".npy");
-    int code = cli_documents(args, j->matrix ? "-" : NULL, embed_window, j);
-    if (code != EXIT_FINE || !j->matrix) return code;
-    sdx_tensor t = {SDX_F32, 2, {(int64_t)j->rows, (int64_t)j->dim}, j->data};
-    sdx_error err = {0};
-    return sdx_tensor_write_npy(output, &t, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
+    j->rows = malloc(CLI_WINDOW * j->dim * sizeof *j->rows);
+    if (!j->rows) return cli_usage_error("out of memory");
+    return cli_documents(args, cli_ends_with(cli_string(args, "output", "-"), ".npy") ? &matrix : &lines);
 }
 
 static int run(const cli_args *args)
@@ -88,7 +104,7 @@ static int run(const cli_args *args)
     } else {
         code = cli_fail(&err);
     }
-    free(j.data);
+    free(j.rows);
     free(folder);
     return code;
 }
@@ -96,5 +112,6 @@ static int run(const cli_args *args)
 const cli_command cli_command_embed = {
     "embed", "--model_name X | --model_path M --tokenizer T [options]",
     "turn texts into dense vectors\n\nPooling and normalization follow modules.json. The vector of a text does not depend "
-    "on its neighbours.",
+    "on its neighbours.\n{\"id\", \"embedding\": [...]} a line, or one .npy matrix, a row a document. A line that holds no "
+    "document\nbecomes a record with \"error\", or a row of zeros; the run goes on and ends with exit code 1.",
     "sardonyx embed --model_name ./all-MiniLM-L6-v2 --input docs.jsonl --output vectors.npy", options, run};

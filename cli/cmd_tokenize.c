@@ -183,12 +183,12 @@ static int handle_file(const sdx_tokenizer *tok, const cli_args *args)
     bool configured = cli_flag(args, "as_configured");
     int code = cli_records_open(&in, cli_string(args, "input", NULL));
     if (code != EXIT_FINE) return code;
-    ssize_t n;
-    while (code == EXIT_FINE && (n = getline(&in.line, &in.capacity, in.file)) >= 0) {
-        in.line_number++;
-        if (n > 0 && in.line[n - 1] == '\n') n--;
-        code = handle_line(tok, args, in.line, (size_t)n, in.line_number, configured ? &all : NULL);
-    }
+    sdx_error err = {0};
+    const char *line;
+    size_t n;
+    while (code == EXIT_FINE && cli_lines_next(in.lines, &line, &n, &err) == 1)
+        code = handle_line(tok, args, line, n, ++in.line_number, configured ? &all : NULL);
+    if (code == EXIT_FINE && err.status != SDX_OK) code = cli_fail(&err);
     cli_records_close(&in);
     if (configured && code == EXIT_FINE) code = encode_batch(tok, &all);
     batch_free(&all);

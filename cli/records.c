@@ -1,25 +1,52 @@
-/* records.c: documents from JSON lines, TSV or plain text, one at a time; results into a file that appears whole. */
+/* records.c: documents from JSON lines, TSV or plain text, one at a time; results into a file that appears whole. What the
+ * lines are, the file's name says, or else its first line. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/types.h>
 #include <unistd.h>
 
 #include "cli.h"
 
+int cli_record_error(sdx_error *err, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    err->status = SDX_ERR_FILE;
+    vsnprintf(err->message, sizeof err->message, format, args);
+    va_end(args);
+    return -1;
+}
+
+/* What lines of a file with such a name are, with or without .gz. */
+static cli_line_form form_of_name(const char *path)
+{
+    static const struct {
+        const char *end;
+        cli_line_form form;
+    } known[] = {{".jsonl", CLI_JSON_LINES}, {".ndjson", CLI_JSON_LINES}, {".json", CLI_JSON_LINES},
+                 {".tsv", CLI_TSV_LINES},    {".txt", CLI_TEXT_LINES}};
+    size_t n = path ? strlen(path) : 0;
+    if (n > 3 && !strcmp(path + n - 3, ".gz")) n -= 3;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        size_t m = strlen(known[i].end);
+        if (n > m && !strncmp(path + n - m, known[i].end, m)) return known[i].form;
+    }
+    return CLI_UNKNOWN_LINES;
+}
+
 int cli_records_open(cli_records *in, const char *path)
 {
-    *in = (cli_records){.path = path && strcmp(path, "-") ? path : "standard input"};
-    in->file = in->path == path ? fopen(path, "r") : stdin;
-    return in->file ? EXIT_FINE : cli_usage_error("%s: cannot open: %s", path, strerror(errno));
+    sdx_error err = {0};
+    *in = (cli_records){.path = path && strcmp(path, "-") ? path : "standard input", .form = form_of_name(path)};
+    return cli_lines_open(path, &in->lines, &err) < 0 ? cli_fail(&err) : EXIT_FINE;
 }
 
 void cli_records_close(cli_records *in)
 {
-    if (in->file && in->file != stdin) fclose(in->file);
-    free(in->line);
+    cli_lines_close(in->lines);
     *in = (cli_records){0};
 }
 
@@ -42,9 +69,7 @@ static char *copy_bytes(const char *s, size_t n)
 
 static int bad_line(const cli_records *in, sdx_error *err, const char *what)
 {
-    err->status = SDX_ERR_FILE;
-    snprintf(err->message, sizeof err->message, "%s: line %zu: %s", in->path, in->line_number, what);
-    return -1;
+    return cli_record_error(err, "%s: line %zu: %s", in->path, in->line_number, what);
 }
 
 /* An id may be a string or a number. */
@@ -54,14 +79,16 @@ static char *json_id(const json_t *id)
     return json_is_integer(id) ? json_dumps(id, JSON_ENCODE_ANY) : NULL;
 }
 
-static int parse_json(cli_records *in, size_t n, cli_record *out, sdx_error *err)
+static int parse_json(const cli_records *in, const char *line, size_t n, cli_record *out, sdx_error *err)
 {
-    json_error_t at;
-    json_t *object = json_loadb(in->line, n, JSON_ALLOW_NUL, &at);
+    json_error_t at = {.text = ""};
+    json_t *object = json_loadb(line, n, JSON_ALLOW_NUL, &at);
     if (!json_is_object(object)) {
         json_decref(object);
-        return bad_line(in, err, *at.text ? at.text : "not a JSON object");
+        return cli_record_error(err, "%s: line %zu: not a JSON object%s%s", in->path, in->line_number, *at.text ? ": " : "",
+                                at.text);
     }
+    out->id = json_id(json_object_get(object, "id"));
     const json_t *text = json_object_get(object, "contents");
     if (!text) text = json_object_get(object, "text");
     int got = 1;
@@ -70,7 +97,6 @@ static int parse_json(cli_records *in, size_t n, cli_record *out, sdx_error *err
     } else {
         out->text_length = json_string_length(text);
         out->text = copy_bytes(json_string_value(text), out->text_length);
-        out->id = json_id(json_object_get(object, "id"));
         const json_t *pair = json_object_get(object, "pair");
         out->pair_length = json_string_length(pair);
         if (json_is_string(pair)) out->pair = copy_bytes(json_string_value(pair), out->pair_length);
@@ -79,42 +105,87 @@ static int parse_json(cli_records *in, size_t n, cli_record *out, sdx_error *err
     return got;
 }
 
-static int parse_plain(cli_records *in, size_t n, cli_record *out)
+static int parse_tsv(const cli_records *in, const char *line, size_t n, cli_record *out, sdx_error *err)
 {
-    const char *tab = memchr(in->line, '\t', n);
+    const char *tab = memchr(line, '\t', n);
+    if (!tab) return bad_line(in, err, "has no tab between an id and a text");
+    out->id = copy_bytes(line, (size_t)(tab - line));
+    out->text_length = n - (size_t)(tab + 1 - line);
+    out->text = copy_bytes(tab + 1, out->text_length);
+    return 1;
+}
+
+static int parse_text(const cli_records *in, const char *line, size_t n, cli_record *out)
+{
     char number[32];
     snprintf(number, sizeof number, "%zu", in->line_number - 1);
-    const char *text = tab ? tab + 1 : in->line;
-    out->text_length = n - (size_t)(text - in->line);
-    out->text = copy_bytes(text, out->text_length);
-    out->id = tab ? copy_bytes(in->line, (size_t)(tab - in->line)) : copy_bytes(number, strlen(number));
+    out->id = copy_bytes(number, strlen(number));
+    out->text_length = n;
+    out->text = copy_bytes(line, n);
     return 1;
+}
+
+int cli_records_line(cli_records *in, const char **line, size_t *n, sdx_error *err)
+{
+    int got;
+    do {
+        got = cli_lines_next(in->lines, line, n, err);
+        if (got <= 0) return got;
+        in->line_number++;
+        while (*n > 0 && (*line)[*n - 1] == '\r') --*n;
+    } while (*n == 0);
+    if (in->form == CLI_UNKNOWN_LINES)
+        in->form = **line == '{' ? CLI_JSON_LINES : memchr(*line, '\t', *n) ? CLI_TSV_LINES : CLI_TEXT_LINES;
+    return 1;
+}
+
+int cli_records_parse(const cli_records *in, const char *line, size_t n, cli_record *out, sdx_error *err)
+{
+    int parsed = in->form == CLI_JSON_LINES  ? parse_json(in, line, n, out, err)
+                 : in->form == CLI_TSV_LINES ? parse_tsv(in, line, n, out, err)
+                                             : parse_text(in, line, n, out);
+    return parsed == 1 && !out->text ? bad_line(in, err, "out of memory") : parsed;
 }
 
 int cli_records_next(cli_records *in, cli_record *out, sdx_error *err)
 {
+    const char *line;
+    size_t n;
     *out = (cli_record){0};
-    ssize_t got;
-    do {
-        got = getline(&in->line, &in->capacity, in->file);
-        if (got < 0) return ferror(in->file) ? bad_line(in, err, strerror(errno)) : 0;
-        in->line_number++;
-        while (got > 0 && (in->line[got - 1] == '\n' || in->line[got - 1] == '\r')) got--;
-    } while (got == 0);
-    int parsed = in->line[0] == '{' ? parse_json(in, (size_t)got, out, err) : parse_plain(in, (size_t)got, out);
-    if (parsed == 1 && !out->text) return bad_line(in, err, "out of memory");
-    return parsed;
+    int got = cli_records_line(in, &line, &n, err);
+    return got == 1 ? cli_records_parse(in, line, n, out, err) : got;
+}
+
+size_t cli_records_window(cli_records *in, cli_record *out, size_t room, int *code)
+{
+    size_t n = 0;
+    int got = 1;
+    sdx_error err = {0};
+    while (n < room && (got = cli_records_next(in, &out[n], &err)) == 1) n++;
+    if (got >= 0) return n;
+    *code = cli_fail(&err);
+    cli_record_free(&out[n]);
+    while (n > 0) cli_record_free(&out[--n]);
+    return 0;
 }
 
 int cli_output_open(cli_output *out, const char *path)
 {
+    char suffix[32];
     *out = (cli_output){.file = stdout};
     if (!path || !strcmp(path, "-")) return EXIT_FINE;
-    size_t n = strlen(path) + 16;
+    snprintf(suffix, sizeof suffix, ".tmp-%d", (int)getpid());
+    return cli_output_open_as(out, path, suffix);
+}
+
+int cli_output_open_as(cli_output *out, const char *path, const char *suffix)
+{
+    size_t n = strlen(path) + strlen(suffix) + 1;
+    *out = (cli_output){0};
     out->path = copy_bytes(path, strlen(path));
     out->temporary = malloc(n);
     if (!out->path || !out->temporary) return cli_usage_error("out of memory");
-    snprintf(out->temporary, n, "%s.tmp-%d", path, (int)getpid());
+    snprintf(out->temporary, n, "%s%s", path, suffix);
     out->file = fopen(out->temporary, "w");
     if (out->file) return EXIT_FINE;
     int code = cli_usage_error("%s: cannot write: %s", path, strerror(errno));
@@ -137,48 +208,5 @@ int cli_output_close(cli_output *out, bool keep)
         free(out->temporary);
     }
     *out = (cli_output){0};
-    return code;
-}
-
-size_t cli_records_window(cli_records *in, cli_record *out, size_t room, int *code)
-{
-    size_t n = 0;
-    int got = 1;
-    sdx_error err = {0};
-    while (n < room && (got = cli_records_next(in, &out[n], &err)) == 1) n++;
-    if (got >= 0) return n;
-    *code = cli_fail(&err);
-    while (n > 0) cli_record_free(&out[--n]);
-    return 0;
-}
-
-static int each_window(cli_records *in, FILE *out, cli_window_fn fn, void *context)
-{
-    cli_record docs[CLI_WINDOW];
-    int code = EXIT_FINE;
-    for (size_t n; code == EXIT_FINE && (n = cli_records_window(in, docs, CLI_WINDOW, &code)) > 0;) {
-        code = fn(context, docs, n, out);
-        while (n > 0) cli_record_free(&docs[--n]);
-    }
-    return code;
-}
-
-int cli_documents(const cli_args *args, const char *output_path, cli_window_fn fn, void *context)
-{
-    const char *text = cli_string(args, "text", NULL), *pair = cli_string(args, "pair", NULL);
-    cli_records in = {.file = NULL};
-    cli_output out;
-    int code = text ? EXIT_FINE : cli_records_open(&in, cli_string(args, "input", NULL));
-    if (code != EXIT_FINE) return code;
-    code = cli_output_open(&out, output_path ? output_path : cli_string(args, "output", NULL));
-    if (code == EXIT_FINE) {
-        cli_record one = {.id = (char[]){"0"}, .text = (char *)text, .pair = (char *)pair};
-        one.text_length = text ? strlen(text) : 0;
-        one.pair_length = pair ? strlen(pair) : 0;
-        code = text ? fn(context, &one, 1, out.file) : each_window(&in, out.file, fn, context);
-        int closed = cli_output_close(&out, code == EXIT_FINE);
-        if (code == EXIT_FINE) code = closed;
-    }
-    cli_records_close(&in);
     return code;
 }

@@ -44,4 +44,9 @@ bool sdx_reference_is_sparse(const sdx_reference *reference);
 int64_t sdx_reference_vocab_size(const sdx_reference *reference);
 int64_t sdx_reference_positions(const sdx_reference *reference); /* longest sequence */
 
+/* A SPLADE graph says which token and how heavy, but not of which text of a batch. Its NonZero knows both: that value
+ * [2, n] (rows, then tokens) becomes a graph output, whose index goes to *output; -1 when output_idx comes from
+ * elsewhere. */
+sdx_status sdx_splade_expose_places(sdx_model *model, int *output, sdx_error *err);
+
 #endif

@@ -107,3 +107,20 @@ bool sdx_model_is_random(const sdx_model *model)
         }
     return false;
 }
+
+/* One scale for a whole batch, as DynamicQuantizeLinear has it. */
+static bool has_batch_scale(const sdx_node *n)
+{
+    if (sdx_node_is(n, "DynamicQuantizeLinear") || sdx_node_is_in(n, "com.microsoft", "DynamicQuantizeMatMul") ||
+        sdx_node_is_in(n, "com.microsoft", "DynamicQuantizeLSTM"))
+        return true;
+    return sdx_node_is_in(n, "sardonyx", "DynamicLinear") && !sdx_node_int(n, "per_row", 0);
+}
+
+bool sdx_model_mixes_rows(const sdx_model *model)
+{
+    for (const sdx_graph *g = model->graphs; g; g = g->next)
+        for (sdx_id i = 0; i < g->n_node; i++)
+            if (has_batch_scale(&g->node[i])) return true;
+    return false;
+}

@@ -184,6 +184,8 @@ SDX_API void sdx_program_free(sdx_program *program);
 SDX_API const sdx_model *sdx_program_model(const sdx_program *program);
 /* Of a program's model: some operator draws random numbers, so that two runs differ. */
 SDX_API bool sdx_model_is_random(const sdx_model *model);
+/* Of a program's model: the rows of a batch change each other's numbers, because one scale quantizes them all. */
+SDX_API bool sdx_model_mixes_rows(const sdx_model *model);
 
 SDX_API sdx_status sdx_session_create(const sdx_program *program, sdx_session **out, sdx_error *err);
 SDX_API void sdx_session_free(sdx_session *session);
@@ -402,7 +404,8 @@ SDX_API size_t sdx_embedder_dim(const sdx_embedder *embedder);
 SDX_API sdx_status sdx_embedder_run(sdx_embedder *embedder, const sdx_text *texts, size_t count, float *out,
                                     sdx_error *err);
 
-/* Sparse vectors: SPLADE graphs with outputs output_idx and output_weights, or a masked-LM graph with logits. */
+/* Sparse vectors: SPLADE graphs with outputs output_idx and output_weights, or a masked-LM graph with logits. The vector
+ * of a text does not depend on its neighbours. */
 typedef struct sdx_sparse_encoder sdx_sparse_encoder;
 
 typedef struct sdx_sparse_vector {
@@ -415,6 +418,8 @@ SDX_API sdx_status sdx_sparse_encoder_open(const sdx_task_options *options, sdx_
                                            sdx_error *err);
 SDX_API void sdx_sparse_encoder_free(sdx_sparse_encoder *encoder);
 SDX_API const sdx_tokenizer *sdx_sparse_encoder_tokenizer(const sdx_sparse_encoder *encoder);
+/* The tokens around every text ([CLS], [SEP]) and padding, whose weights Anserini leaves out. */
+SDX_API bool sdx_sparse_encoder_is_frame(const sdx_sparse_encoder *encoder, int64_t id);
 /* out[count]: views into the encoder, valid until its next run. */
 SDX_API sdx_status sdx_sparse_encoder_run(sdx_sparse_encoder *encoder, const sdx_text *texts, size_t count,
                                           sdx_sparse_vector *out, sdx_error *err);

@@ -21,15 +21,29 @@ static bool has_file(const char *dir, const char *name)
 }
 
 /* A checkpoint without an ONNX file is converted in memory, the graph never written. */
-static sdx_status open_program(sdx_text_model *m, const sdx_task_options *o, sdx_error *err)
+static sdx_status open_model(sdx_text_model *m, const sdx_task_options *o, sdx_model **out, sdx_error *err)
 {
     bool folder = sdx_is_directory(o->model);
     bool graph = !folder || has_file(o->model, "model.onnx") || has_file(o->model, "onnx/model.onnx");
-    if (graph || !has_file(o->model, "config.json")) return sdx_program_open(o->model, &o->run, &m->program, err);
+    if (graph || !has_file(o->model, "config.json")) return sdx_model_open(o->model, out, err);
     sdx_convert_report report;
+    return sdx_convert_build(&(sdx_convert_options){.checkpoint = o->model}, out, &m->checkpoint, &report, err);
+}
+
+static sdx_status open_program(sdx_text_model *m, const sdx_task_options *o, sdx_error *err)
+{
     sdx_model *model;
-    TRY(sdx_convert_build(&(sdx_convert_options){.checkpoint = o->model}, &model, &m->checkpoint, &report, err));
-    return sdx_program_create(model, &o->run, &m->program, err);
+    TRY(open_model(m, o, &model, err));
+    sdx_status status = sdx_splade_expose_places(model, &m->places, err);
+    if (status != SDX_OK) {
+        sdx_model_close(model);
+        return status;
+    }
+    sdx_run_options run = o->run;
+    run.skip_padding = true;
+    TRY(sdx_program_create(model, &run, &m->program, err));
+    m->alone = sdx_model_mixes_rows(sdx_program_model(m->program));
+    return SDX_OK;
 }
 
 /* The tokenizer's own folder, or the folder of the model. */
@@ -41,7 +55,7 @@ static char *find_folder(const sdx_task_options *o)
 
 sdx_status sdx_text_model_open(const sdx_task_options *o, sdx_text_model *out, sdx_error *err)
 {
-    sdx_text_model m = {.batch_tokens = o->batch_tokens ? o->batch_tokens : DEFAULT_BATCH_TOKENS};
+    sdx_text_model m = {.places = -1, .batch_tokens = o->batch_tokens ? o->batch_tokens : DEFAULT_BATCH_TOKENS};
     sdx_status status = SDX_OK;
     if (!o->model) return sdx_fail(err, SDX_ERR_USAGE, "no model given");
     m.folder = find_folder(o);
@@ -176,6 +190,7 @@ sdx_status sdx_text_model_run(sdx_text_model *m, const sdx_text *texts, const sd
     for (size_t at = 0; at < count;) {
         size_t rows = m->batch_tokens / jobs[at].encoding.count;
         if (max_rows && rows > max_rows) rows = max_rows;
+        if (m->alone) rows = 1;
         if (rows < 1) rows = 1;
         if (rows > count - at) rows = count - at;
         TRY_GOTO(run_batch(m, jobs + at, rows, fn, context, err));

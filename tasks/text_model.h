@@ -15,6 +15,8 @@ typedef struct sdx_text_model {
     size_t max_length;   /* tokens of a text; 0: no limit */
     size_t batch_tokens; /* padded tokens of a batch */
     int64_t pad_id;
+    int places;          /* output int64[2, n] of a SPLADE graph, rows and tokens of its entries; -1: none */
+    bool alone;          /* texts of a batch would change each other's numbers: one at a time */
 } sdx_text_model;
 
 /* Rows of one run: row r is texts[index[r]], its first length[r] tokens real. */
@@ -26,7 +28,7 @@ typedef struct sdx_text_batch {
 
 typedef sdx_status (*sdx_text_batch_fn)(void *context, const sdx_text_batch *batch, sdx_error *err);
 
-/* The model may be an .onnx file, a folder with one, or a checkpoint folder, which is converted in memory. */
+/* Outputs are right for real tokens only, where it has a token dimension. The model may be an .onnx file, a folder with one, or a checkpoint folder, which is converted in memory. */
 sdx_status sdx_text_model_open(const sdx_task_options *options, sdx_text_model *out, sdx_error *err);
 void sdx_text_model_close(sdx_text_model *model);
 /* Runs all texts, in batches of at most max_rows rows (0: as batch_tokens allows), and hands each batch to fn.
