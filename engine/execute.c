@@ -83,14 +83,15 @@ static void *place_output(void *owner, int o, size_t bytes)
     return at->plan->heap[v] = sdx_malloc_aligned(bytes);
 }
 
-/* A shape that the plan relied on must be the one that came out. */
+/* A shape that the plan relied on must be the one that came out, and so must a type that it knew. */
 static sdx_status keep_output(sdx_plan *p, sdx_id v, const sdx_tensor *t, sdx_error *err)
 {
     const sdx_type *planned = &p->type[v];
     sdx_shape shape = sdx_tensor_shape(t);
     p->tensor[v] = *t;
     bool relied = sdx_shape_is_known(&planned->shape);
-    if (!relied || (sdx_shape_same(&planned->shape, &shape) && planned->dtype == t->dtype)) return SDX_OK;
+    bool same_type = planned->dtype == SDX_UNDEFINED || planned->dtype == t->dtype;
+    if (!relied || (same_type && sdx_shape_same(&planned->shape, &shape))) return SDX_OK;
     char was[SDX_TENSOR_TEXT], is[SDX_TENSOR_TEXT];
     return sdx_fail(err, SDX_ERR_INTERNAL, "output was expected to be %s and is %s",
                     sdx_tensor_format(planned->dtype, &planned->shape, was, sizeof was),
