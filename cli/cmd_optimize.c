@@ -50,6 +50,8 @@ static int optimize_to(const cli_args *args, const char *input, const char *outp
         .model_type = cli_string(args, "model_type", NULL),
         .num_heads = (int)cli_int(args, "num_heads", 0),
         .hidden_size = (int)cli_int(args, "hidden_size", 0),
+        .threads = (int)cli_int(args, "threads", 0),
+        .isa = cli_string(args, "isa", NULL),
         .external_data = cli_flag(args, "external_data"),
     };
     sdx_graph_stats before, after;

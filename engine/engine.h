@@ -35,7 +35,7 @@ struct sdx_program {
     sdx_arena arena;  /* states, packed weights, aligned copies of constants */
     const sdx_kernels *kernels;
     int threads;
-    bool profile;
+    bool profile, brief;
     uint64_t max_steps; /* of a run; UINT64_MAX: no limit */
     sdx_body *body;     /* [n_body] by graph->index; .graph NULL: a function's, never run as such */
     int n_body;
@@ -244,11 +244,13 @@ sdx_status sdx_eval_node(void *context, const sdx_model *model, const sdx_node *
 /* Runs the file `original`, and then what `rewrite` makes of it, on the same made-up inputs; a difference is
  * SDX_ERR_INTERNAL and names the output. One after the other: the weights of only one are in memory. */
 typedef sdx_status (*sdx_rewrite_fn)(void *context, sdx_model **rewritten, sdx_error *err);
-sdx_status sdx_validate(const char *original, sdx_rewrite_fn rewrite, void *context, sdx_error *err);
+sdx_status sdx_validate(const char *original, sdx_rewrite_fn rewrite, void *context, const sdx_run_options *how,
+                        sdx_error *err);
 
 /* After that: the first node of the rewritten graph that computes something else than the original graph does under the
  * same name, as text; empty when none can be told. Takes the model over. */
-sdx_status sdx_find_divergence(const char *original, sdx_model *rewritten, char *place, size_t size, sdx_error *err);
+sdx_status sdx_find_divergence(const char *original, sdx_model *rewritten, const sdx_run_options *how, char *place,
+                               size_t size, sdx_error *err);
 
 /* An input of the graph that the caller must give: not a weight listed among the inputs. */
 static inline bool sdx_is_fed(const sdx_graph *graph, int i)

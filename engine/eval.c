@@ -53,7 +53,15 @@ static sdx_status prepare(const sdx_eval_context *context, const sdx_model *mode
                           const sdx_type *type, sdx_arena *scratch, void **state, sdx_error *err)
 {
     if (!n->def->prepare) return SDX_OK;
-    sdx_prepare p = {model, n, n->n_in, type, context->kernels, context->threads, scratch, NULL, 0, err};
+    sdx_prepare p = {.model = model,
+                     .node = n,
+                     .n_in = n->n_in,
+                     .in = type,
+                     .kernels = context->kernels,
+                     .threads = context->threads,
+                     .brief = true,
+                     .arena = scratch,
+                     .err = err};
     sdx_status status = sdx_op_prepare(&p);
     if (status != SDX_OK) {
         sdx_node_error(model, n, type, n->n_in, err);

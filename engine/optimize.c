@@ -171,9 +171,9 @@ static sdx_status narrow(sdx_model *model, const sdx_optimize_options *o, sdx_er
 
 static sdx_status rewrite(sdx_model *model, const sdx_optimize_options *o, sdx_error *err)
 {
-    sdx_eval_context eval = {.threads = sdx_default_threads()};
+    sdx_eval_context eval = {.threads = o->threads ? o->threads : sdx_default_threads()};
     TRY(check_target(o, err));
-    TRY(sdx_kernels_choose(NULL, &eval.kernels, err));
+    TRY(sdx_kernels_choose(o->isa, &eval.kernels, err));
     TRY(raise_opset(model, is_standard(o), err));
     sdx_pass_context passes = {.model = model,
                                .registry = &sdx_operators,
@@ -230,12 +230,13 @@ static sdx_status open_for_check(void *context, sdx_model **out, sdx_error *err)
 static sdx_status check(const sdx_optimize_options *o, sdx_error *err)
 {
     char place[SDX_NODE_TEXT] = "";
+    const sdx_run_options how = {.threads = o->threads, .isa = o->isa, .no_optimize = true, .brief = true};
     sdx_model *model;
     sdx_error ignored = {0};
-    sdx_status status = sdx_validate(o->input, open_for_check, (void *)o, err);
+    sdx_status status = sdx_validate(o->input, open_for_check, (void *)o, &how, err);
     if (status != SDX_ERR_INTERNAL) return status;
     if (open_for_check((void *)o, &model, &ignored) == SDX_OK)
-        sdx_find_divergence(o->input, model, place, sizeof place, &ignored);
+        sdx_find_divergence(o->input, model, &how, place, sizeof place, &ignored);
     if (!*place) return status;
     char sentence[SDX_ERROR_MAX];
     memcpy(sentence, err->message, sizeof sentence);

@@ -95,7 +95,15 @@ static sdx_status prepare_node(sdx_program *p, sdx_body *body, sdx_id id, int *r
     ARENA_NEW(scratch, in, (size_t)n->n_in, err);
     TRY(gather_types(p, g, n, in, err));
     if (!n->def->prepare) return SDX_OK;
-    sdx_prepare prepare = {p->model, n, n->n_in, in, p->kernels, p->threads, &p->arena, NULL, 0, err};
+    sdx_prepare prepare = {.model = p->model,
+                           .node = n,
+                           .n_in = n->n_in,
+                           .in = in,
+                           .kernels = p->kernels,
+                           .threads = p->threads,
+                           .brief = p->brief,
+                           .arena = &p->arena,
+                           .err = err};
     sdx_status status = sdx_op_prepare(&prepare);
     if (status != SDX_OK) {
         sdx_node_error(p->model, n, in, n->n_in, err);
@@ -225,6 +233,7 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
     TRY(check_threads(options->threads, err));
     p->threads = options->threads ? options->threads : sdx_default_threads();
     p->profile = options->profile;
+    p->brief = options->brief;
     p->max_steps = options->max_steps ? options->max_steps : SDX_MAX_STEPS;
     TRY(sdx_kernels_choose(options->isa, &p->kernels, err));
     TRY(sdx_model_inline_functions(p->model, err));

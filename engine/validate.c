@@ -100,7 +100,7 @@ static int64_t named_size(const char *name, bool first, int k)
                : batch                   ? 1 + 2 * k
                : strstr(part, "past")    ? 5 + 4 * k
                : strstr(part, "encoder") ? 8 + 2 * k
-                                         : 7 + 5 * k;
+                                         : 7 - 3 * k;
     }
     return plus ? size + named_size(plus + 1, false, k) : size;
 }
@@ -112,7 +112,7 @@ static bool has_convolution(const sdx_graph *g)
     return false;
 }
 
-/* Unknown sizes: 1 and 3 texts of 7 and 12 tokens, after 5 and 9. The first dim is the batch; rank-2 floats
+/* Unknown sizes: 1 and 3 texts of 7 and 4 tokens, after 5 and 9. The first dim is the batch; rank-2 floats
  * that are convolved are audio. */
 static sdx_shape concrete(const sdx_model *model, const sdx_type *type, int k, int64_t *chosen)
 {
@@ -276,8 +276,6 @@ static sdx_status run_trials(const sdx_program *program, trial *trials, bool kee
     return status;
 }
 
-static const sdx_run_options as_spelled = {.no_optimize = true};
-
 static sdx_status try_original(const sdx_program *program, int first, trial *trials, sdx_error *err)
 {
     for (int k = 0; k < TRIALS; k++) {
@@ -289,11 +287,12 @@ static sdx_status try_original(const sdx_program *program, int first, trial *tri
 }
 
 /* A model that does not take the usual sizes gets small ones; if neither, the first failure is told. */
-static sdx_status run_original(const char *path, trial *trials, double *bound, sdx_error *err)
+static sdx_status run_original(const char *path, const sdx_run_options *how, trial *trials, double *bound,
+                               sdx_error *err)
 {
     sdx_program *program;
     sdx_error ignored = {0};
-    TRY(sdx_program_open(path, &as_spelled, &program, err));
+    TRY(sdx_program_open(path, how, &program, err));
     *bound = bound_for(program->model->graph);
     sdx_status status = try_original(program, 0, trials, err);
     if (status != SDX_OK && status != SDX_ERR_MEMORY && try_original(program, TRIALS, trials, &ignored) == SDX_OK) {
@@ -304,24 +303,26 @@ static sdx_status run_original(const char *path, trial *trials, double *bound, s
     return status;
 }
 
-static sdx_status run_rewritten(sdx_model *model, trial *trials, double bound, sdx_error *err)
+static sdx_status run_rewritten(sdx_model *model, const sdx_run_options *how, trial *trials, double bound,
+                                sdx_error *err)
 {
     sdx_program *program;
-    TRY(sdx_program_create(model, &as_spelled, &program, err));
+    TRY(sdx_program_create(model, how, &program, err));
     bound = fmax(bound, bound_for(program->model->graph)); /* weights may have become halves */
     sdx_status status = run_trials(program, trials, false, bound, err);
     sdx_program_free(program);
     return status;
 }
 
-sdx_status sdx_validate(const char *original, sdx_rewrite_fn rewrite, void *context, sdx_error *err)
+sdx_status sdx_validate(const char *original, sdx_rewrite_fn rewrite, void *context, const sdx_run_options *how,
+                        sdx_error *err)
 {
     trial trials[TRIALS] = {0};
     double bound = 0;
     sdx_model *rewritten = NULL;
-    sdx_status status = run_original(original, trials, &bound, err);
+    sdx_status status = run_original(original, how, trials, &bound, err);
     if (status == SDX_OK) status = rewrite(context, &rewritten, err);
-    if (status == SDX_OK) status = run_rewritten(rewritten, trials, bound, err);
+    if (status == SDX_OK) status = run_rewritten(rewritten, how, trials, bound, err);
     for (int k = 0; k < TRIALS; k++) sdx_arena_fini(&trials[k].arena);
     return status;
 }
@@ -386,8 +387,8 @@ static sdx_status run_pair(sdx_program *original, sdx_program *rewritten, int de
     return status;
 }
 
-sdx_status sdx_find_divergence(const char *original, sdx_model *rewritten, char *place, size_t size,
-                               sdx_error *err)
+sdx_status sdx_find_divergence(const char *original, sdx_model *rewritten, const sdx_run_options *how, char *place,
+                               size_t size, sdx_error *err)
 {
     sdx_model *model = NULL;
     sdx_program *a = NULL, *b = NULL;
@@ -401,9 +402,9 @@ sdx_status sdx_find_divergence(const char *original, sdx_model *rewritten, char 
         sdx_model_close(rewritten);
         return status;
     }
-    status = sdx_program_create(rewritten, &as_spelled, &b, err);
+    status = sdx_program_create(rewritten, how, &b, err);
     if (status == SDX_OK)
-        status = sdx_program_create(model, &as_spelled, &a, err);
+        status = sdx_program_create(model, how, &a, err);
     else
         sdx_model_close(model);
     if (status == SDX_OK) status = run_pair(a, b, declared, bound_for(a->model->graph), place, size, err);

@@ -48,6 +48,7 @@ typedef struct sdx_prepare {
     const sdx_type *in; /* as inferred at load; .constant where the weight is known */
     const struct sdx_kernels *kernels;
     int threads;
+    bool brief;       /* for a run or two: large weights stay where they are, and are packed in the run */
     sdx_arena *arena; /* lives as long as the program; zeroed, 64-byte aligned */
     void *state;      /* out: handed to plan and run */
     unsigned packed;  /* out: bit i says input i was packed and its constant will not be read again */

@@ -169,6 +169,8 @@ typedef struct sdx_run_options {
     /* Outputs need not be right where the attention mask is 0: there they are 0, and cost nothing. For callers that
      * look at real tokens only. */
     bool skip_padding;
+    /* For a run or two: weights are not packed ahead, which saves their memory and a pass over them. */
+    bool brief;
     bool profile;     /* record the time of every step, for sdx_session_profile */
     /* A run that takes more operators than this fails: so loops end. 0: SDX_MAX_STEPS; UINT64_MAX: no limit. */
     uint64_t max_steps;
@@ -258,6 +260,8 @@ typedef struct sdx_optimize_options {
     const char *weights; /* "fp16", "bf16": large weights, and what safe operators make of them, in 16 bits. NULL: as they
                             are */
     bool external_data;
+    int threads;     /* as in sdx_run_options, as is isa */
+    const char *isa;
     /* Not NULL: what became of every place that looks like attention, a norm, a GELU or an embedding; free() it. As text
      * (NULL too), as a JSON list, or as the page of sdx_model_inspect_html with the places marked: "text", "json", "html". *missed: how many of them should have fused and did not. */
     char **explanation;

@@ -174,7 +174,7 @@ static sdx_status infer_dynamic_attention(sdx_infer *infer)
 static sdx_status pack_weight(sdx_prepare *p, attention *state)
 {
     const sdx_tensor *w = p->in[WEIGHT].constant;
-    if (!w) return SDX_OK;
+    if (!w || p->brief) return SDX_OK;
     if (state->is_8bit) {
         TRY(sdx_int8_pack(p, w, w->dim[0], w->dim[1], &state->packed));
     } else {

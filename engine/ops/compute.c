@@ -89,7 +89,7 @@ sdx_dim sdx_dim_merge(sdx_dim a, sdx_dim b)
 sdx_status sdx_prepare_keep(sdx_prepare *p, int i, const void **out)
 {
     *out = NULL;
-    if (i >= p->n_in || !p->in[i].constant) return SDX_OK;
+    if (p->brief || i >= p->n_in || !p->in[i].constant) return SDX_OK;
     size_t bytes = sdx_tensor_bytes(p->in[i].constant);
     void *copy = sdx_arena_alloc(p->arena, bytes);
     if (!copy) return sdx_fail_memory(p->err, bytes);

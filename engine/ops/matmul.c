@@ -125,7 +125,7 @@ static sdx_status keep_operands(sdx_prepare *p, matmul *state)
 {
     const sdx_tensor *b = p->in[1].constant;
     TRY(sdx_prepare_keep(p, 0, &state->a));
-    if (!b || !packs(b->dtype)) return sdx_prepare_keep(p, 1, &state->b);
+    if (!b || p->brief || !packs(b->dtype)) return sdx_prepare_keep(p, 1, &state->b);
     p->packed |= 2u;
     return pack_constant(p, b, state->tb, state->alpha, &state->packed);
 }
