@@ -16,7 +16,7 @@ ifeq ($(origin CC),default)
 CC       := gcc
 endif
 
-BUILD   := build/$(MODE)$(if $(filter clang%,$(CC)),-clang)$(if $(filter 0,$(OPENBLAS)),-noblas)
+BUILD   := build/$(MODE)$(if $(filter clang%,$(CC)),-clang)$(if $(filter aarch64%,$(CC)),-aarch64)$(if $(filter 0,$(OPENBLAS)),-noblas)
 VERSION := $(shell sed -n 's/^\#define SDX_VERSION "\(.*\)"/\1/p' include/sardonyx.h)
 
 # Short lines; V=1 shows the commands.
@@ -54,24 +54,30 @@ LDFLAGS += $(THREAD) $(filter -fsanitize=% --coverage,$(MODE_$(MODE)))
 
 MACHINE := $(shell $(CC) -dumpmachine)
 ifneq ($(filter x86_64%,$(MACHINE)),)
-ISAS := scalar avx2 avx512 avx512vnni
+ISAS := scalar avx2 avxvnni avx512 avx512vnni
 endif
 ifneq ($(filter aarch64%,$(MACHINE)),)
-ISAS := scalar neon
+ISAS := scalar neon neon_dot neon_i8mm
 endif
 ISAS ?= scalar
 FAMILIES := $(filter-out cpu dispatch blas gemm_bf16,$(notdir $(basename $(wildcard kernels/*.c))))
 FLAGS_scalar     :=
 FLAGS_avx2       := -mavx2 -mfma -mf16c
+FLAGS_avxvnni    := $(FLAGS_avx2) -mavxvnni
 FLAGS_avx512     := $(FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd
 FLAGS_avx512vnni := $(FLAGS_avx512) -mavx512vnni
 FLAGS_neon       :=
+FLAGS_neon_dot   := -march=armv8.2-a+dotprod
+FLAGS_neon_i8mm  := -march=armv8.2-a+i8mm
 FLAGS_gemm_bf16  := -mavx512bf16 # of one family; its own bit of CPUID decides in the run whether it is used
 FAMILIES_scalar     := $(FAMILIES)
 FAMILIES_avx2       := $(FAMILIES)
+FAMILIES_avxvnni    := gemm_int8
 FAMILIES_avx512     := $(FAMILIES)
 FAMILIES_avx512vnni := gemm_int8 gemm_bf16
 FAMILIES_neon       := $(FAMILIES)
+FAMILIES_neon_dot   := gemm_int8
+FAMILIES_neon_i8mm  := gemm_int8
 
 # ---- sources: a file in its folder is in the build -------------------------------------------------------------
 
@@ -88,12 +94,15 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.c)))
 
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJ := $(foreach isa,$(ISAS),$(foreach f,$(FAMILIES_$(isa)),$(BUILD)/kernels/$(f).$(isa).o))
+# The tile of avxvnni on plain AVX2, for kcheck: see tests/kernels/avxvnni_emulated.h.
+FLAGS_avxvnni_emulated := $(FLAGS_avx2) -Itests/kernels
+EMULATED   := $(if $(filter avxvnni,$(ISAS)),$(BUILD)/kernels/gemm_int8.avxvnni_emulated.o)
 LIB_OBJ := $(call obj,$(PLAIN)) $(BUILD)/gen/onnx.pb-c.o $(BUILD)/gen/sentencepiece.pb-c.o $(KERNEL_OBJ)
 LIB     := $(BUILD)/libsardonyx.a
 
 # ---- building --------------------------------------------------------------------------------------------------
 
-.PHONY: all help lib check check-full demo bench lint static install clean deps test-programs format docs
+.PHONY: all help lib check check-full kcheck-aarch64 demo bench lint static install clean deps test-programs format docs
 .SECONDARY:
 all: build/sardonyx $(BUILD)/sardonyx $(if $(FETCH),$(BUILD)/sardonyx-fetch) $(addprefix $(BUILD)/,$(TOOLS) $(EXAMPLES))
 
@@ -102,6 +111,7 @@ help:
 	@echo 'make check        set up, then every test on data inside the repository'
 	@echo 'make check-full   check, plus everything in $$SDX_SHARED (default ../shared)'
 	@echo 'make demo         set up, then the main job on a real model; MODEL=DIR takes your own checkpoint'
+	@echo 'make kcheck-aarch64  the kernels of AArch64, cross-compiled and run by qemu-user, against scalar'
 	@echo 'make bench        kernels as a share of this CPU, whole models in milliseconds'
 	@echo 'make lib          $(BUILD)/libsardonyx.a, .so and sardonyx.pc'
 	@echo 'make static       build/sardonyx-static, one file without shared libraries (3.6 MB with OPENBLAS=0)'
@@ -146,7 +156,7 @@ $(BUILD)/kernels/%.$(1).o: kernels/%.c
 	$$(call say,CC)
 	$(Q)$(CC) $(CFLAGS) $(KERNEL) $(FLAGS_$(1)) $$(FLAGS_$$*) -DSDX_ISA_TAG=$(1) -DSDX_ISA_IS_$(1)=1 -c $$< -o $$@
 endef
-$(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
+$(foreach isa,$(ISAS) $(if $(EMULATED),avxvnni_emulated),$(eval $(call isa_rule,$(isa))))
 
 $(LIB): $(LIB_OBJ)
 	@rm -f $@
@@ -182,9 +192,10 @@ $(addprefix $(BUILD)/,$(EXAMPLES)): $(BUILD)/%: $(BUILD)/examples/%.o $(LIB)
 $(addprefix $(BUILD)/,$(MODELS)): $(BUILD)/%: $(BUILD)/tests/models/%.o $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
-$(BUILD)/kcheck: $(call obj,$(KCHECK)) $(LIB)
+# Of kernels alone, so that another machine's need none of its libraries.
+$(BUILD)/kcheck: $(call obj,$(KCHECK) base/dtype.c $(filter kernels/%,$(PLAIN))) $(KERNEL_OBJ) $(EMULATED)
 	$(call say,LD)
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(BLAS) -lm
 
 # The unit runner's list of suites is made from the file names: tests/unit/test_x.c defines x_suite().
 $(BUILD)/gen/suites.h: $(UNIT)
@@ -228,19 +239,23 @@ deps:
 check: deps
 	@bash tests/run.sh check
 check-full:
-	@sh tools/deps.sh clang libomp-dev chromium
+	@sh tools/deps.sh clang libomp-dev chromium gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 	@bash tests/run.sh full
 demo: deps
 	@bash tools/demo.sh $(if $(MODEL),'$(MODEL)')
 bench: deps
 	@$(MAKE) --no-print-directory all $(BUILD)/kcheck
 	@bash bench/run.sh
+# AArch64's tiers on this machine: Debian's gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user.
+kcheck-aarch64:
+	$(MAKE) CC=aarch64-linux-gnu-gcc OPENBLAS=0 build/$(MODE)-aarch64-noblas/kcheck
+	qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu build/$(MODE)-aarch64-noblas/kcheck
 lint:
 	@sh tools/lint.sh $(BUILD)
 docs: $(BUILD)/sardonyx
 	$(BUILD)/sardonyx ops --markdown > docs/operators.md
 
 clean:
-	rm -rf build/release build/debug build/asan build/tsan build/cov build/sardonyx build/sardonyx-fetch build/sardonyx-static build/sardonyx-fetch
+	rm -rf build/release-aarch64-noblas build/release build/debug build/asan build/tsan build/cov build/sardonyx build/sardonyx-fetch build/sardonyx-static build/sardonyx-fetch
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,16 +1,21 @@
-/* cpu.c: which instruction sets may be used. Feature bits of CPUID and, because the operating system must
- * save the registers too, XCR0; never lists of models, which age (OpenBLAS took this for a Prescott). */
+/* cpu.c: which instruction sets may be used: on x86 the feature bits of CPUID and, because the operating system
+ * must save the registers too, XCR0; on AArch64 what the kernel says in its auxiliary vector. Never lists of
+ * models, which age (OpenBLAS took this for a Prescott). The tiers are no chain: a CPU may have AVX512 and no
+ * AVX-VNNI, or the reverse, so what is found is a set, one bit per tier. */
 #include "kernels.h"
 
 #include <string.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 static const char *const names[SDX_ISA_COUNT] = {
-    [SDX_ISA_SCALAR] = "scalar",         [SDX_ISA_AVX2] = "avx2", [SDX_ISA_AVX512] = "avx512",
-    [SDX_ISA_AVX512VNNI] = "avx512vnni", [SDX_ISA_NEON] = "neon",
+    [SDX_ISA_SCALAR] = "scalar",         [SDX_ISA_AVX2] = "avx2",     [SDX_ISA_AVXVNNI] = "avxvnni",
+    [SDX_ISA_AVX512] = "avx512",         [SDX_ISA_NEON] = "neon",     [SDX_ISA_NEON_DOT] = "neon_dot",
+    [SDX_ISA_AVX512VNNI] = "avx512vnni", [SDX_ISA_NEON_I8MM] = "neon_i8mm",
 };
 
 const char *sdx_isa_name(sdx_isa isa) { return (unsigned)isa < SDX_ISA_COUNT ? names[isa] : "?"; }
@@ -25,11 +30,16 @@ bool sdx_isa_parse(const char *name, sdx_isa *out)
     return false;
 }
 
+enum { SCALAR = 1u << SDX_ISA_SCALAR };
+
+static bool has(unsigned long word, unsigned long bits) { return (word & bits) == bits; }
+
 #if defined(__x86_64__)
 
 enum {
     XCR0_AVX = 0x06,    /* xmm, ymm */
     XCR0_AVX512 = 0xe6, /* and masks, zmm, zmm16-31 */
+    AVX_VNNI = 1 << 4,  /* leaf 7.1, eax */
 };
 
 static unsigned read_xcr0(void)
@@ -39,34 +49,47 @@ static unsigned read_xcr0(void)
     return low;
 }
 
-static bool has(unsigned reg, unsigned bits) { return (reg & bits) == bits; }
-
-sdx_isa sdx_isa_detect(void)
+static unsigned tiers(void)
 {
-    unsigned a, b, c, d;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C))
-        return SDX_ISA_SCALAR;
+    unsigned a, b, c, d, found = SCALAR;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C)) return found;
     const unsigned xcr0 = read_xcr0();
-    if (!has(xcr0, XCR0_AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has(b, bit_AVX2))
-        return SDX_ISA_SCALAR;
+    if (!has(xcr0, XCR0_AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has(b, bit_AVX2)) return found;
+    found |= 1u << SDX_ISA_AVX2;
     const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL | bit_AVX512CD;
-    if (!has(xcr0, XCR0_AVX512) || !has(b, avx512)) return SDX_ISA_AVX2;
-    return has(c, bit_AVX512VNNI) ? SDX_ISA_AVX512VNNI : SDX_ISA_AVX512;
+    if (has(xcr0, XCR0_AVX512) && has(b, avx512)) {
+        found |= 1u << SDX_ISA_AVX512;
+        if (has(c, bit_AVX512VNNI)) found |= 1u << SDX_ISA_AVX512VNNI;
+    }
+    if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has(a, AVX_VNNI)) found |= 1u << SDX_ISA_AVXVNNI;
+    return found;
 }
 
 #elif defined(__aarch64__)
 
-sdx_isa sdx_isa_detect(void) { return SDX_ISA_NEON; } /* part of the base architecture */
+static unsigned tiers(void)
+{
+    unsigned found = SCALAR | 1u << SDX_ISA_NEON; /* part of the base architecture */
+#if defined(__linux__)
+    enum { DOTPROD = 1 << 20, I8MM = 1 << 13 }; /* AT_HWCAP, AT_HWCAP2 */
+    if (has(getauxval(AT_HWCAP), DOTPROD)) found |= 1u << SDX_ISA_NEON_DOT;
+    if (has(getauxval(AT_HWCAP2), I8MM)) found |= 1u << SDX_ISA_NEON_I8MM;
+#endif
+    return found;
+}
 
 #else
 
-sdx_isa sdx_isa_detect(void) { return SDX_ISA_SCALAR; }
+static unsigned tiers(void) { return SCALAR; }
 
 #endif
 
-bool sdx_isa_available(sdx_isa isa)
+sdx_isa sdx_isa_detect(void)
 {
-    const sdx_isa best = sdx_isa_detect();
-    if (isa == SDX_ISA_NEON || best == SDX_ISA_NEON) return isa == best || isa == SDX_ISA_SCALAR;
-    return isa <= best;
+    const unsigned found = tiers();
+    int best = SDX_ISA_COUNT - 1;
+    while (!(found >> best & 1)) best--;
+    return (sdx_isa)best;
 }
+
+bool sdx_isa_available(sdx_isa isa) { return tiers() >> isa & 1; }

@@ -22,13 +22,16 @@
 #define KERNEL_OBJECTS(F)                                                                                      \
     ALL_FAMILIES(scalar, F)                                                                                    \
     ALL_FAMILIES(avx2, F)                                                                                      \
+    F(gemm_int8, avxvnni)                                                                                      \
     ALL_FAMILIES(avx512, F)                                                                                    \
     F(gemm_int8, avx512vnni)                                                                                   \
     F(gemm_bf16, avx512vnni)
 #elif defined(__aarch64__)
 #define KERNEL_OBJECTS(F)                                                                                      \
     ALL_FAMILIES(scalar, F)                                                                                    \
-    ALL_FAMILIES(neon, F)
+    ALL_FAMILIES(neon, F)                                                                                      \
+    F(gemm_int8, neon_dot)                                                                                     \
+    F(gemm_int8, neon_i8mm)
 #else
 #define KERNEL_OBJECTS(F) ALL_FAMILIES(scalar, F)
 #endif
@@ -40,9 +43,12 @@ KERNEL_OBJECTS(DECLARE)
 enum {
     isa_scalar = SDX_ISA_SCALAR,
     isa_avx2 = SDX_ISA_AVX2,
+    isa_avxvnni = SDX_ISA_AVXVNNI,
     isa_avx512 = SDX_ISA_AVX512,
     isa_avx512vnni = SDX_ISA_AVX512VNNI,
-    isa_neon = SDX_ISA_NEON
+    isa_neon = SDX_ISA_NEON,
+    isa_neon_dot = SDX_ISA_NEON_DOT,
+    isa_neon_i8mm = SDX_ISA_NEON_I8MM
 };
 
 typedef struct kernel_object {

@@ -1,9 +1,10 @@
 /* gemm_int8.c: products of byte matrices, exact in int32 on every instruction set.
  *
- * With a dot product of bytes (VNNI) k goes by fours: A as u8 (a signed A plus 128) times B as s8. Without,
- * k goes by twos: both widen to int16, whose pairwise products cannot overflow int32, unlike vpmaddubsw,
- * whose int16 sums saturate. What was added to A or B to fit, and the zero points, come off at the end
- * (arithmetic modulo 2^32):
+ * With a dot product of bytes (VNNI) k goes by fours: A as u8 (a signed A plus 128) times B as s8; Armv8.2 has
+ * s8 times s8 only, so an unsigned A gets minus 128. With a matrix product of bytes (I8MM) k goes by eights.
+ * With neither, k goes by twos: both widen to int16, whose pairwise products cannot overflow int32, unlike
+ * vpmaddubsw, whose int16 sums saturate. What was added to A or B to fit, and the zero points, come off at the
+ * end (arithmetic modulo 2^32):
  *     sum (a - za)(b - zb) = sum a b - za colsum(b) - zb (rowsum(a) - k za)
  *
  * packed: panels [ceil(k/GROUP)][TILE_COLS][GROUP] of int8, then colsum int32[panels * TILE_COLS], then an
@@ -11,31 +12,44 @@
  * tile_f32.h. */
 #include "tile.h"
 
-#if defined(V_DOT4)
-#define TILE_ROWS 14
-#define GROUP     4
-typedef uint8_t a_type;
-#elif VLEN == 16
-#define TILE_ROWS 12
-#define GROUP     2
-typedef int16_t a_type;
-#elif VLEN == 1
-#define TILE_ROWS 4
-#define GROUP     2
-typedef int16_t a_type;
+#if defined(V_MATMUL)
+#define GROUP 8
+#elif defined(V_DOT4)
+#define GROUP 4
 #else
-#define TILE_ROWS 6
-#define GROUP     2
+#define GROUP 2
+#endif
+
+#if defined(V_DOT4_SIGNED)
+enum { A_SIGNED = true };
+typedef int8_t a_type;
+#elif GROUP > 2
+enum { A_SIGNED = false };
+typedef uint8_t a_type;
+#else
 typedef int16_t a_type;
 #endif
 
-#if VLEN == 16
+#if VLEN == 16 && GROUP == 4
+#define TILE_ROWS 14
+#define TILE_COLS 32
+#elif VLEN == 16
+#define TILE_ROWS 12
 #define TILE_COLS 32
 #elif VLEN == 8
+#define TILE_ROWS 6
 #define TILE_COLS 16
+#elif VLEN == 4 && GROUP == 4 /* 24 accumulators, 3 of B and 1 of A, of NEON's 32 */
+#define TILE_ROWS 8
+#define TILE_COLS 12
+#elif VLEN == 4 && GROUP == 8 /* 16, 4 of B and 1 of A */
+#define TILE_ROWS 8
+#define TILE_COLS 8
 #elif VLEN == 4
+#define TILE_ROWS 6
 #define TILE_COLS 8
 #else
+#define TILE_ROWS 4
 #define TILE_COLS 4
 #endif
 
@@ -44,7 +58,7 @@ enum { TILE_VECS = TILE_COLS / VLEN, STEP_BYTES = TILE_COLS * GROUP, BLOCK_TILES
 #if GROUP == 4
 V_INLINE vi load_b(const int8_t *p) { return vi_load(p); }
 V_INLINE vi dot(vi acc, vi a, vi b) { return vi_dot4(acc, a, b); }
-#else
+#elif GROUP == 2
 V_INLINE vi load_b(const int8_t *p) { return vi_load_s8_pairs(p); }
 V_INLINE vi dot(vi acc, vi a, vi b) { return vi_dot2(acc, a, b); }
 #endif
@@ -99,13 +113,21 @@ static int64_t sums_bytes(int64_t m) { return round_up(m * (int64_t)sizeof(int32
 
 static size_t packed_a_bytes(int64_t m, int64_t k) { return (size_t)(sums_bytes(m) + m * a_stride(k)); }
 
-/* A row as a_type, zeros up to a whole group. GROUP 4 wants u8: flipping the top bit adds 128. */
+#if GROUP > 2
+static bool fits(bool a_signed) { return a_signed == A_SIGNED; }
+static int32_t added(bool a_signed) { return fits(a_signed) ? 0 : A_SIGNED ? -128 : 128; }
+#else
+static bool fits(bool a_signed) { return (void)a_signed, false; }
+static int32_t added(bool a_signed) { return (void)a_signed, 0; }
+#endif
+
+/* A row as a_type, zeros up to a whole group. Flipping the top bit takes a byte to the other sign. */
 static void pack_a_row(int64_t k, const uint8_t *a, bool a_signed, a_type *out)
 {
     const int64_t padded = round_up(k, GROUP);
-#if GROUP == 4
-    const uint8_t flip = a_signed ? 0x80 : 0;
-    for (int64_t p = 0; p < k; p++) out[p] = a[p] ^ flip;
+#if GROUP > 2
+    const uint8_t flip = fits(a_signed) ? 0 : 0x80;
+    for (int64_t p = 0; p < k; p++) out[p] = (a_type)(a[p] ^ flip);
 #else
     if (a_signed)
         for (int64_t p = 0; p < k; p++) out[p] = (int8_t)a[p];
@@ -133,9 +155,9 @@ static left pack_a(int64_t m, int64_t k, const uint8_t *a, int64_t lda, bool a_s
                    void *workspace)
 {
     char *rows = (char *)workspace + sums_bytes(m);
-    const bool as_is = GROUP == 4 && !a_signed && k % GROUP == 0;
+    const bool as_is = fits(a_signed) && k % GROUP == 0;
     const left l = {as_is ? (const char *)a : rows, as_is ? lda : a_stride(k), want_sums ? workspace : NULL,
-                    GROUP == 4 && a_signed ? 128 : 0};
+                    added(a_signed)};
     for (int64_t i = 0; i < m; i++) {
         if (!as_is) pack_a_row(k, a + i * lda, a_signed, (a_type *)(void *)(rows + i * l.stride));
         if (want_sums) l.sum[i] = row_sum(k, (const a_type *)(const void *)(l.data + i * l.stride));
@@ -144,6 +166,47 @@ static left pack_a(int64_t m, int64_t k, const uint8_t *a, int64_t lda, bool a_s
 }
 
 /* ---- the tile ------------------------------------------------------------------------------------ */
+#if GROUP == 8
+/* out[rows, TILE_COLS] of int32 over `steps` groups of k. Rows and columns go by twos, an accumulator holding
+ * 2 x 2 of C; an odd last row is its own partner. */
+V_INLINE void tile_rows(const int rows, int64_t steps, const char *a, int64_t row, const int8_t *panel,
+                        const char *next, int64_t stride, int32_t *out)
+{
+    const int pairs = (rows + 1) / 2;
+    vi acc[TILE_ROWS / 2][TILE_COLS / 2];
+
+    V_UNROLL
+    for (int i = 0; i < pairs; i++) {
+        V_UNROLL
+        for (int j = 0; j < TILE_COLS / 2; j++) acc[i][j] = vi_set1(0);
+    }
+    for (int64_t p = 0; p < steps; p++) {
+        vi b[TILE_COLS / 2];
+        V_UNROLL
+        for (int j = 0; j < TILE_COLS / 2; j++) b[j] = vi_load(panel + 2 * j * GROUP);
+        tile_prefetch((const char *)panel, STEP_BYTES, next);
+        next += stride;
+        panel += STEP_BYTES;
+        V_UNROLL
+        for (int i = 0; i < pairs; i++) {
+            const char *first = a + 2 * i * row, *second = 2 * i + 1 < rows ? first + row : first;
+            vi x = vi_load_rows(first, second);
+            V_UNROLL
+            for (int j = 0; j < TILE_COLS / 2; j++) acc[i][j] = vi_matmul(acc[i][j], x, b[j]);
+        }
+        a += GROUP;
+    }
+    V_UNROLL
+    for (int i = 0; i < pairs; i++) {
+        V_UNROLL
+        for (int j = 0; j < TILE_COLS / 2; j += 2) {
+            int32_t *to = out + 2 * i * TILE_COLS + 2 * j; /* TILE_ROWS is even: a partner has room */
+            vi_store(to, vi_low_halves(acc[i][j], acc[i][j + 1]));
+            vi_store(to + TILE_COLS, vi_high_halves(acc[i][j], acc[i][j + 1]));
+        }
+    }
+}
+#else
 V_INLINE int32_t load_group(const char *p)
 {
     int32_t x;
@@ -192,6 +255,7 @@ V_INLINE void tile_rows(const int rows, int64_t steps, const char *a, int64_t ro
         for (int j = 0; j < TILE_VECS; j++) vi_store(out + i * TILE_COLS + j * VLEN, acc[i][j]);
     }
 }
+#endif
 
 typedef void (*tile_fn)(int64_t steps, const char *a, int64_t row, const int8_t *panel, const char *next,
                         int64_t stride, int32_t *out);

@@ -21,9 +21,12 @@
 typedef enum sdx_isa {
     SDX_ISA_SCALAR,
     SDX_ISA_AVX2,       /* AVX2 + FMA + F16C */
+    SDX_ISA_AVXVNNI,    /* AVX2 + AVX-VNNI */
     SDX_ISA_AVX512,     /* F, BW, DQ, VL, CD */
     SDX_ISA_AVX512VNNI, /* AVX512 + VNNI */
     SDX_ISA_NEON,
+    SDX_ISA_NEON_DOT,   /* Armv8.2 DotProd */
+    SDX_ISA_NEON_I8MM,  /* Armv8.6 I8MM */
     SDX_ISA_COUNT
 } sdx_isa;
 
@@ -168,7 +171,7 @@ typedef struct sdx_kernels {
 
 const char *sdx_isa_name(sdx_isa isa);           /* "avx512vnni" */
 bool sdx_isa_parse(const char *name, sdx_isa *out);
-sdx_isa sdx_isa_detect(void);                    /* CPUID and XCR0; the best tier of this CPU that was compiled in */
+sdx_isa sdx_isa_detect(void);                    /* the best tier of this CPU that was compiled in */
 bool sdx_isa_available(sdx_isa isa);
 /* The table for the detected ISA under a cap (a tier above the CPU's is lowered to it). Filled once, thread-safe. */
 const sdx_kernels *sdx_kernels_get(sdx_isa cap);

@@ -130,6 +130,7 @@ if [ "$level" = full ]; then
         part tsan-unit build/tsan/unit
         build release clang
         part clang-unit build/release-clang/unit
+        part kcheck-aarch64 make -s --no-print-directory kcheck-aarch64
     fi
 fi
 

@@ -21,6 +21,7 @@
 PEAK(fma_zmm, "vfmadd231ps", "zmm")
 PEAK(fma_ymm, "vfmadd231ps", "ymm")
 PEAK(dot_zmm, "vpdpbusd", "zmm")
+PEAK(dot_ymm, "%{vex%} vpdpbusd", "ymm")
 PEAK(madd_zmm, "vpmaddwd", "zmm")
 PEAK(madd_ymm, "vpmaddwd", "ymm")
 
@@ -38,7 +39,7 @@ static double rate(void (*chain)(long), double operations)
 
 static double peak_f32(sdx_isa isa)
 {
-    return isa >= SDX_ISA_AVX512 ? rate(fma_zmm, 32) : isa == SDX_ISA_AVX2 ? rate(fma_ymm, 16) : 0.0;
+    return isa >= SDX_ISA_AVX512 ? rate(fma_zmm, 32) : isa >= SDX_ISA_AVX2 ? rate(fma_ymm, 16) : 0.0;
 }
 
 static double peak_int8(sdx_isa isa)
@@ -46,6 +47,7 @@ static double peak_int8(sdx_isa isa)
     switch (isa) {
     case SDX_ISA_AVX512VNNI: return rate(dot_zmm, 128);
     case SDX_ISA_AVX512: return rate(madd_zmm, 64);
+    case SDX_ISA_AVXVNNI: return rate(dot_ymm, 64);
     case SDX_ISA_AVX2: return rate(madd_ymm, 32);
     default: return 0.0;
     }

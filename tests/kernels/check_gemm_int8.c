@@ -123,7 +123,25 @@ static void packing(const context *c)
     }
 }
 
+#if defined(__x86_64__)
+/* Few CPUs have AVX-VNNI; its tile over an emulated dot product runs wherever AVX2 does. */
+void sdx_gemm_int8_init_avxvnni_emulated(sdx_kernels *table);
+
+static void emulated(const context *c)
+{
+    sdx_kernels table = *c->kernels;
+    const context with_tile = {&table, c->scalar, c->isa};
+    if (c->isa != SDX_ISA_SCALAR) sdx_gemm_int8_init_avxvnni_emulated(&table);
+    products(&with_tile);
+    epilogues(&with_tile);
+    packing(&with_tile);
+}
+#else
+static void emulated(const context *c) { (void)c; }
+#endif
+
 const check gemm_int8_checks[] = {{"gemm_int8 products", products},
                                   {"gemm_int8 epilogues", epilogues},
                                   {"gemm_int8 packing", packing},
+                                  {"gemm_int8 avxvnni tile", emulated},
                                   {0}};

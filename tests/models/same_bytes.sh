@@ -18,7 +18,7 @@ done > "$work/texts.tsv"
 
 for graph in checkpoint checkpoint-optimized checkpoint-optimized-8bit; do
     first=
-    for isa in scalar avx2 avx512 avx512vnni neon; do # one that the CPU lacks runs as the best it has
+    for isa in scalar avx2 avxvnni avx512 avx512vnni neon neon_dot; do # one that the CPU lacks runs as the best it has
         for threads in 1 2 4; do
             for tokens in 1 100 4096; do
                 "$sdx" embed --model_path "$work/$graph.onnx" --tokenizer "$tokenizer" --input "$work/texts.tsv" \
