@@ -1,6 +1,6 @@
 /* attention.c: com.microsoft Attention, QAttention whose projection is 8-bit, and sardonyx DynamicAttention: a
- * QAttention that quantizes its float32 input itself, row by row (see dynamic_linear.c; X_SCALE and X_ZERO are
- * absent). sardonyx PackedAttention and PackedDynamicAttention have one more input, int64 spans [texts, 2]: the rows
+ * QAttention that quantizes its float32 input itself, row by row (see dynamic_linear.c; X_ZERO is absent, and what may
+ * stand in the place of X_SCALE is the input's factor [k]). sardonyx PackedAttention and PackedDynamicAttention have one more input, int64 spans [texts, 2]: the rows
  * of a batch of 1 are then many texts, one after the other, and each attends to itself only (pack_tokens.c).
  *
  *     [Q K V] = input * weights + bias           one product, heads side by side in the columns
@@ -22,7 +22,7 @@ typedef struct inputs { /* numbers of the inputs that the two operators have in 
 } inputs;
 
 enum { X, WEIGHT, BIAS };
-enum { X_SCALE = 3, WEIGHT_SCALE = 4, X_ZERO = 6, WEIGHT_ZERO = 7 }; /* of QAttention */
+enum { X_SCALE = 3, FACTOR = 3, WEIGHT_SCALE = 4, X_ZERO = 6, WEIGHT_ZERO = 7 }; /* of QAttention; DynamicAttention's FACTOR */
 static const inputs places_f32 = {3, 4, 5, 6, 7}, places_int8 = {5, 8, -1, -1, 9};
 
 typedef struct attention {
@@ -163,6 +163,7 @@ static sdx_status infer_dynamic_attention(sdx_infer *infer)
 {
     TRY(sdx_want_present(infer, WEIGHT_SCALE, "the weight's scale"));
     TRY(sdx_want_dtype(infer, X, "the input", SDX_SET(SDX_F32)));
+    TRY(sdx_dynamic_factor_check(infer, FACTOR));
     TRY(sdx_want_dtype(infer, WEIGHT, "the weight", SDX_SET_BYTE));
     TRY(sdx_int8_check(infer, WEIGHT, "the weight", WEIGHT_SCALE, WEIGHT_ZERO,
                        sdx_type_dim(&infer->in[WEIGHT], 1)));
@@ -232,7 +233,7 @@ static bool plan_8bit(const sdx_plan_step *step, const sizes *s, size_t *total)
 {
     size_t rows = (size_t)(s->batch * s->queries), columns = (size_t)s->columns;
     bool is_float = step->in[X].dtype == SDX_F32;
-    return (!is_float || sdx_dynamic_rows_plan(total, s->batch * s->queries, s->input)) &&
+    return (!is_float || sdx_dynamic_rows_plan(total, step->threads, s->batch * s->queries, s->input)) &&
            sdx_workspace_add(total, rows, sizeof(int32_t)) &&
            sdx_workspace_add(total, columns, sizeof(int32_t)) &&
            sdx_workspace_add(total, columns, sizeof(float)) &&
@@ -317,8 +318,9 @@ static void place_input(const sdx_run *run, sdx_gemm_int8_job *job, sdx_int8_epi
     if (x.dtype == SDX_F32) {
         static const float one = 1;
         sdx_tensor unit = {.dtype = SDX_F32, .data = (void *)&one};
-        sdx_dynamic_rows rows = sdx_dynamic_rows_take(workspace, job->m, job->k);
-        sdx_dynamic_rows_fill(run->kernels, run->threads, true, x.data, &rows);
+        sdx_dynamic_rows rows = sdx_dynamic_rows_take(workspace, run->threads, job->m, job->k);
+        const float *factor = sdx_run_has_in(run, FACTOR) ? get(run, FACTOR).data : NULL;
+        sdx_dynamic_rows_fill(run->kernels, run->threads, x.data, factor, &rows);
         job->a = rows.q;
         job->a_zero = rows.zero;
         epilogue->row_scale = rows.scale;

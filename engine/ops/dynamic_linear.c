@@ -1,31 +1,34 @@
 /* dynamic_linear.c: a dense layer in int8 whose input is quantized on the way in. Made by the pass
  * fuse_dynamic_linear only, never read from a file:
  *
- *     DynamicLinear(X [..., k], W [k, n] int8|uint8, w_scale [1|n], w_zero? [1|n], bias? [n])
+ *     DynamicLinear(X [..., k], W [k, n] int8|uint8, w_scale [1|n], w_zero? [1|n], bias? [n], factor? [k])
  *     y = activation((float)acc * (x_scale * w_scale) + bias)
  *
  * per_row 0 is DynamicQuantizeLinear - MatMulInteger - Cast - Mul - Add - activation, rounding by rounding; the sums
  * become floats while they are in the cache, which saves the chain's passes over memory. per_row 1 gives every row
  * a scale and zero point of its own: a row no longer pays for its neighbours' outliers, and its result is the same
- * in any batch (per-token activation scales, Yao et al. 2022, ZeroQuant). */
+ * in any batch (per-token activation scales, Yao et al. 2022, ZeroQuant). `factor` needs per_row: X * factor is what is
+ * quantized, a row at a time in the cache (the factors of SmoothQuant, Xiao et al. 2022, which quant/smooth.c writes). */
 #include "dynamic_linear.h"
 
 #include <string.h>
 
-enum { X, W, W_SCALE, W_ZERO, BIAS };
+enum { X, W, W_SCALE, W_ZERO, BIAS, FACTOR };
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
-bool sdx_dynamic_rows_plan(size_t *total, int64_t m, int64_t k)
+bool sdx_dynamic_rows_plan(size_t *total, int threads, int64_t m, int64_t k)
 {
-    return sdx_workspace_add(total, (size_t)m, (size_t)k) &&
+    return sdx_workspace_add(total, (size_t)threads, (size_t)k * sizeof(float)) &&
+           sdx_workspace_add(total, (size_t)m, (size_t)k) &&
            sdx_workspace_add(total, (size_t)m, sizeof(float)) &&
            sdx_workspace_add(total, (size_t)m, sizeof(int32_t));
 }
 
-sdx_dynamic_rows sdx_dynamic_rows_take(char **workspace, int64_t m, int64_t k)
+sdx_dynamic_rows sdx_dynamic_rows_take(char **workspace, int threads, int64_t m, int64_t k)
 {
     sdx_dynamic_rows rows = {.m = m, .k = k};
+    rows.scratch = sdx_workspace_take(workspace, (size_t)threads * (size_t)k * sizeof *rows.scratch);
     rows.q = sdx_workspace_take(workspace, (size_t)m * (size_t)k);
     rows.scale = sdx_workspace_take(workspace, (size_t)m * sizeof *rows.scale);
     rows.zero = sdx_workspace_take(workspace, (size_t)m * sizeof *rows.zero);
@@ -34,19 +37,23 @@ sdx_dynamic_rows sdx_dynamic_rows_take(char **workspace, int64_t m, int64_t k)
 
 typedef struct fill_task {
     const sdx_kernels *kernels;
-    const float *x;
+    const float *x, *factor;
     const sdx_dynamic_rows *rows;
 } fill_task;
 
 static void fill_rows(void *context, int64_t begin, int64_t end, int worker)
 {
-    (void)worker;
     const fill_task *t = context;
     const sdx_dynamic_rows *r = t->rows;
+    float *product = r->scratch + worker * r->k;
     for (int64_t i = begin; i < end; i++) {
         const float *x = t->x + i * r->k;
         float min, max;
         uint8_t zero;
+        if (t->factor) {
+            t->kernels->element.binary_f32[SDX_BINARY_MUL](r->k, x, 1, t->factor, 1, product);
+            x = product;
+        }
         t->kernels->reduce.min_max_f32(r->k, x, &min, &max);
         sdx_dynamic_params(min, max, &r->scale[i], &zero);
         t->kernels->quantize.f32_u8(r->k, x, r->scale[i], zero, r->q + i * r->k);
@@ -54,14 +61,15 @@ static void fill_rows(void *context, int64_t begin, int64_t end, int worker)
     }
 }
 
-void sdx_dynamic_rows_fill(const sdx_kernels *kernels, int threads, bool per_row, const float *x,
+void sdx_dynamic_rows_fill(const sdx_kernels *kernels, int threads, const float *x, const float *factor,
                            const sdx_dynamic_rows *rows)
 {
-    fill_task task = {kernels, x, rows};
-    if (per_row) {
-        sdx_parallel_for(threads, rows->m, sdx_row_grain(rows->k), fill_rows, &task);
-        return;
-    }
+    fill_task task = {kernels, x, factor, rows};
+    sdx_parallel_for(threads, rows->m, sdx_row_grain(rows->k), fill_rows, &task);
+}
+
+void sdx_dynamic_rows_fill_alike(const sdx_kernels *kernels, int threads, const float *x, const sdx_dynamic_rows *rows)
+{
     float scale;
     uint8_t zero;
     sdx_dynamic_range(kernels, threads, rows->m * rows->k, x, &scale, &zero);
@@ -74,6 +82,15 @@ void sdx_dynamic_rows_fill(const sdx_kernels *kernels, int threads, bool per_row
 
 /* ---- the operator ---------------------------------------------------------------------------------------- */
 
+sdx_status sdx_dynamic_factor_check(const sdx_infer *in, int i)
+{
+    TRY(sdx_want_dtype(in, i, "the factor", SDX_SET(SDX_F32)));
+    if (!sdx_infer_has(in, i)) return SDX_OK;
+    int rank = in->in[X].shape.rank;
+    TRY(sdx_want_rank(in, i, "the factor", 1, 1));
+    return sdx_want_dim(in, i, "the factor", 0, rank > 0 ? sdx_type_dim(&in->in[X], rank - 1) : SDX_DIM_UNKNOWN);
+}
+
 sdx_status sdx_dynamic_layer_check(const sdx_infer *in)
 {
     TRY(sdx_want_dtype(in, X, "X", SDX_SET(SDX_F32)));
@@ -82,7 +99,8 @@ sdx_status sdx_dynamic_layer_check(const sdx_infer *in)
     sdx_dim n = sdx_type_dim(&in->in[W], 1);
     TRY(sdx_int8_check(in, W, "W", W_SCALE, W_ZERO, n));
     TRY(sdx_want_dtype(in, BIAS, "the bias", SDX_SET(SDX_F32)));
-    return sdx_infer_has(in, BIAS) ? sdx_want_dim(in, BIAS, "the bias", 0, n) : SDX_OK;
+    if (sdx_infer_has(in, BIAS)) TRY(sdx_want_dim(in, BIAS, "the bias", 0, n));
+    return sdx_dynamic_factor_check(in, FACTOR);
 }
 
 /* Scales and zero points of the columns, spelled out once. */
@@ -120,13 +138,15 @@ sdx_status sdx_dynamic_layer_prepare(sdx_prepare *p, sdx_dynamic_layer *layer)
 typedef struct dynamic_linear {
     sdx_dynamic_layer layer;
     bool per_row;
-    const void *kept[5];
+    const void *kept[6];
 } dynamic_linear;
 
 static sdx_status infer(sdx_infer *in)
 {
     sdx_shape shape;
     TRY(sdx_dynamic_layer_check(in));
+    if (sdx_infer_has(in, FACTOR) && !sdx_node_int(in->node, "per_row", 0))
+        return sdx_fail(in->err, SDX_ERR_FILE, "a factor needs per_row");
     TRY(sdx_product_shape(&in->in[X], (sdx_transpose){0}, &in->in[W], (sdx_transpose){0}, &shape, in->err));
     sdx_infer_set(in, 0, SDX_F32, &shape);
     return SDX_OK;
@@ -163,7 +183,7 @@ static sdx_status plan(sdx_plan_step *step)
     const dynamic_linear *state = step->state;
     int64_t m = row_count(state, sdx_shape_count(&step->in[X].shape));
     size_t *total = &step->workspace;
-    bool ok = sdx_dynamic_rows_plan(total, m, state->layer.k) &&
+    bool ok = sdx_dynamic_rows_plan(total, step->threads, m, state->layer.k) &&
               sdx_workspace_add(total, 1, sdx_gemm_int8_workspace(step->kernels, step->threads, m, state->layer.k));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
@@ -174,7 +194,7 @@ static sdx_status run(sdx_run *r)
     const sdx_dynamic_layer *layer = &state->layer;
     int64_t m = row_count(state, sdx_tensor_count(&r->in[X]));
     char *workspace = r->workspace;
-    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, m, layer->k);
+    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, r->threads, m, layer->k);
     sdx_int8_epilogue epilogue = layer->epilogue;
     epilogue.row_scale = rows.scale;
     if (sdx_run_has_in(r, BIAS)) epilogue.bias = sdx_kept_in(r, state->kept, BIAS).data;
@@ -182,13 +202,18 @@ static sdx_status run(sdx_run *r)
                              .a = rows.q, .lda = layer->k, .packed = layer->packed, .a_zero = rows.zero,
                              .b_zero = layer->w_zero, .c = r->out[0].data, .ldc = layer->n, .epilogue = &epilogue,
                              .workspace = workspace};
-    sdx_dynamic_rows_fill(r->kernels, r->threads, state->per_row, sdx_kept_in(r, state->kept, X).data, &rows);
+    const float *x = sdx_kept_in(r, state->kept, X).data;
+    const float *factor = sdx_run_has_in(r, FACTOR) ? sdx_kept_in(r, state->kept, FACTOR).data : NULL;
+    if (state->per_row)
+        sdx_dynamic_rows_fill(r->kernels, r->threads, x, factor, &rows);
+    else
+        sdx_dynamic_rows_fill_alike(r->kernels, r->threads, x, &rows);
     sdx_gemm_int8_run(&job);
     return SDX_OK;
 }
 
 static const sdx_op_def rows[] = {
-    {"sardonyx", "DynamicLinear", 1, 0, 3, 5, 1, 1, SDX_OP_ANY_ALIGNMENT, infer, prepare, plan, run},
+    {"sardonyx", "DynamicLinear", 1, 0, 3, 6, 1, 1, SDX_OP_ANY_ALIGNMENT, infer, prepare, plan, run},
 };
 
 SDX_OP_TABLE(dynamic_linear);

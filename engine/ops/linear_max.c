@@ -1,7 +1,8 @@
 /* linear_max.c: the largest output of a dense layer over the tokens of each text, without the outputs:
  *
  *     LinearMax(X [1,T,k], W [k,n], bias? [n], spans [N,2])                              W is [n,k] with `transposed`
- *     DynamicLinearMax(X, W [k,n] int8|uint8, w_scale [1|n], w_zero? [1|n], bias?, spans)     see dynamic_linear.c
+ *     DynamicLinearMax(X, W [k,n] int8|uint8, w_scale [1|n], w_zero? [1|n], bias?, factor? [k], spans)
+ *                                                                                        see dynamic_linear.c
  *     Y[b,j] = max over t in span b of (X W)[t,j] + bias[j], -inf for a text without tokens
  *
  * A sparse encoder's head (SPLADE, Formal et al. 2021) has a vocabulary of columns and keeps one number of each per
@@ -16,13 +17,13 @@
 #include "dynamic_linear.h"
 
 enum { X, W, BIAS, SPANS };
-enum { DYNAMIC_BIAS = 4, DYNAMIC_SPANS = 5 };
+enum { DYNAMIC_BIAS = 4, DYNAMIC_FACTOR = 5, DYNAMIC_SPANS = 6 };
 /* A block: 4 * 32 columns of W and 8 * 14 rows of X are 0.8 MB of float32 at k = 768, the second-level cache's size. */
 enum { PANELS = 4, TILES = 8 };
 
 typedef struct linear_max {
     sdx_dynamic_layer layer; /* of float32, only k, n and packed */
-    const void *kept[6];
+    const void *kept[7];
 } linear_max;
 
 /* ---- infer ------------------------------------------------------------------------------------------------ */
@@ -114,7 +115,7 @@ static sdx_status plan_int8(sdx_plan_step *step)
     block b = make_block(step->kernels->gemm_int8.mr, step->kernels->gemm_int8.nr);
     size_t *total = &step->workspace, threads = (size_t)step->threads;
     bool ok = sdx_workspace_add(total, threads, b.bytes) &&
-              sdx_dynamic_rows_plan(total, step->in[X].shape.dim[1], layer->k) &&
+              sdx_dynamic_rows_plan(total, step->threads, step->in[X].shape.dim[1], layer->k) &&
               sdx_workspace_add(total, threads, copy_bytes(step->kernels, &b, layer->k));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
@@ -227,16 +228,19 @@ static sdx_status run_int8(sdx_run *r)
     char *workspace = r->workspace;
     t.block = make_block(r->kernels->gemm_int8.mr, r->kernels->gemm_int8.nr);
     t.products = sdx_workspace_take(&workspace, (size_t)r->threads * t.block.bytes);
-    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, t.rows, t.layer->k);
+    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, r->threads, t.rows, t.layer->k);
     t.q = &rows;
     t.copies = workspace;
-    sdx_dynamic_rows_fill(r->kernels, r->threads, true, t.x, &rows);
+    const float *factor = NULL;
+    if (sdx_run_has_in(r, DYNAMIC_FACTOR))
+        factor = sdx_kept_in(r, ((const linear_max *)r->state)->kept, DYNAMIC_FACTOR).data;
+    sdx_dynamic_rows_fill(r->kernels, r->threads, t.x, factor, &rows);
     return fold(r, &t);
 }
 
 static const sdx_op_def rows[] = {
     {"sardonyx", "LinearMax", 1, 0, 2, 4, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_f32, prepare_f32, plan_f32, run_f32},
-    {"sardonyx", "DynamicLinearMax", 1, 0, 3, 6, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_int8, prepare_int8, plan_int8,
+    {"sardonyx", "DynamicLinearMax", 1, 0, 3, 7, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_int8, prepare_int8, plan_int8,
      run_int8},
 };
 

@@ -2,6 +2,7 @@
  *
  *     x -- DynamicQuantizeLinear -- MatMulInteger(., W) -- Cast -- Mul(x_scale * w_scale)
  *         [-- Add bias[n]] [-- Relu | Tanh | Gelu | BiasGelu bias[n]]    ->    DynamicLinear(x, W, w_scale, w_zero, bias)
+ *     Mul(x, factor[k]) before it    ->    its last input, when rows are quantized by themselves
  *
  * No bit changes, unless the file's metadata says that scales per row are as good (`sardonyx.activation_scale` =
  * `row`, which our quantizer writes) and the run is not strict. Then rows are quantized each by its own range, also
@@ -12,7 +13,7 @@
 #include "passes.h"
 
 typedef struct layer {
-    sdx_id x, weight, w_scale, w_zero, bias;
+    sdx_id x, weight, w_scale, w_zero, bias, factor;
     const char *activation; /* operator, or NULL */
 } layer;
 
@@ -82,7 +83,7 @@ static bool match_bias(const sdx_graph *g, const sdx_node *n, sdx_id *other, sdx
 /* The layer that ends at node `last`. absorbed[]: the nodes of it before `last` from the scaling on. */
 static bool match_layer(const sdx_graph *g, sdx_node *last, layer *l, sdx_node *absorbed[2])
 {
-    *l = (layer){.bias = SDX_NONE, .activation = activation_of(last)};
+    *l = (layer){.bias = SDX_NONE, .factor = SDX_NONE, .activation = activation_of(last)};
     int n = 0;
     sdx_id before;
     sdx_node *at = last;
@@ -101,6 +102,21 @@ static bool match_layer(const sdx_graph *g, sdx_node *last, layer *l, sdx_node *
     return match_chain(g, at, l);
 }
 
+/* x, or what is multiplied by a constant factor[k] to make it. */
+static sdx_id without_factor(const sdx_graph *g, sdx_id x, sdx_id *factor)
+{
+    const sdx_node *mul = sdx_match_op(g, x, "Mul");
+    *factor = SDX_NONE;
+    for (int i = 0; mul && i < 2; i++) {
+        sdx_id other = mul->in[1 - i];
+        bool same = sdx_match_type(g, other)->shape.rank == sdx_match_type(g, x)->shape.rank;
+        if (!same || !sdx_match_vector(g, mul->in[i], sdx_match_last_dim(g, other))) continue;
+        *factor = mul->in[i];
+        return other;
+    }
+    return x;
+}
+
 static sdx_status fuse_layer(sdx_pass_context *context, sdx_graph *g, sdx_id last, bool per_row)
 {
     layer l;
@@ -108,8 +124,10 @@ static sdx_status fuse_layer(sdx_pass_context *context, sdx_graph *g, sdx_id las
     if (!match_layer(g, &g->node[last], &l, absorbed)) return SDX_OK;
     for (int i = 0; i < 2; i++)
         if (absorbed[i]) absorbed[i]->dead = true;
-    sdx_id in[] = {l.x, l.weight, l.w_scale, l.w_zero, l.bias}, out = g->node[last].out[0], node;
-    int n_in = l.bias != SDX_NONE ? 5 : l.w_zero != SDX_NONE ? 4 : 3;
+    if (per_row) l.x = without_factor(g, l.x, &l.factor);
+    sdx_id in[] = {l.x, l.weight, l.w_scale, l.w_zero, l.bias, l.factor}, out = g->node[last].out[0], node;
+    int n_in = 6;
+    while (in[n_in - 1] == SDX_NONE) n_in--;
     TRY(sdx_pass_replace(context, g, last, "sardonyx", "DynamicLinear", n_in, in, 1, &out, &node));
     if (l.activation) TRY(sdx_node_set_string(g, node, "activation", l.activation, context->err));
     return sdx_node_set_int(g, node, "per_row", per_row, context->err);
@@ -117,14 +135,14 @@ static sdx_status fuse_layer(sdx_pass_context *context, sdx_graph *g, sdx_id las
 
 static sdx_status fuse_attention(sdx_pass_context *context, sdx_graph *g, sdx_id id)
 {
-    enum { MOST = 9, X = 0, X_SCALE = 3, X_ZERO = 6 };
+    enum { MOST = 9, X = 0, X_SCALE = 3, FACTOR = 3, X_ZERO = 6 };
     sdx_node old = g->node[id];
     sdx_id in[MOST], node;
     sdx_id x = quantized_from(g, old.in[X], sdx_node_in(&old, X_SCALE), sdx_node_in(&old, X_ZERO));
     if (x == SDX_NONE || old.n_in > MOST) return SDX_OK;
     memcpy(in, old.in, (size_t)old.n_in * sizeof *in);
-    in[X] = x;
-    in[X_SCALE] = in[X_ZERO] = SDX_NONE;
+    in[X] = without_factor(g, x, &in[FACTOR]);
+    in[X_ZERO] = SDX_NONE;
     TRY(sdx_pass_replace(context, g, id, "sardonyx", "DynamicAttention", old.n_in, in, old.n_out, old.out, &node));
     g->node[node].attr = old.attr;
     g->node[node].n_attr = old.n_attr;

@@ -71,7 +71,7 @@ static sdx_status add_inputs(moving *m)
 
 static sdx_status add_linear_max(moving *m, const sdx_token_head *h, sdx_id *y)
 {
-    enum { MOST = 6 };
+    enum { MOST = 7 };
     const sdx_node *n = &m->outer->node[h->layer];
     bool dynamic = sdx_node_is_in(n, SDX_OWN, "DynamicLinear");
     int n_in = dynamic ? MOST : 4;

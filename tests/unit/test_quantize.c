@@ -121,13 +121,18 @@ static sdx_model *empty(sdx_id *x)
 
 static const char *const tails[] = {NULL, "Relu", "Tanh", "Gelu", "BiasGelu"};
 
-/* The chain as quantize_dynamic writes it; form: bit 0 per column, bit 1 with a zero point, then which tail. */
+enum { FACTOR = 32 };
+
+/* The chain as quantize_dynamic writes it; form: bit 0 per column, bit 1 with a zero point, then which tail; FACTOR: after
+ * a Mul of the columns. */
 static sdx_model *chain(int form, bool row)
 {
     sdx_id x, q[3], sum, real, scales, out;
     sdx_model *m = empty(&x);
     sdx_graph *g = m->graph;
-    const char *tail = tails[form >> 2];
+    const char *tail = tails[form % FACTOR >> 2];
+    if (form & FACTOR)
+        ok(sdx_graph_emit(g, "", "Mul", "smooth", 2, (sdx_id[]){x, constant(g, "f", SDX_F32, 1, K, 0, 6)}, &x, &err));
     for (int i = 0; i < 3; i++) ok(sdx_graph_add_value(g, "q", &q[i], &err));
     ok(sdx_graph_add_node(g, "", "DynamicQuantizeLinear", "quantize", 1, &x, 3, q, NULL, &err));
     sdx_id in[] = {q[0], constant(g, "w", SDX_I8, 2, K, N, 1), q[2], SDX_NONE};
@@ -219,6 +224,58 @@ START_TEST(a_row_is_what_the_standard_gives_it_alone)
         run(chain(_i, false), (sdx_run_options){.no_optimize = true}, x + r * K, 1, false, spelled);
         ck_assert_mem_eq(y + r * N, spelled, N * sizeof *y);
     }
+}
+END_TEST
+
+/* Factors of the columns become the layer's own, and no bit changes. */
+START_TEST(factors_move_into_the_layer)
+{
+    fill(x);
+    run(chain(_i | FACTOR, true), (sdx_run_options){0}, x, ROWS, true, y);
+    for (int r = 0; r < ROWS; r++) {
+        run(chain(_i | FACTOR, false), (sdx_run_options){.no_optimize = true}, x + r * K, 1, false, spelled);
+        ck_assert_mem_eq(y + r * N, spelled, N * sizeof *y);
+    }
+}
+END_TEST
+
+/* Attention of int8 projections over rows of x * factor: `inside`, the factor is the operator's own input. */
+static void attend(bool inside, float *out)
+{
+    sdx_id v, attended;
+    sdx_model *m = empty(&v);
+    sdx_graph *g = m->graph;
+    sdx_program *program;
+    sdx_session *session;
+    sdx_tensor got;
+    int64_t *axis = sdx_arena_alloc(&m->arena, sizeof *axis);
+    sdx_id axes, factor = constant(g, "f", SDX_F32, 1, K, 0, 6);
+    ok(sdx_graph_add_constant(g, "axes", &(sdx_tensor){.dtype = SDX_I64, .rank = 1, .dim = {1}, .data = axis}, &axes, &err));
+    ok(sdx_graph_emit(g, "", "Unsqueeze", "batch", 2, (sdx_id[]){v, axes}, &v, &err));
+    if (!inside) ok(sdx_graph_emit(g, "", "Mul", "smooth", 2, (sdx_id[]){v, factor}, &v, &err));
+    sdx_id in[] = {v, constant(g, "w", SDX_I8, 2, K, 3 * N, 1), SDX_NONE, inside ? factor : SDX_NONE,
+                   constant(g, "w_scale", SDX_F32, 0, 0, 0, 3)};
+    ok(sdx_graph_emit(g, "sardonyx", "DynamicAttention", "attention", 5, in, &attended, &err));
+    ok(sdx_node_set_int(g, g->n_node - 1, "num_heads", 1, &err));
+    ok(sdx_graph_add_output(g, attended, &err));
+    ok(sdx_graph_index(g, &err));
+    ok(sdx_program_create(m, &(sdx_run_options){.no_optimize = true}, &program, &err));
+    ok(sdx_session_create(program, &session, &err));
+    const char *name = "x";
+    sdx_tensor rows = {.dtype = SDX_F32, .rank = 2, .dim = {ROWS, K}, .data = x};
+    ok(sdx_session_run(session, 1, &name, &rows, 1, &got, &err));
+    ck_assert_int_eq(sdx_tensor_count(&got), ROWS * N);
+    memcpy(out, got.data, sdx_tensor_bytes(&got));
+    sdx_session_free(session);
+    sdx_program_free(program);
+}
+
+START_TEST(attention_takes_factors)
+{
+    fill(x);
+    attend(false, spelled);
+    attend(true, y);
+    ck_assert_mem_eq(spelled, y, sizeof y);
 }
 END_TEST
 
@@ -359,6 +416,8 @@ Suite *quantize_suite(void)
     tcase_add_loop_test(c, fusing_changes_no_bit, 0, 20);
     tcase_add_loop_test(c, a_row_depends_on_nothing_else, 0, 8);
     tcase_add_loop_test(c, a_row_is_what_the_standard_gives_it_alone, 0, 20);
+    tcase_add_loop_test(c, factors_move_into_the_layer, 0, 20);
+    tcase_add_test(c, attention_takes_factors);
     tcase_add_loop_test(c, only_our_recipe_allows_row_scales, 0, 7);
     tcase_add_test(c, a_histogram_does_not_depend_on_how_values_come);
     tcase_add_test(c, an_empty_histogram_has_no_range);
