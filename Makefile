@@ -217,7 +217,7 @@ test-programs: $(BUILD)/sardonyx $(if $(FETCH),$(BUILD)/sardonyx-fetch) $(BUILD)
                $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 
 static: deps
-	$(MAKE) build/sardonyx-static build/sardonyx-fetch
+	$(MAKE) build/sardonyx-static build/sardonyx
 build/sardonyx-static: $(call obj,$(CLI)) $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -static -s $^ -o $@ $(LDLIBS) -lpthread
@@ -256,6 +256,6 @@ docs: $(BUILD)/sardonyx
 	$(BUILD)/sardonyx ops --markdown > docs/operators.md
 
 clean:
-	rm -rf build/release-aarch64-noblas build/release build/debug build/asan build/tsan build/cov build/sardonyx build/sardonyx-fetch build/sardonyx-static build/sardonyx-fetch
+	rm -rf build/release-aarch64-noblas build/release build/debug build/asan build/tsan build/cov build/sardonyx build/sardonyx-fetch build/sardonyx-static
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

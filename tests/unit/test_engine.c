@@ -423,7 +423,6 @@ START_TEST(files_are_optimized)
 }
 END_TEST
 
-/* A rewrite that changes the function is refused, by name of the output. */
 /* The rewrite that is there already. */
 static sdx_status hand_over(void *context, sdx_model **rewritten, sdx_error *err)
 {
@@ -432,6 +431,7 @@ static sdx_status hand_over(void *context, sdx_model **rewritten, sdx_error *err
     return SDX_OK;
 }
 
+/* A rewrite that changes the function is refused, by name of the output. */
 START_TEST(a_wrong_rewrite_is_found)
 {
     char in[64];
@@ -440,9 +440,9 @@ START_TEST(a_wrong_rewrite_is_found)
     ck_assert_int_eq(sdx_onnx_write(m, in, &(sdx_onnx_write_options){0}, NULL), SDX_OK);
     sdx_error err = {0};
     m->graph->node[0].op_type = "Sub";
-    ck_assert_int_eq(sdx_validate(in, hand_over, m, &err), SDX_ERR_INTERNAL);
+    ck_assert_int_eq(sdx_validate(in, hand_over, m, &(sdx_run_options){0}, &err), SDX_ERR_INTERNAL);
     ck_assert_msg(strstr(err.message, "is off by"), "%s", err.message);
-    ck_assert_int_eq(sdx_validate(in, hand_over, add_model(), &err), SDX_OK);
+    ck_assert_int_eq(sdx_validate(in, hand_over, add_model(), &(sdx_run_options){0}, &err), SDX_OK);
     unlink(in);
 }
 END_TEST
