@@ -1091,7 +1091,7 @@ START_TEST(divergence_is_traced)
         sdx_model_close(model);
         setup();
         build_chain(i ? "Add" : "Sub");
-        ok(sdx_find_divergence(path, model, place, sizeof place, &err));
+        ok(sdx_find_divergence(path, model, &(sdx_run_options){0}, place, sizeof place, &err));
         model = NULL;
         ck_assert_str_eq(place, i ? "" : "node \"wrong\" (Sub)");
     }
