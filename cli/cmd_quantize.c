@@ -6,8 +6,8 @@
 #include "cli.h"
 
 static const cli_option options[] = {
-    {"model_path", CLI_STRING, "IN", "the .onnx file, or a folder: all its graphs"},
-    {"output", CLI_STRING, "OUT", "default: IN with -8bit before .onnx (-4bit with --weight_only 4)"},
+    {"model_path", CLI_STRING, "IN", "the .onnx file, or a folder: all its graphs, say encoder and decoders"},
+    {"output", CLI_STRING, "OUT", "default: IN with -8bit before .onnx (-4bit with --weight_only 4); of a folder, a folder"},
     {"preset", CLI_STRING, "NAME", "accurate (default), anserini, avx512_vnni, avx2, arm64"},
     {"weight_type", CLI_STRING, "TYPE", "QInt8 (default) or QUInt8"},
     {"per_channel", CLI_FLAG, NULL, "one weight scale per output column"},
@@ -143,12 +143,22 @@ static int quantize_entry(const cli_args *args, sdx_quantize_options *o, const c
     return code;
 }
 
+/* So that the folder of 8-bit graphs can be used as the first was. */
+static int prepare_output(const char *folder, const char *target)
+{
+    sdx_error err = {0};
+    int code = cli_make_directory(target);
+    return code != EXIT_FINE ? code : sdx_copy_companions(folder, target, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
+}
+
 static int quantize_folder(const cli_args *args, sdx_quantize_options *o, const char *folder, const char *suffix)
 {
     struct dirent **entry;
     const char *target = cli_string(args, "output", NULL);
-    int code = target ? cli_make_directory(target) : EXIT_FINE, n = scandir(folder, &entry, is_source, alphasort);
+    int n = scandir(folder, &entry, is_source, alphasort), code = EXIT_FINE;
     if (n <= 0) code = cli_usage_error("%s: the folder holds no .onnx file to quantize", folder);
+    else if (target) code = prepare_output(folder, target);
+    o->allow_none = true;
     for (int i = 0; i < n; i++) {
         if (code == EXIT_FINE) code = quantize_entry(args, o, folder, entry[i]->d_name, suffix);
         free(entry[i]);

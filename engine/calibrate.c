@@ -237,7 +237,7 @@ sdx_status sdx_quantize(const sdx_quantize_options *options, sdx_quantize_report
     sdx_status status = sdx_calibration_run(options, &c, err);
     if (status == SDX_OK && compares(options)) status = sdx_sensitivity_study(options, &c, &table, &more, err);
     if (status == SDX_OK) status = make_model(&o, &c, &more, &model, &own, err);
-    if (status == SDX_OK && !own.quantized)
+    if (status == SDX_OK && !own.quantized && !options->allow_none)
         status = sdx_fail(err, SDX_ERR_USAGE, "%s: nothing to quantize: no MatMul, Gemm, Gather, Attention or "
                           "EmbedLayerNormalization with a constant float32 weight", options->input);
     own.cases = c.cases;

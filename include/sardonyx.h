@@ -313,6 +313,7 @@ typedef struct sdx_quantize_options {
     sdx_case_fn next_case;  /* calibration; NULL: made-up tokens, which a static form does not take */
     void *case_context;
     bool external_data;
+    bool allow_none; /* a graph with nothing to quantize is written as it is; without, it is a mistake */
     bool report; /* fill in the report's table: a line for each layer, with the error it adds and the time it saves */
     const char *target; /* "cosine>=0.999" or "top10>=0.97" to the float model on the cases: leaves in float what it must */
 } sdx_quantize_options;
@@ -326,6 +327,9 @@ typedef struct sdx_quantize_report {
 } sdx_quantize_report;
 
 SDX_API sdx_status sdx_quantize(const sdx_quantize_options *options, sdx_quantize_report *report, sdx_error *err);
+
+/* Copies what users of a model's folder look for beside its graphs: configuration and tokenizer files, those there are. */
+SDX_API sdx_status sdx_copy_companions(const char *folder, const char *to, sdx_error *err);
 
 /* ---- text -------------------------------------------------------------------------------------- */
 

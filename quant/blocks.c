@@ -100,8 +100,7 @@ static sdx_status add_blocks(sdx_quantizer *z, const char *name, const block_job
     return sdx_quantizer_constant(z, name, "_zero_point", &zero, &out->zero);
 }
 
-/* The weight in blocks, made once. */
-static sdx_status block_weight(sdx_quantizer *z, sdx_id v, sdx_quantized *out)
+static sdx_status make_weight(sdx_quantizer *z, sdx_id v, sdx_quantized *out)
 {
     sdx_quantized *before = sdx_quantizer_cached(z, v);
     if (!before) return sdx_fail_memory(z->err, sizeof *before);
@@ -115,6 +114,14 @@ static sdx_status block_weight(sdx_quantizer *z, sdx_id v, sdx_quantized *out)
     if (sdx_model_is_mapped(z->model, w->data)) sdx_pages_release(w->data, sdx_tensor_bytes(w));
     TRY(add_blocks(z, name, &j, out));
     return sdx_quantizer_remember(z, v, out);
+}
+
+/* The weight in blocks, made once. */
+static sdx_status block_weight(sdx_quantizer *z, sdx_id v, sdx_quantized *out)
+{
+    sdx_graph *inside = sdx_quantizer_enter_owner(z, &v);
+    TRY(make_weight(z, v, out));
+    return sdx_quantizer_leave_owner(z, inside, out);
 }
 
 sdx_status sdx_quant_blocks(sdx_quantizer *z, sdx_id node, bool *done)

@@ -11,7 +11,10 @@ const char *sdx_quantizer_name(const sdx_quantizer *z, sdx_id v) { return z->gra
 
 const char *sdx_quantizer_suffixed(sdx_quantizer *z, const char *name, const char *suffix)
 {
-    return sdx_arena_printf(&z->model->arena, "%s%s", name, suffix);
+    const char *full = sdx_arena_printf(&z->model->arena, "%s%s", name, suffix);
+    for (const sdx_graph *around = z->graph->parent; full && around; around = around->parent)
+        while (full && sdx_graph_find_value(around, full) != SDX_NONE) full = sdx_arena_printf(&z->model->arena, "%s_", full);
+    return full;
 }
 
 sdx_status sdx_quantizer_emit(sdx_quantizer *z, const char *domain, const char *op, const char *name, const char *suffix,
@@ -83,15 +86,16 @@ sdx_status sdx_quantizer_copy_attributes(sdx_quantizer *z, const sdx_node *from,
 
 sdx_quantized *sdx_quantizer_cached(sdx_quantizer *z, sdx_id v)
 {
-    if (v >= z->n_done) {
+    sdx_quant_cache *c = &z->cache[z->graph->index];
+    if (v >= c->n_done) {
         sdx_id n = z->graph->n_value + 64;
-        sdx_quantized *grown = sdx_realloc(z->done, (size_t)n * sizeof *grown);
+        sdx_quantized *grown = sdx_realloc(c->done, (size_t)n * sizeof *grown);
         if (!grown) return NULL;
-        for (sdx_id i = z->n_done; i < n; i++) grown[i] = (sdx_quantized){.q = SDX_NONE};
-        z->done = grown;
-        z->n_done = n;
+        for (sdx_id i = c->n_done; i < n; i++) grown[i] = (sdx_quantized){.q = SDX_NONE};
+        c->done = grown;
+        c->n_done = n;
     }
-    return &z->done[v];
+    return &c->done[v];
 }
 
 sdx_status sdx_quantizer_remember(sdx_quantizer *z, sdx_id v, const sdx_quantized *made)
@@ -100,6 +104,42 @@ sdx_status sdx_quantizer_remember(sdx_quantizer *z, sdx_id v, const sdx_quantize
     if (!place) return sdx_fail_memory(z->err, sizeof *place);
     *place = *made;
     return SDX_OK;
+}
+
+/* ---- graphs inside ------------------------------------------------------------------------------------------------- */
+
+sdx_graph *sdx_quantizer_enter_owner(sdx_quantizer *z, sdx_id *v)
+{
+    sdx_graph *inside = z->graph;
+    for (; z->graph->value[*v].outer != SDX_NONE; z->graph = z->graph->parent) *v = z->graph->value[*v].outer;
+    return inside;
+}
+
+/* *v, a value of owner, in a graph inside it. */
+static sdx_status capture(sdx_graph *inside, const sdx_graph *owner, sdx_id *v, sdx_error *err)
+{
+    if (inside == owner || *v == SDX_NONE) return SDX_OK;
+    TRY(capture(inside->parent, owner, v, err));
+    sdx_value around = inside->parent->value[*v];
+    sdx_id found = sdx_graph_find_value(inside, around.name), outer = *v;
+    if (found != SDX_NONE && inside->value[found].outer == outer) {
+        *v = found;
+        return SDX_OK;
+    }
+    TRY(sdx_graph_add_value(inside, around.name, v, err));
+    inside->value[*v].type = around.type;
+    inside->value[*v].outer = outer;
+    return SDX_OK;
+}
+
+sdx_status sdx_quantizer_leave_owner(sdx_quantizer *z, sdx_graph *inside, sdx_quantized *made)
+{
+    const sdx_graph *owner = z->graph;
+    z->graph = inside;
+    TRY(capture(inside, owner, &made->q, z->err));
+    TRY(capture(inside, owner, &made->scale, z->err));
+    TRY(capture(inside, owner, &made->zero, z->err));
+    return capture(inside, owner, &made->real, z->err);
 }
 
 /* ---- activations ------------------------------------------------------------------------------------------------- */

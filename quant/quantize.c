@@ -155,14 +155,19 @@ static sdx_status split_gemms(sdx_quantizer *z)
     return SDX_OK;
 }
 
+static bool is_somewhere(const sdx_model *m, const char *name)
+{
+    for (const sdx_graph *g = m->graphs; g; g = g->next)
+        for (sdx_id k = 0; k < g->n_node; k++)
+            if (has_name(g, &g->node[k], name)) return true;
+    return false;
+}
+
 /* An excluded name that no node has is a typing mistake. */
 static sdx_status check_excluded(const sdx_quantizer *z)
 {
     for (size_t i = 0; i < z->options->n_exclude; i++) {
-        bool found = false;
-        for (sdx_id k = 0; k < z->graph->n_node && !found; k++)
-            found = has_name(z->graph, &z->graph->node[k], z->options->exclude[i]);
-        if (!found)
+        if (!is_somewhere(z->model, z->options->exclude[i]))
             return sdx_fail(z->err, SDX_ERR_USAGE, "%s: there is no node \"%s\" to exclude", z->model->path,
                             z->options->exclude[i]);
     }
@@ -199,21 +204,45 @@ static void drop_names(sdx_graph *g, sdx_id first)
     }
 }
 
-static sdx_status quantize_graph(sdx_quantizer *z)
+static sdx_status quantize_graph(sdx_quantizer *z, sdx_graph *g);
+
+/* The graphs inside the first n_node nodes, say the branches of a merged decoder. What calibration saw of the main graph
+ * does not reach them: their activations are not smoothed, and stay in float in a static form. */
+static sdx_status quantize_bodies(sdx_quantizer *z, const sdx_graph *g, sdx_id n_node)
+{
+    sdx_graph *body;
+    for (sdx_id i = 0; i < n_node; i++) {
+        for (int k = 0; (body = sdx_node_graph(&g->node[i], k)); k++) {
+            for (sdx_id v = 0; v < body->n_value; v++) /* captured weights are constants here too */
+                if (body->value[v].outer != SDX_NONE) body->value[v].type = g->value[body->value[v].outer].type;
+            TRY(quantize_graph(z, body));
+        }
+    }
+    return SDX_OK;
+}
+
+static sdx_status quantize_graph(sdx_quantizer *z, sdx_graph *g)
+{
+    z->graph = g;
+    TRY(split_gemms(z));
+    sdx_id before = g->n_node;
+    for (sdx_id i = 0; i < before; i++) TRY(quantize_node(z, i));
+    TRY(quantize_bodies(z, g, before));
+    if (z->recipe.row_scales) drop_names(g, before);
+    TRY(sdx_graph_sort(g, z->err));
+    return sdx_graph_clean(g, z->err);
+}
+
+static sdx_status quantize_all(sdx_quantizer *z)
 {
     int64_t opset = sdx_model_opset(z->model, "");
     if (opset < 11)
         return sdx_fail(z->err, SDX_ERR_UNSUPPORTED, "%s: opset %lld has no DynamicQuantizeLinear; export with 11 or later",
                         z->model->path, (long long)opset);
     TRY(check_excluded(z));
-    TRY(split_gemms(z));
-    sdx_id before = z->graph->n_node;
-    for (sdx_id i = 0; i < before; i++) TRY(quantize_node(z, i));
-    if (z->recipe.row_scales) drop_names(z->graph, before);
-    if (z->recipe.row_scales && !z->options->is_static && !z->options->weight_bits)
-        TRY(sdx_model_set_metadata(z->model, "sardonyx.activation_scale", "row", z->err));
-    TRY(sdx_graph_sort(z->graph, z->err));
-    return sdx_graph_clean(z->graph, z->err);
+    TRY(quantize_graph(z, z->model->graph));
+    if (!z->report.quantized || !z->recipe.row_scales || z->options->is_static || z->options->weight_bits) return SDX_OK;
+    return sdx_model_set_metadata(z->model, "sardonyx.activation_scale", "row", z->err);
 }
 
 static uint64_t file_size(const char *path)
@@ -243,10 +272,12 @@ static sdx_status make_model(sdx_quantizer *z)
     TRY(check_op_types(z->options, z->err));
     TRY(choose_recipe(z->options, &z->recipe, z->err));
     TRY(sdx_model_open(z->options->input, &z->model, z->err));
-    z->graph = z->model->graph;
+    z->n_cache = z->model->graphs->index + 1;
+    z->cache = sdx_calloc((size_t)z->n_cache, sizeof *z->cache);
+    if (!z->cache) return sdx_fail_memory(z->err, (size_t)z->n_cache * sizeof *z->cache);
     z->threads = sdx_default_threads();
     z->report.bytes_before = model_size(z->model);
-    return quantize_graph(z);
+    return quantize_all(z);
 }
 
 sdx_status sdx_quantize_model(const sdx_quantize_options *options, const sdx_quant_sample *sample, size_t n_sample,
@@ -254,7 +285,8 @@ sdx_status sdx_quantize_model(const sdx_quantize_options *options, const sdx_qua
 {
     sdx_quantizer z = {.options = options, .sample = sample, .n_sample = n_sample, .err = err};
     sdx_status status = make_model(&z);
-    free(z.done);
+    for (int i = 0; i < z.n_cache && z.cache; i++) free(z.cache[i].done);
+    free(z.cache);
     *report = z.report;
     *out = status == SDX_OK ? z.model : NULL;
     if (status != SDX_OK) sdx_model_close(z.model);

@@ -25,15 +25,21 @@ typedef struct sdx_quant_recipe {
                                engine can: the file's metadata says so */
 } sdx_quant_recipe;
 
+/* What was made of the values of one graph. */
+typedef struct sdx_quant_cache {
+    sdx_quantized *done; /* [n_done], by value id: q is SDX_NONE where nothing was. Owned. */
+    sdx_id n_done;
+} sdx_quant_cache;
+
 typedef struct sdx_quantizer {
     const sdx_quantize_options *options;
     const sdx_quant_sample *sample; /* [n_sample] */
     size_t n_sample;
     sdx_quant_recipe recipe;
     sdx_model *model;
-    sdx_graph *graph;
-    sdx_quantized *done; /* [n_done], by value id: what was quantized already; q is SDX_NONE where nothing was. Owned. */
-    sdx_id n_done;
+    sdx_graph *graph;       /* the one at hand: the main graph, or one inside a node of it */
+    sdx_quant_cache *cache; /* [n_cache], by the index of a graph. Owned. */
+    int n_cache;
     int threads;
     sdx_quantize_report report;
     sdx_error *err;
@@ -45,7 +51,7 @@ typedef struct sdx_quantizer {
 typedef enum sdx_quant_axis { SDX_QUANT_TENSOR, SDX_QUANT_COLUMN, SDX_QUANT_ROW } sdx_quant_axis;
 
 const char *sdx_quantizer_name(const sdx_quantizer *z, sdx_id v);
-/* "<name><suffix>" in the arena; NULL when out of memory. */
+/* "<name><suffix>" in the arena, with more behind it where a graph around has that name; NULL when out of memory. */
 const char *sdx_quantizer_suffixed(sdx_quantizer *z, const char *name, const char *suffix);
 /* One node with one result, both named <name><suffix>. */
 sdx_status sdx_quantizer_emit(sdx_quantizer *z, const char *domain, const char *op, const char *name, const char *suffix,
@@ -61,6 +67,10 @@ sdx_status sdx_quantizer_reals(sdx_quantizer *z, const char *name, const char *s
 /* What was made of a value before, q SDX_NONE if nothing was; NULL when out of memory. */
 sdx_quantized *sdx_quantizer_cached(sdx_quantizer *z, sdx_id v);
 sdx_status sdx_quantizer_remember(sdx_quantizer *z, sdx_id v, const sdx_quantized *made);
+/* A weight that a graph inside reads belongs to a graph around it, and so do its codes: makes the owner of *v the graph at
+ * hand, *v its id there, and returns the graph to come back to, which then captures what was made. */
+sdx_graph *sdx_quantizer_enter_owner(sdx_quantizer *z, sdx_id *v);
+sdx_status sdx_quantizer_leave_owner(sdx_quantizer *z, sdx_graph *inside, sdx_quantized *made);
 /* x->real of the other three, called after name. */
 sdx_status sdx_quantizer_dequantize(sdx_quantizer *z, const char *name, sdx_quant_axis axis, sdx_quantized *x);
 /* A float32 constant with a matrix (or, by min_rank, a vector) in it. */

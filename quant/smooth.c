@@ -24,12 +24,23 @@ static bool is_product(const sdx_node *n)
     return !strcmp(n->op_type, "MatMul") || !strcmp(n->op_type, "Attention");
 }
 
-static int reader_count(const sdx_graph *g, sdx_id v)
+typedef struct read_count {
+    sdx_id value;
+    int count;
+} read_count;
+
+static void count_read(void *context, sdx_id v)
 {
-    int count = 0;
-    for (sdx_id i = 0; i < g->n_node; i++)
-        for (int k = 0; k < g->node[i].n_in; k++) count += g->node[i].in[k] == v;
-    return count;
+    read_count *c = context;
+    c->count += v == c->value;
+}
+
+/* Those in graphs inside count; they are the only ones that a value from a graph around is known to have. */
+static bool has_one_reader(const sdx_graph *g, sdx_id v)
+{
+    read_count c = {.value = v};
+    for (sdx_id i = 0; i < g->n_node; i++) sdx_node_each_read(&g->node[i], count_read, &c);
+    return c.count == 1 && g->value[v].outer == SDX_NONE;
 }
 
 /* The weights that x is multiplied by; none when one of them has other readers, whose x would want other factors. */
@@ -42,7 +53,7 @@ static readers find_readers(const sdx_quantizer *z, sdx_id x, int64_t width)
         if (n->n_in < 2 || n->in[0] != x || !sdx_quantizer_is_weight(z, n->in[1], 2)) continue;
         const sdx_tensor *w = sdx_graph_constant(g, n->in[1]);
         bool fits = is_product(n) && w->rank == 2 && w->dim[0] == width && r.count < MOST_READERS;
-        if (!fits || reader_count(g, n->in[1]) != 1) return (readers){.count = 0};
+        if (!fits || !has_one_reader(g, n->in[1])) return (readers){.count = 0};
         r.weight[r.count++] = w;
     }
     return r;

@@ -131,8 +131,8 @@ static sdx_status add_params(sdx_quantizer *z, const char *name, const job *j, s
     return sdx_quantizer_constant(z, name, "_zero_point", &zero, &out->zero);
 }
 
-sdx_status sdx_quantizer_weight(sdx_quantizer *z, sdx_id v, sdx_quant_format format, sdx_quant_axis axis,
-                                const float *factor, sdx_quantized *out)
+static sdx_status make_weight(sdx_quantizer *z, sdx_id v, sdx_quant_format format, sdx_quant_axis axis,
+                              const float *factor, sdx_quantized *out)
 {
     sdx_quantized *before = sdx_quantizer_cached(z, v);
     if (!before) return sdx_fail_memory(z->err, sizeof *before);
@@ -158,4 +158,12 @@ sdx_status sdx_quantizer_weight(sdx_quantizer *z, sdx_id v, sdx_quant_format for
     TRY(sdx_quantizer_constant(z, name, "_quantized", &tensor, &out->q));
     if (z->options->format == SDX_QUANTIZE_QDQ) TRY(sdx_quantizer_dequantize(z, name, axis, out));
     return sdx_quantizer_remember(z, v, out);
+}
+
+sdx_status sdx_quantizer_weight(sdx_quantizer *z, sdx_id v, sdx_quant_format format, sdx_quant_axis axis,
+                                const float *factor, sdx_quantized *out)
+{
+    sdx_graph *inside = sdx_quantizer_enter_owner(z, &v);
+    TRY(make_weight(z, v, format, axis, factor, out));
+    return sdx_quantizer_leave_owner(z, inside, out);
 }

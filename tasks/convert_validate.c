@@ -84,42 +84,6 @@ static char *path_of(const sdx_convert_options *options, const sdx_reference *re
     return path;
 }
 
-static sdx_status copy_file(const char *from, const char *folder, const char *name, sdx_error *err)
-{
-    sdx_file_map map;
-    sdx_writer w;
-    char *to = sdx_path_join(folder, name);
-    if (!to) return sdx_fail_memory(err, strlen(folder));
-    sdx_status status = sdx_file_map_open(from, &map, err);
-    if (status == SDX_OK) {
-        status = sdx_writer_open(&w, to, err);
-        if (status == SDX_OK) {
-            sdx_writer_put(&w, map.data, map.size);
-            status = sdx_writer_commit(&w, err);
-        }
-        sdx_file_map_close(&map);
-    }
-    free(to);
-    return status;
-}
-
-/* What those who load the folder look for beside the graphs. */
-static sdx_status copy_companions(const char *checkpoint, const char *folder, sdx_error *err)
-{
-    static const char *const names[] = {
-        "config.json",       "generation_config.json",  "tokenizer.json", "tokenizer_config.json",
-        "added_tokens.json", "special_tokens_map.json", "vocab.json",     "merges.txt",
-        "spiece.model",      "sentencepiece.bpe.model", "source.spm",     "target.spm",
-    };
-    sdx_status status = SDX_OK;
-    for (size_t i = 0; i < sizeof names / sizeof *names && status == SDX_OK; i++) {
-        char *from = find_file(checkpoint, names[i]);
-        if (from) status = copy_file(from, folder, names[i], err);
-        free(from);
-    }
-    return status;
-}
-
 static sdx_status make_folder(const sdx_convert_options *options, sdx_error *err)
 {
     char *folder = folder_of(options->output);
@@ -127,7 +91,7 @@ static sdx_status make_folder(const sdx_convert_options *options, sdx_error *err
     sdx_status status = SDX_OK;
     if (mkdir(folder, 0777) && errno != EEXIST)
         status = sdx_fail(err, SDX_ERR_FILE, "%s: cannot make the folder: %s", folder, strerror(errno));
-    if (status == SDX_OK) status = copy_companions(options->checkpoint, folder, err);
+    if (status == SDX_OK) status = sdx_copy_companions(options->checkpoint, folder, err);
     free(folder);
     return status;
 }

@@ -57,6 +57,21 @@ says 0 'left in float; ' "$sdx" quantize --model_path "$optimized" --output "$wo
 says 0 'operators in int8' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --static --format qdq \
     --calibration "$work/calibration.txt" --tokenizer $zoo/bert-model/checkpoint
 says 0 'operators in int4' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --weight_only 4
+
+# ---- a folder of encoder and decoders, in 8 bits as before
+t5=$work/t5
+cat > "$work/t5.json" <<'END'
+{"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "d_model": 64, "d_ff": 128, "d_kv": 16, "num_heads": 4, "num_layers": 2, "vocab_size": 1600,
+ "feed_forward_proj": "relu", "num_decoder_layers": 2, "is_encoder_decoder": true, "decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0,
+ "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6}
+END
+"${sdx%sardonyx}make_checkpoint" "$work/t5.json" "$t5" && cp $zoo/t5/checkpoint/*.json "$t5"
+says 0 'Wrote 4 graphs' "$sdx" convert --model_name "$t5" --output_dir "$work/t5-graphs" --merged
+says 0 'decoder_model_merged.onnx: [1-9]' "$sdx" quantize --model_path "$work/t5-graphs/t5" --output "$work/t5-8bit"
+says 0 '"ids"' "$sdx" generate --model_name "$work/t5-8bit" --text 'what is AI?' --max_new_tokens 5 --json
+rm "$work"/t5-8bit/decoder_model.onnx "$work"/t5-8bit/decoder_with_past_model.onnx
+says 0 '"ids"' "$sdx" generate --model_name "$work/t5-8bit" --text 'what is AI?' --max_new_tokens 5 --json
+
 refuses 'cosine>=X or top10>=X' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --target 'accuracy>=1'
 refuses 'no ten neighbours' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --target 'top10>=0.9'
 refuses 'static needs --calibration' "$sdx" quantize --model_path "$optimized" --output "$work/q.onnx" --static

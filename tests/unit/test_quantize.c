@@ -380,6 +380,79 @@ START_TEST(blocks_of_weights_are_near_the_float_graph)
 }
 END_TEST
 
+/* op(x W), or x W, with x and W of the graph around. */
+static sdx_graph *branch(sdx_graph *around, sdx_id x_id, sdx_id w, const char *op)
+{
+    sdx_graph *g;
+    sdx_id in[2], out;
+    ok(sdx_graph_create(around->model, around, &g, &err));
+    ok(sdx_graph_add_value(g, "x", &in[0], &err));
+    ok(sdx_graph_add_value(g, "w", &in[1], &err));
+    g->value[in[0]].outer = x_id;
+    g->value[in[1]].outer = w;
+    ok(sdx_graph_emit(g, "", "MatMul", "product", 2, in, &out, &err));
+    if (op) ok(sdx_graph_emit(g, "", op, "changed", 1, &out, &out, &err));
+    ok(sdx_graph_add_output(g, out, &err));
+    ok(sdx_graph_index(g, &err));
+    return g;
+}
+
+/* max(x) > 0 ? x W : -(x W), written over the file. */
+static void write_branches(const char *path)
+{
+    sdx_id v;
+    sdx_model *m = empty(&v);
+    sdx_graph *g = m->graph;
+    sdx_id w = constant(g, "w", SDX_F32, 2, K, N, 5), largest, zero, condition, out;
+    ok(sdx_graph_emit(g, "", "ReduceMax", "largest", 1, &v, &largest, &err));
+    ok(sdx_node_set_int(g, g->n_node - 1, "keepdims", 0, &err));
+    ok(sdx_graph_add_scalar_f32(g, "nothing", 0, &zero, &err));
+    ok(sdx_graph_emit(g, "", "Greater", "condition", 2, (sdx_id[]){largest, zero}, &condition, &err));
+    ok(sdx_graph_emit(g, "", "If", "either", 1, &condition, &out, &err));
+    ok(sdx_node_set_graph(g, g->n_node - 1, "then_branch", branch(g, v, w, NULL), &err));
+    ok(sdx_node_set_graph(g, g->n_node - 1, "else_branch", branch(g, v, w, "Neg"), &err));
+    ok(sdx_graph_add_output(g, out, &err));
+    ok(sdx_graph_index(g, &err));
+    ok(sdx_onnx_write(m, path, &(sdx_onnx_write_options){0}, &err));
+    sdx_model_close(m);
+}
+
+static int count_matrices(const sdx_model *m)
+{
+    int count = 0;
+    for (const sdx_graph *g = m->graphs; g; g = g->next)
+        for (sdx_id v = 0; v < g->n_value; v++) {
+            const sdx_tensor *t = sdx_value_stored(&g->value[v]);
+            count += t && sdx_tensor_count(t) >= K * N;
+        }
+    return count;
+}
+
+/* A weight of the graph around that two branches read is one matrix of codes, in each form. */
+START_TEST(branches_share_the_codes_of_a_weight)
+{
+    files f = make_file();
+    sdx_quantize_options o = {.input = f.in, .output = f.out, .per_channel = _i == 1, .weight_bits = _i == 2 ? 8 : 0};
+    sdx_quantize_report r;
+    sdx_model *m;
+    write_branches(f.in);
+    ok(sdx_quantize(&o, &r, &err));
+    ck_assert_uint_eq(r.quantized, 2);
+    ok(sdx_model_open(f.out, &m, &err));
+    ck_assert_int_eq(count_matrices(m), 1);
+    sdx_model_close(m);
+    for (int sign = -1; sign <= 1; sign += 2) {
+        for (int i = 0; i < 2 * K; i++) x[i] = (float)(sign * (i + 1)) / (2 * K);
+        ok(sdx_model_open(f.in, &m, &err));
+        run(m, (sdx_run_options){0}, x, 2, false, spelled);
+        ok(sdx_model_open(f.out, &m, &err));
+        run(m, (sdx_run_options){.strict = true}, x, 2, false, y);
+        for (int i = 0; i < 2 * N; i++) ck_assert_float_le(fabsf(y[i] - spelled[i]), 0.1f);
+    }
+    remove_files(&f);
+}
+END_TEST
+
 START_TEST(mistakes_are_named)
 {
     files f = make_file();
@@ -423,6 +496,7 @@ Suite *quantize_suite(void)
     tcase_add_test(c, an_empty_histogram_has_no_range);
     tcase_add_loop_test(c, static_forms_are_near_the_float_graph, 0, 2);
     tcase_add_loop_test(c, blocks_of_weights_are_near_the_float_graph, 0, 2);
+    tcase_add_loop_test(c, branches_share_the_codes_of_a_weight, 0, 3);
     tcase_add_test(c, mistakes_are_named);
     suite_add_tcase(s, c);
     return s;
