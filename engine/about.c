@@ -91,7 +91,15 @@ sdx_op_info sdx_operator_at(size_t i)
         const sdx_op_table *table = sdx_operators.table[t];
         if (i < table->count) {
             const sdx_op_def *d = &table->row[i];
-            return (sdx_op_info){*d->domain ? d->domain : "ai.onnx", d->name, d->since, d->until};
+            return (sdx_op_info){.domain = *d->domain ? d->domain : "ai.onnx",
+                                 .name = d->name,
+                                 .since = d->since,
+                                 .until = d->until,
+                                 .min_inputs = d->min_in,
+                                 .max_inputs = d->max_in,
+                                 .min_outputs = d->min_out,
+                                 .max_outputs = d->max_out,
+                                 .family = table->family};
         }
         i -= table->count;
     }

@@ -508,6 +508,8 @@ typedef struct sdx_op_info {
     const char *domain; /* "ai.onnx" spelled out */
     const char *name;
     int since, until; /* opset versions, inclusive; until 0: open */
+    int min_inputs, max_inputs, min_outputs, max_outputs; /* max -1: any number */
+    const char *family; /* the file of engine/ops that computes it, without .c */
 } sdx_op_info;
 
 SDX_API size_t sdx_operator_count(void);
