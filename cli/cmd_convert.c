@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -61,6 +62,30 @@ static bool parse_dtype(const char *name, sdx_dtype *out)
     return false;
 }
 
+/* ---- progress ---------------------------------------------------------------------------------------------- */
+
+enum { BAR_WIDTH = 40 };
+#define SHOWN_FROM 100000000u /* bytes; less is written before one could read it */
+
+static void show_progress(void *context, uint64_t done, uint64_t total)
+{
+    static const char full[] = "########################################";
+    int *shown = context; /* percent, or -1: nothing yet */
+    int percent = total ? (int)(100 * done / total) : 100;
+    if (total < SHOWN_FROM || percent == *shown) return;
+    *shown = percent;
+    fprintf(stderr, "\rwriting [%-*.*s] %3d%% of %llu MB  ", BAR_WIDTH, percent * BAR_WIDTH / 100, full, percent,
+            (unsigned long long)(total / 1000000));
+}
+
+/* What comes next, a report or a sentence about an error, starts on a line of its own. */
+static void end_progress(int shown)
+{
+    if (shown >= 0) fputc('\n', stderr);
+}
+
+/* ---- converting -------------------------------------------------------------------------------------------- */
+
 static int convert_to(const cli_args *args, const char *checkpoint, const char *output, const char *vocabulary)
 {
     const char *task = cli_string(args, "task", "auto");
@@ -78,9 +103,16 @@ static int convert_to(const cli_args *args, const char *checkpoint, const char *
     };
     if (!parse_dtype(cli_string(args, "dtype", "fp32"), &o.dtype))
         return cli_usage_error("--dtype is fp32, fp16 or bf16");
+    int shown = -1;
+    if (isatty(STDERR_FILENO) && !cli_flag(args, "quiet")) {
+        o.progress = show_progress;
+        o.progress_context = &shown;
+    }
     sdx_convert_report report;
     sdx_error err = {0};
-    if (sdx_convert(&o, &report, &err) != SDX_OK) return cli_fail(&err);
+    sdx_status status = sdx_convert(&o, &report, &err);
+    end_progress(shown);
+    if (status != SDX_OK) return cli_fail(&err);
     print_report(&report, output, vocabulary, cli_flag(args, "json"));
     double threshold = cli_real(args, "threshold", 1e-2);
     if (report.l1_difference <= threshold) return EXIT_FINE;

@@ -253,6 +253,8 @@ static int fill_file(saving *s)
         int code = begin_transfer(r, &t);
         if (code != FETCH_FINE) return code;
         CURLcode done = continue_file(&t, s);
+        if (s->shown >= 0 && s->shown < 100) fputc('\n', stderr); /* cut off: what follows is a line of its own */
+        s->shown = -1;
         bool again = attempt < TRIES && may_try_again(s, done);
         if (done != CURLE_OK && !again)
             code = s->code ? fetch_fail("%s: %s", r->what, strerror(s->code)) : explain(r, &t, done);

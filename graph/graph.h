@@ -292,6 +292,8 @@ sdx_status sdx_onnx_read_mapped(const char *path, sdx_file_map file, sdx_model *
 
 typedef struct sdx_onnx_write_options {
     bool external_data; /* weights of 1 KiB and more go to "<file name>.data" beside the file; forced above 2 GB */
+    void (*progress)(void *context, uint64_t done, uint64_t total); /* bytes; NULL: nobody watches */
+    void *context;
 } sdx_onnx_write_options;
 
 /* Writes atomically. Only live nodes, the initializers they read, and the opsets they use. */

@@ -12,6 +12,7 @@
 enum {
     EXTERNAL_BYTES = 1024,    /* smaller initializers stay in the model */
     EXTERNAL_ALIGN = 4096,    /* a page, so that readers can map single tensors */
+    PIECE_BYTES = 4 << 20,    /* written between two reports of progress */
     IR_FREE_INITIALIZERS = 4, /* before it, initializers had to be graph inputs */
     IR_FUNCTIONS = 8
 };
@@ -38,6 +39,8 @@ typedef struct plan {
     uint64_t *offset;     /* [main graph's n_value] in the data file, or EMBEDDED; NULL: all embedded */
     uint64_t data_bytes;  /* of the data file; 0: there is none */
     const char *location; /* the data file, as seen from the model */
+    const sdx_onnx_write_options *options;
+    uint64_t total; /* bytes of both files */
 } plan;
 
 static sdx_status mark_domain(plan *p, const char *domain, sdx_error *err)
@@ -170,14 +173,27 @@ typedef struct sink {
     const plan *plan;
     sdx_writer *file; /* NULL: only count */
     uint64_t bytes;
+    uint64_t before; /* bytes of the files written earlier */
 } sink;
 
 typedef void (*message_fn)(sink *s, const void *item);
 
+static void report(const sink *s)
+{
+    const sdx_onnx_write_options *o = s->plan->options;
+    if (o->progress) o->progress(o->context, s->before + s->file->written, s->plan->total);
+}
+
 static void put(sink *s, const void *bytes, size_t n)
 {
     s->bytes += n;
-    if (s->file) sdx_writer_put(s->file, bytes, n);
+    if (!s->file) return;
+    const unsigned char *at = bytes;
+    for (; n > PIECE_BYTES; n -= PIECE_BYTES, at += PIECE_BYTES) {
+        sdx_writer_put(s->file, at, PIECE_BYTES);
+        report(s);
+    }
+    sdx_writer_put(s->file, at, n);
 }
 
 static void put_varint(sink *s, uint64_t v)
@@ -296,6 +312,7 @@ static void put_tensor(sink *s, const void *item)
         put_tag(s, 9, 2);
         put_varint(s, sdx_tensor_file_bytes(t));
         put_elements(s, t);
+        if (s->file) report(s);
     }
 }
 
@@ -544,6 +561,7 @@ static sdx_status write_data(plan *p, const char *path, sdx_error *err)
         if (p->offset[v] == EMBEDDED) continue;
         put_padding(&w, p->offset[v]);
         put_elements(&file, initializer(&g->value[v]));
+        report(&file);
     }
     return sdx_writer_commit(&w, err);
 }
@@ -555,19 +573,23 @@ static uint64_t count_model(const plan *p)
     return count.bytes;
 }
 
-static sdx_status write_planned(plan *p, const char *path, bool external, sdx_error *err)
+static sdx_status write_planned(plan *p, const char *path, sdx_error *err)
 {
     TRY(make_plan(p, err));
-    if (external || count_model(p) > LARGEST_MESSAGE) {
+    p->total = count_model(p);
+    if (p->options->external_data || p->total > LARGEST_MESSAGE) {
         TRY(place_external(p, path, err));
-        if (count_model(p) > LARGEST_MESSAGE)
+        uint64_t message = count_model(p);
+        if (message > LARGEST_MESSAGE)
             return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: more than 2 GB without its weights", path);
+        p->total = p->data_bytes + message;
         if (p->data_bytes) TRY(write_data(p, path, err));
     }
     sdx_writer w;
     TRY(sdx_writer_open(&w, path, err));
-    sink file = {.plan = p, .file = &w};
+    sink file = {.plan = p, .file = &w, .before = p->data_bytes};
     put_model(&file);
+    report(&file);
     return sdx_writer_commit(&w, err);
 }
 
@@ -575,9 +597,10 @@ sdx_status sdx_onnx_write(const sdx_model *model, const char *path, const sdx_on
                           sdx_error *err)
 {
     if (!path || !*path) return sdx_fail(err, SDX_ERR_USAGE, "no file to write the model to was given");
-    plan p = {.model = model};
+    static const sdx_onnx_write_options plain;
+    plan p = {.model = model, .options = options ? options : &plain};
     sdx_arena_init(&p.arena);
-    sdx_status status = write_planned(&p, path, options && options->external_data, err);
+    sdx_status status = write_planned(&p, path, err);
     sdx_arena_fini(&p.arena);
     return status;
 }

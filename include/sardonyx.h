@@ -224,6 +224,9 @@ typedef struct sdx_convert_options {
     sdx_dtype dtype;        /* of stored matrices: SDX_F32 (and 0), SDX_F16 or SDX_BF16; computing is in float32 */
     bool no_past;           /* sequence to sequence: no decoder_with_past_model.onnx */
     bool merged;            /* sequence to sequence: also decoder_model_merged.onnx, both decoders in one */
+    /* Called, if set, as each file is written: bytes that have gone to it, and how many there will be. */
+    void (*progress)(void *context, uint64_t done, uint64_t total);
+    void *progress_context;
 } sdx_convert_options;
 
 typedef struct sdx_convert_report {

@@ -102,7 +102,8 @@ static sdx_status make_folder(const sdx_convert_options *options, sdx_error *err
 static sdx_status write_model(const sdx_convert_options *options, const sdx_reference *reference, size_t index,
                               sdx_model *model, sdx_error *err)
 {
-    sdx_onnx_write_options how = {.external_data = options->external_data};
+    sdx_onnx_write_options how = {
+        .external_data = options->external_data, .progress = options->progress, .context = options->progress_context};
     char *path = path_of(options, reference, index);
     sdx_status status =
         path ? sdx_onnx_write(model, path, &how, err) : sdx_fail_memory(err, strlen(options->output));

@@ -102,6 +102,18 @@ says 0 '^ai.onnx +MatMul' "$sdx" ops
 says 0 '"median_ms": [0-9.]+' "$sdx" bench "$model" --shape 1x8 2x16 --lengths 3,9,5 --runs 2 --json
 refuses 'a shape is BxS' "$sdx" bench "$model" --shape 8
 
+# ---- more than 100 MB: a bar on a terminal, and nothing but results anywhere else
+cat > "$work/large.json" <<'end'
+{"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 512, "num_hidden_layers": 1, "num_attention_heads": 8,
+ "intermediate_size": 512, "vocab_size": 51200, "max_position_embeddings": 64}
+end
+"${sdx%/*}/make_checkpoint" "$work/large.json" "$work/large"
+large="$sdx convert --model_name $work/large --output_dir $work"
+says 0 '\[#{40}\] 100% of 112 MB' script -qec "$large" /dev/null
+says 0 'L1 difference' $large
+says 0 '^0$' sh -c "wc -c < '$work/err'"
+rm -r "$work/large" "$work/large.onnx"
+
 # ---- a masked-LM graph gives the same sparse vectors as the SPLADE graph
 "$sdx" convert --model_name $zoo/bert-splade/checkpoint --output_dir "$work/mlm" >/dev/null
 for graph in splade mlm; do

@@ -186,6 +186,45 @@ START_TEST(old_names_and_missing_prefix)
 }
 END_TEST
 
+typedef struct watched {
+    size_t calls, finished;
+    uint64_t done;
+    bool sound;
+} watched;
+
+static void watch(void *context, uint64_t done, uint64_t total)
+{
+    watched *w = context;
+    w->sound &= done >= w->done && done <= total;
+    w->finished += done == total;
+    w->done = done;
+    w->calls++;
+}
+
+START_TEST(progress_is_told)
+{
+    folder d = make_checkpoint("BertModel", "gelu", SDX_F32, "");
+    char model[128];
+    snprintf(model, sizeof model, "%s/model.onnx", d.path);
+    watched w = {.sound = true};
+    const sdx_convert_options o = {.checkpoint = d.path,
+                                   .output = model,
+                                   .external_data = _i,
+                                   .skip_validation = true,
+                                   .progress = watch,
+                                   .progress_context = &w};
+    sdx_error err = {0};
+    ck_assert_msg(sdx_convert(&o, NULL, &err) == SDX_OK, "%s", err.message);
+    ck_assert(w.sound && w.calls > 10);
+    ck_assert_uint_eq(w.finished, 1);
+    size_t n, m = 0;
+    free(get(model, &n));
+    if (_i) free(get(in(&d, "model.onnx.data"), &m));
+    ck_assert_uint_eq(w.done, n + m);
+    remove_folder(&d);
+}
+END_TEST
+
 START_TEST(vocabulary_and_external_data)
 {
     folder d = make_checkpoint("BertModel", "gelu", SDX_F32, "");
@@ -337,6 +376,7 @@ Suite *convert_suite(void)
     tcase_add_loop_test(t, every_activation_and_dtype, 0, 36);
     tcase_add_test(t, untied_output_matrix);
     tcase_add_test(t, old_names_and_missing_prefix);
+    tcase_add_loop_test(t, progress_is_told, 0, 2);
     tcase_add_test(t, vocabulary_and_external_data);
     tcase_add_loop_test(t, faults_are_named, 0, sizeof faults / sizeof *faults);
     tcase_add_test(t, splade_needs_a_masked_lm);
