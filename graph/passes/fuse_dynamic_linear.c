@@ -6,8 +6,9 @@
  *
  * No bit changes, unless the file's metadata says that scales per row are as good (`sardonyx.activation_scale` =
  * `row`, which our quantizer writes) and the run is not strict. Then rows are quantized each by its own range, also
- * those that enter a QAttention. Only for a run: no file holds these operators. Nodes are visited from the last one, so
- * that the longest chain wins. */
+ * those that enter a QAttention, a MatMulIntegerToFloat or a DynamicQuantizeMatMul, which is what ONNX Runtime's
+ * optimizer makes of such a file. Only for a run: no file holds these operators. Nodes are visited from the last one,
+ * so that the longest chain wins. */
 #include <string.h>
 
 #include "passes.h"
@@ -32,16 +33,24 @@ static sdx_id quantized_from(const sdx_graph *g, sdx_id q, sdx_id scale, sdx_id 
     return same ? n->in[0] : SDX_NONE;
 }
 
+/* x by the weight in the three others. */
+static bool set_product(const sdx_graph *g, sdx_id x, sdx_id weight, sdx_id w_scale, sdx_id w_zero, layer *l)
+{
+    const sdx_tensor *w = sdx_graph_constant(g, weight);
+    if (!w || w->rank != 2 || sdx_tensor_count(w) == 0) return false;
+    l->x = x;
+    l->weight = weight;
+    l->w_scale = w_scale;
+    l->w_zero = w_zero;
+    return x != SDX_NONE && sdx_match_type(g, x)->shape.rank > 0 && is_per_column(g, w_scale, w->dim[1]) &&
+           (w_zero == SDX_NONE || is_per_column(g, w_zero, w->dim[1]));
+}
+
 static bool match_product(const sdx_graph *g, const sdx_node *product, sdx_id x_scale, sdx_id w_scale, layer *l)
 {
-    const sdx_tensor *w = product ? sdx_graph_constant(g, product->in[1]) : NULL;
-    if (!w || w->rank != 2 || sdx_tensor_count(w) == 0) return false;
-    l->weight = product->in[1];
-    l->w_scale = w_scale;
-    l->w_zero = sdx_node_in(product, 3);
-    l->x = quantized_from(g, product->in[0], x_scale, sdx_node_in(product, 2));
-    return l->x != SDX_NONE && sdx_match_type(g, l->x)->shape.rank > 0 && is_per_column(g, w_scale, w->dim[1]) &&
-           (l->w_zero == SDX_NONE || is_per_column(g, l->w_zero, w->dim[1]));
+    if (!product) return false;
+    sdx_id x = quantized_from(g, product->in[0], x_scale, sdx_node_in(product, 2));
+    return set_product(g, x, product->in[1], w_scale, sdx_node_in(product, 3), l);
 }
 
 /* Mul(Cast(MatMulInteger), Mul(x_scale, w_scale)), operands in any order. */
@@ -56,6 +65,24 @@ static bool match_chain(const sdx_graph *g, const sdx_node *mul, layer *l)
         if (match_product(g, product, scales->in[i >> 1], scales->in[!(i >> 1)], l)) return true;
     }
     return false;
+}
+
+/* One operator that is the chain, with its bias when it has one. */
+static bool match_operator(const sdx_graph *g, const sdx_node *n, layer *l)
+{
+    enum { A, B, A_SCALE, B_SCALE, A_ZERO, B_ZERO, BIAS };      /* MatMulIntegerToFloat */
+    enum { DYNAMIC_SCALE = 2, DYNAMIC_ZERO = 3, DYNAMIC_BIAS = 4 }; /* DynamicQuantizeMatMul */
+    bool dynamic = sdx_match_is_in(n, SDX_MS, "DynamicQuantizeMatMul");
+    if (!dynamic && !sdx_match_is_in(n, SDX_MS, "MatMulIntegerToFloat")) return false;
+    sdx_id x = dynamic ? n->in[A] : quantized_from(g, n->in[A], n->in[A_SCALE], sdx_node_in(n, A_ZERO));
+    sdx_id bias = sdx_node_in(n, dynamic ? DYNAMIC_BIAS : BIAS);
+    if (!set_product(g, x, n->in[B], n->in[dynamic ? DYNAMIC_SCALE : B_SCALE],
+                     sdx_node_in(n, dynamic ? DYNAMIC_ZERO : B_ZERO), l))
+        return false;
+    if (bias == SDX_NONE) return true;
+    bool alone = l->bias == SDX_NONE && sdx_match_vector(g, bias, sdx_graph_constant(g, l->weight)->dim[1]);
+    l->bias = bias;
+    return alone;
 }
 
 /* The activation that a node is, or NULL. */
@@ -81,7 +108,7 @@ static bool match_bias(const sdx_graph *g, const sdx_node *n, sdx_id *other, sdx
 }
 
 /* The layer that ends at node `last`. absorbed[]: the nodes of it before `last` from the scaling on. */
-static bool match_layer(const sdx_graph *g, sdx_node *last, layer *l, sdx_node *absorbed[2])
+static bool match_layer(const sdx_graph *g, sdx_node *last, bool per_row, layer *l, sdx_node *absorbed[2])
 {
     *l = (layer){.bias = SDX_NONE, .factor = SDX_NONE, .activation = activation_of(last)};
     int n = 0;
@@ -99,7 +126,7 @@ static bool match_layer(const sdx_graph *g, sdx_node *last, layer *l, sdx_node *
         if (!(at = sole_producer(g, before))) return false;
         absorbed[n++] = at;
     }
-    return match_chain(g, at, l);
+    return match_chain(g, at, l) || (per_row && match_operator(g, at, l));
 }
 
 /* x, or what is multiplied by a constant factor[k] to make it. */
@@ -121,7 +148,7 @@ static sdx_status fuse_layer(sdx_pass_context *context, sdx_graph *g, sdx_id las
 {
     layer l;
     sdx_node *absorbed[2] = {NULL, NULL};
-    if (!match_layer(g, &g->node[last], &l, absorbed)) return SDX_OK;
+    if (!match_layer(g, &g->node[last], per_row, &l, absorbed)) return SDX_OK;
     for (int i = 0; i < 2; i++)
         if (absorbed[i]) absorbed[i]->dead = true;
     if (per_row) l.x = without_factor(g, l.x, &l.factor);

@@ -155,6 +155,30 @@ static sdx_model *chain(int form, bool row)
     return m;
 }
 
+/* What ONNX Runtime's optimizer makes of chain(form % 4, row): one operator, or two where form has bit 2. */
+static sdx_model *short_chain(int form, bool row)
+{
+    sdx_id x, q[3], out;
+    sdx_model *m = empty(&x);
+    sdx_graph *g = m->graph;
+    sdx_id w = constant(g, "w", SDX_I8, 2, K, N, 1), w_scale = constant(g, "w_scale", SDX_F32, form & 1, N, 0, 3);
+    sdx_id w_zero = form & 2 ? constant(g, "w_zero", SDX_I8, form & 1, N, 0, 2) : SDX_NONE;
+    sdx_id bias = constant(g, "bias", SDX_F32, 1, N, 0, 4);
+    if (form & 4) {
+        for (int i = 0; i < 3; i++) ok(sdx_graph_add_value(g, "q", &q[i], &err));
+        ok(sdx_graph_add_node(g, "", "DynamicQuantizeLinear", "quantize", 1, &x, 3, q, NULL, &err));
+        sdx_id in[] = {q[0], w, q[1], w_scale, q[2], w_zero, bias};
+        ok(sdx_graph_emit(g, "com.microsoft", "MatMulIntegerToFloat", "y", 7, in, &out, &err));
+    } else {
+        sdx_id in[] = {x, w, w_scale, w_zero, bias};
+        ok(sdx_graph_emit(g, "com.microsoft", "DynamicQuantizeMatMul", "y", 5, in, &out, &err));
+    }
+    ok(sdx_graph_add_output(g, out, &err));
+    if (row) ok(sdx_model_set_metadata(m, "sardonyx.activation_scale", "row", &err));
+    ok(sdx_graph_index(g, &err));
+    return m;
+}
+
 static void fill(float *x)
 {
     uint32_t seed = 9;
@@ -236,6 +260,19 @@ START_TEST(factors_move_into_the_layer)
         run(chain(_i | FACTOR, false), (sdx_run_options){.no_optimize = true}, x + r * K, 1, false, spelled);
         ck_assert_mem_eq(y + r * N, spelled, N * sizeof *y);
     }
+}
+END_TEST
+
+/* Only by the metadata's leave, ONNX Runtime's operators have scales per row too. */
+START_TEST(shortened_chains_have_row_scales)
+{
+    fill(x);
+    run(short_chain(_i, false), (sdx_run_options){0}, x, ROWS, false, spelled);
+    run(short_chain(_i, true), (sdx_run_options){.strict = true}, x, ROWS, false, y);
+    ck_assert_mem_eq(spelled, y, sizeof y);
+    run(chain(_i & 3, true), (sdx_run_options){0}, x, ROWS, true, spelled);
+    run(short_chain(_i, true), (sdx_run_options){0}, x, ROWS, true, y);
+    ck_assert_mem_eq(spelled, y, sizeof y);
 }
 END_TEST
 
@@ -490,6 +527,7 @@ Suite *quantize_suite(void)
     tcase_add_loop_test(c, a_row_depends_on_nothing_else, 0, 8);
     tcase_add_loop_test(c, a_row_is_what_the_standard_gives_it_alone, 0, 20);
     tcase_add_loop_test(c, factors_move_into_the_layer, 0, 20);
+    tcase_add_loop_test(c, shortened_chains_have_row_scales, 0, 8);
     tcase_add_test(c, attention_takes_factors);
     tcase_add_loop_test(c, only_our_recipe_allows_row_scales, 0, 7);
     tcase_add_test(c, a_histogram_does_not_depend_on_how_values_come);
