@@ -156,7 +156,8 @@ static void update_places(sdx_beam *b)
         size_t from = b->kept;
         for (size_t k = 0; k < b->kept; k++) {
             hypothesis h = judge(b, k, closed);
-            if (used[k] || h.score <= best.score) continue;
+            bool beats = h.score > best.score || (h.score == best.score && !best.finished && from == b->kept);
+            if (used[k] || !beats) continue;
             best = h;
             from = k;
         }

@@ -197,15 +197,16 @@ static size_t batch_collect(batch *b)
     return length;
 }
 
-/* log_softmax in place; the sum in double. */
+/* log_softmax in place, in the order of torch's: float32 but for the sum. */
 static void log_softmax(float *x, size_t n)
 {
-    double max = -INFINITY, sum = 0;
+    float max = -INFINITY;
+    double sum = 0;
     for (size_t i = 0; i < n; i++)
         if (x[i] > max) max = x[i];
-    for (size_t i = 0; i < n; i++) sum += exp(x[i] - max);
-    double shift = max + log(sum);
-    for (size_t i = 0; i < n; i++) x[i] = (float)(x[i] - shift);
+    for (size_t i = 0; i < n; i++) sum += expf(x[i] - max);
+    float rest = (float)log(sum);
+    for (size_t i = 0; i < n; i++) x[i] = x[i] - max - rest;
 }
 
 static void prepare_rows(void *context, int64_t begin, int64_t end, int worker)
@@ -217,6 +218,7 @@ static void prepare_rows(void *context, int64_t begin, int64_t end, int worker)
         float *row = b->scores + r * b->vocab;
         if (h->beam) log_softmax(row, b->vocab);
         sdx_rules_apply(&h->rules, h->ids + (r - h->base) * h->stride, h->length, row, b->vocab);
+        if (h->beam && h->rules.renormalize) log_softmax(row, b->vocab);
     }
 }
 

@@ -1,13 +1,13 @@
 /* generate.h: the parts of text generation. generate.c drives them: a decoder that turns token sequences into
  * scores (generate_decoder.c), rules that forbid and force tokens (generate_rules.c, read by
- * generate_config.c), the choice of a token at a time (sampler.c) and the beam search (beam.c). All follow transformers' generate(), whose names the
- * options bear. */
+ * generate_config.c), the choice of a token at a time (sampler.c) and the beam search (beam.c). All follow
+ * transformers' generate(), whose names the options bear. */
 #ifndef SDX_TASKS_GENERATE_H
 #define SDX_TASKS_GENERATE_H
 
 #include "text_model.h"
 
-enum { SDX_MAX_EOS = 8, SDX_MAX_BEAMS = 1024, SDX_MAX_GENERATED = 1 << 20 };
+enum { SDX_MAX_EOS = 8, SDX_MAX_BEAMS = 1024, SDX_MAX_GENERATED = 1 << 20, SDX_DEFAULT_NEW_TOKENS = 20 };
 
 /* ---- rules ----------------------------------------------------------------------------------------------- */
 
@@ -22,6 +22,8 @@ typedef struct sdx_rules {
     int64_t *bad_ids;               /* all bad words one after the other; owned */
     size_t *bad_end;                /* [n_bad]: where each ends; owned */
     size_t n_bad;
+    bool renormalize; /* beams: what the rules leave adds up to one again */
+    size_t positions; /* where the length is transformers' default: of the model, which cut it; 0: no limit */
 } sdx_rules;
 
 /* From generation_config.json, else config.json, of the first of the folders that has one. */

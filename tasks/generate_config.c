@@ -7,7 +7,7 @@
 #include "../base/memory.h"
 #include "generate.h"
 
-enum { DEFAULT_NEW_TOKENS = 20, DEFAULT_TOP_K = 50, MAX_BAD_WORDS = 1 << 16 };
+enum { DEFAULT_TOP_K = 50, MAX_BAD_WORDS = 1 << 16 };
 
 static size_t read_size(const json_t *config, const char *key, size_t missing)
 {
@@ -112,9 +112,23 @@ static void read_options(const json_t *config, sdx_generate_options *o)
         .top_k = read_size(config, "top_k", DEFAULT_TOP_K),
         .top_p = read_real(config, "top_p", 1),
     };
-    /* A max_length of 20 is transformers' own default, which it takes to mean 20 new tokens. */
-    bool is_default = !o->max_length || o->max_length == DEFAULT_NEW_TOKENS;
-    if (is_default && !o->max_new_tokens) o->max_new_tokens = DEFAULT_NEW_TOKENS;
+}
+
+/* A max_length of 20 is transformers' own default, which it takes to mean 20 new tokens, or as many as the model has
+ * positions for: max_position_embeddings, which GPT-2 calls n_positions. */
+static sdx_status read_default_length(const char *const *folders, size_t n, sdx_rules *r, sdx_error *err)
+{
+    sdx_generate_options *o = &r->options;
+    json_t *config = NULL;
+    if (o->max_new_tokens || (o->max_length && o->max_length != SDX_DEFAULT_NEW_TOKENS)) return SDX_OK;
+    o->max_new_tokens = SDX_DEFAULT_NEW_TOKENS;
+    for (size_t i = 0; i < n && !config; i++)
+        TRY(sdx_json_read_in(folders[i], "config.json", JSON_OBJECT, 0, &config, err));
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+    bool gpt2 = type && !strcmp(type, "gpt2");
+    r->positions = read_size(config, gpt2 ? "n_positions" : "max_position_embeddings", 0);
+    json_decref(config);
+    return SDX_OK;
 }
 
 /* Settings that would change the ids and are not known here: null, false, 0, 1 and [] are no setting. */
@@ -174,7 +188,9 @@ sdx_status sdx_rules_read(const char *const *folders, size_t n, sdx_rules *out, 
     r.start = read_id(config, "decoder_start_token_id");
     if (r.start < 0) r.start = read_id(config, "bos_token_id");
     r.forced_eos = read_id(config, "forced_eos_token_id");
+    r.renormalize = json_is_true(json_object_get(config, "renormalize_logits"));
     sdx_status status = refuse_unknown(config, path, err);
+    if (status == SDX_OK) status = read_default_length(folders, n, &r, err);
     if (status == SDX_OK) status = read_eos(config, path, &r, err);
     if (status == SDX_OK) status = read_bad_words(config, path, &r, err);
     if (status == SDX_OK) status = read_suppressed(config, &r, err);
