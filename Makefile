@@ -4,11 +4,13 @@
 #   CC        gcc or clang
 #   PARALLEL  openmp | pthread (the thread seam; tsan always takes pthread)
 #   OPENBLAS  1 | 0
+#   SNDFILE   1 | 0         sounds by libsndfile; 0: WAV alone
 #   CURL      1 | 0         sardonyx-fetch, which downloads from the Hugging Face hub
 
 MODE     ?= release
 PARALLEL ?= $(if $(filter tsan,$(MODE)),pthread,openmp)
 OPENBLAS ?= 1
+SNDFILE  ?= 1
 CURL     ?= 1
 PREFIX   ?= /usr/local
 PYTHON   ?= python3
@@ -16,7 +18,7 @@ ifeq ($(origin CC),default)
 CC       := gcc
 endif
 
-BUILD   := build/$(MODE)$(if $(filter clang%,$(CC)),-clang)$(if $(filter aarch64%,$(CC)),-aarch64)$(if $(filter 0,$(OPENBLAS)),-noblas)
+BUILD   := build/$(MODE)$(if $(filter clang%,$(CC)),-clang)$(if $(filter aarch64%,$(CC)),-aarch64)$(if $(filter 0,$(OPENBLAS)),-noblas)$(if $(filter 0,$(SNDFILE)),-nosndfile)
 VERSION := $(shell sed -n 's/^\#define SDX_VERSION "\(.*\)"/\1/p' include/sardonyx.h)
 
 # Short lines; V=1 shows the commands.
@@ -41,13 +43,14 @@ THREAD := $(THREAD_$(PARALLEL))
 
 BLAS_1 := -lopenblas
 BLAS   := $(BLAS_$(OPENBLAS))
-DEFS   := -D_XOPEN_SOURCE=700 $(if $(BLAS),-DSDX_WITH_OPENBLAS) \
+SOUND  := $(if $(filter 0,$(SNDFILE)),,-lsndfile)
+DEFS   := -D_XOPEN_SOURCE=700 $(if $(BLAS),-DSDX_WITH_OPENBLAS) $(if $(SOUND),-DSDX_WITH_SNDFILE) \
           -DSDX_BUILD_FLAGS='"$(CC) MODE=$(MODE) PARALLEL=$(PARALLEL) OPENBLAS=$(OPENBLAS)"'
 # A compiler that fuses a*b+c where it likes would give other bits per instruction set.
 CFLAGS += -std=c17 -ffp-contract=off $(WARN) $(MODE_$(MODE)) -fPIC -fvisibility=hidden -MMD -MP $(THREAD) $(DEFS) -I$(BUILD)/gen
 # Traps and errno only hold vectors back. Never -ffast-math: masks are -inf.
 KERNEL := -O3 -fno-math-errno -fno-trapping-math
-LDLIBS := -lprotobuf-c -ljansson -lutf8proc -lpcre2-8 -lz $(BLAS) -lm
+LDLIBS := -lprotobuf-c -ljansson -lutf8proc -lpcre2-8 -lz $(SOUND) $(BLAS) -lm
 LDFLAGS += $(THREAD) $(filter -fsanitize=% --coverage,$(MODE_$(MODE)))
 
 # ---- instruction sets: flags, and the kernel families that the tier improves ----------------------------------
@@ -120,7 +123,7 @@ help:
 	@echo 'make docs         generated pages in docs/'
 	@echo 'make deps         install the Debian packages that are missing'
 	@echo 'make clean        remove build/'
-	@echo 'variables         MODE=release|debug|asan|tsan|cov CC=gcc|clang PARALLEL=openmp|pthread OPENBLAS=1|0 CURL=1|0'
+	@echo 'variables         MODE=release|debug|asan|tsan|cov CC=gcc|clang PARALLEL=openmp|pthread OPENBLAS=1|0 SNDFILE=1|0 CURL=1|0'
 
 lib: $(LIB) $(BUILD)/libsardonyx.so $(BUILD)/sardonyx.pc
 
@@ -218,9 +221,14 @@ test-programs: $(BUILD)/sardonyx $(if $(FETCH),$(BUILD)/sardonyx-fetch) $(BUILD)
 
 static: deps
 	$(MAKE) build/sardonyx-static build/sardonyx
-build/sardonyx-static: $(call obj,$(CLI)) $(LIB)
+# Debian has no static libsndfile: this object stands before the library's own.
+$(BUILD)/static/audio_file.o: tasks/audio_file.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CFLAGS) -USDX_WITH_SNDFILE -c $< -o $@
+build/sardonyx-static: $(call obj,$(CLI)) $(BUILD)/static/audio_file.o $(LIB)
 	$(call say,LD)
-	$(Q)$(CC) $(LDFLAGS) -static -s $^ -o $@ $(LDLIBS) -lpthread
+	$(Q)$(CC) $(LDFLAGS) -static -s $^ -o $@ $(filter-out -lsndfile,$(LDLIBS)) -lpthread
 
 install: lib all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include

@@ -10,17 +10,28 @@ static const cli_option options[] = {
     {"model_path", CLI_STRING, "M", "the .onnx file, when it is not in that folder"},
     {"tokenizer", CLI_STRING, "T", "folder with vocab.json and preprocessor_config.json"},
     {"output", CLI_STRING, "FILE", "lines (default: stdout)"},
+    {"num_beams", CLI_INT, "N", "prefix beam search (default: 1, the best token of each frame)"},
+    {"timestamps", CLI_STRING, "word|char", "when each word or character was said, in seconds"},
+    {"chunk_length_s", CLI_REAL, "S", "longer sounds run in windows of S seconds (default: 30; 0: whole)"},
+    {"stride_length_s", CLI_REAL, "S", "context on each side of a window (default: a sixth of it)"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
-static int write_text(const cli_args *args, FILE *f, const char *path, char *text, size_t length)
+static json_t *timed_list(const sdx_timed_text *item, size_t n)
 {
-    if (!cli_flag(args, "json")) {
-        fprintf(f, "%s\n", text);
-        return EXIT_FINE;
-    }
-    json_t *line = json_pack("{s:s, s:s%}", "file", path, "text", text, length);
-    char *dump = line ? json_dumps(line, JSON_COMPACT) : NULL;
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, json_pack("{s:s, s:[f,f]}", "text", item[i].text, "timestamp", item[i].start, item[i].end));
+    return list;
+}
+
+static int write_json(FILE *f, const char *path, const sdx_transcript *t, const char *timestamps)
+{
+    json_t *line = json_pack("{s:s, s:s%}", "file", path, "text", t->text, t->length);
+    if (line && timestamps)
+        json_object_set_new(line, "chunks", *timestamps == 'w' ? timed_list(t->word, t->words)
+                                                               : timed_list(t->character, t->characters));
+    char *dump = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(line);
     if (!dump) return cli_usage_error("%s: its name is not UTF-8", path);
     fprintf(f, "%s\n", dump);
@@ -28,15 +39,30 @@ static int write_text(const cli_args *args, FILE *f, const char *path, char *tex
     return EXIT_FINE;
 }
 
+static void write_text(FILE *f, const sdx_transcript *t, const char *timestamps)
+{
+    bool words = timestamps && *timestamps == 'w';
+    const sdx_timed_text *item = words ? t->word : t->character;
+    fprintf(f, "%s\n", t->text);
+    for (size_t i = 0; timestamps && i < (words ? t->words : t->characters); i++)
+        fprintf(f, "%.2f\t%.2f\t%s\n", item[i].start, item[i].end, item[i].text);
+}
+
 static int transcribe_samples(const cli_args *args, sdx_transcriber *t, FILE *f, const char *path,
                               const float *samples, size_t count, int rate)
 {
     sdx_error err = {0};
-    char *text;
-    size_t length;
-    if (sdx_transcriber_run(t, samples, count, rate, &text, &length, &err) != SDX_OK) return cli_fail(&err);
-    int code = write_text(args, f, path, text, length);
-    free(text);
+    sdx_transcript said;
+    const char *timestamps = cli_string(args, "timestamps", NULL);
+    sdx_transcribe_options o = {.num_beams = (size_t)cli_int(args, "num_beams", 1)};
+    double chunk = cli_real(args, "chunk_length_s", 30);
+    o.chunk_seconds = chunk > 0 ? chunk : -1;
+    o.stride_seconds = cli_real(args, "stride_length_s", 0);
+    if (sdx_transcriber_run(t, &o, samples, count, rate, &said, &err) != SDX_OK) return cli_fail(&err);
+    int code = EXIT_FINE;
+    if (cli_flag(args, "json")) code = write_json(f, path, &said, timestamps);
+    else write_text(f, &said, timestamps);
+    sdx_transcript_free(&said);
     return code;
 }
 
@@ -65,7 +91,7 @@ static int transcribe_file(const cli_args *args, sdx_transcriber *t, FILE *f, co
     sdx_error err = {0};
     float *samples;
     int rate;
-    if (sdx_audio_read_wav(path, &samples, &count, &rate, &err) != SDX_OK) return cli_fail(&err);
+    if (sdx_audio_read(path, &samples, &count, &rate, &err) != SDX_OK) return cli_fail(&err);
     int code = transcribe_samples(args, t, f, path, samples, count, rate);
     free(samples);
     return code;
@@ -86,7 +112,10 @@ static int run(const cli_args *args)
 {
     sdx_task_options o;
     char *folder = NULL;
-    if (!args->n_positional) return cli_usage_error("transcribe needs a WAV file");
+    const char *timestamps = cli_string(args, "timestamps", "word");
+    if (!args->n_positional) return cli_usage_error("transcribe needs a sound file");
+    if (strcmp(timestamps, "word") && strcmp(timestamps, "char"))
+        return cli_usage_error("--timestamps is word or char, not \"%s\"", timestamps);
     int code = cli_task_options(args, 0, &o, &folder);
     if (code != EXIT_FINE) return code;
     sdx_error err = {0};
@@ -103,10 +132,10 @@ static int run(const cli_args *args)
 
 const cli_command cli_command_transcribe = {
     "transcribe",
-    "--model_name X | --model_path M --tokenizer T [options] FILE.wav...",
-    "turn speech into text with a CTC model such as wav2vec 2.0\n\nWAV files of any rate, one line each. A "
-    ".npy file holds "
-    "input_values, which are taken as they are, a line a row.",
-    "sardonyx transcribe --model_name ./wav2vec2-base-960h speech.wav",
+    "--model_name X | --model_path M --tokenizer T [options] FILE...",
+    "turn speech into text with a CTC model such as wav2vec 2.0\n\nSound files (WAV, FLAC, Ogg) of any rate, one line each. A "
+    ".npy file holds input_values, which are taken\nas they are, a line a row. With --timestamps: lines of start, end and text "
+    "follow, or \"chunks\" with --json.",
+    "sardonyx transcribe --model_name ./wav2vec2-base-960h --timestamps word speech.flac",
     options,
     run};

@@ -494,16 +494,38 @@ SDX_API sdx_status sdx_generator_run(sdx_generator *generator, const sdx_generat
 SDX_API const sdx_tokenizer *sdx_generator_tokenizer(const sdx_generator *generator);
 
 /* Text from speech, by a CTC model (input_values to logits): resampling and normalization follow
- * preprocessor_config.json in the tokenizer's folder; the best token of each frame is taken. */
+ * preprocessor_config.json in the tokenizer's folder. */
 typedef struct sdx_transcriber sdx_transcriber;
+
+typedef struct sdx_transcribe_options {
+    size_t num_beams;      /* 0 and 1: the best token of each frame; else prefix beam search */
+    double chunk_seconds;  /* longer sounds run in windows of this length; 0: 30; below 0: whole */
+    double stride_seconds; /* what a window has on each side for context alone; 0: a sixth of it */
+} sdx_transcribe_options;
+
+typedef struct sdx_timed_text {
+    char *text;
+    double start, end; /* seconds */
+} sdx_timed_text;
+
+typedef struct sdx_transcript {
+    char *text;
+    size_t length;
+    sdx_timed_text *word, *character; /* [words], [characters] */
+    size_t words, characters;
+} sdx_transcript;
+
 SDX_API sdx_status sdx_transcriber_open(const sdx_task_options *options, sdx_transcriber **out, sdx_error *err);
 SDX_API void sdx_transcriber_free(sdx_transcriber *transcriber);
-/* samples: [count], one channel at rate Hz; rate 0: the model's input as it is, neither resampled nor normalized.
- * free() the text; length may be NULL. */
-SDX_API sdx_status sdx_transcriber_run(sdx_transcriber *transcriber, const float *samples, size_t count, int rate,
-                                       char **text, size_t *length, sdx_error *err);
-/* A WAV file (PCM of 8, 16, 24 or 32 bits, or float), its channels mixed to one. free() the samples. */
-SDX_API sdx_status sdx_audio_read_wav(const char *path, float **samples, size_t *count, int *rate, sdx_error *err);
+/* samples: [count], one channel at rate Hz; rate 0: the model's input as it is, neither resampled nor normalized. options:
+ * NULL for the defaults. Free with sdx_transcript_free. */
+SDX_API sdx_status sdx_transcriber_run(sdx_transcriber *transcriber, const sdx_transcribe_options *options,
+                                       const float *samples, size_t count, int rate, sdx_transcript *out,
+                                       sdx_error *err);
+SDX_API void sdx_transcript_free(sdx_transcript *transcript);
+/* A sound file (WAV, FLAC, Ogg, ... by libsndfile; WAV alone in builds without it), its channels mixed to one. free() the
+ * samples. */
+SDX_API sdx_status sdx_audio_read(const char *path, float **samples, size_t *count, int *rate, sdx_error *err);
 
 /* ---- about -------------------------------------------------------------------------------------- */
 

@@ -12,7 +12,7 @@
 
 /* ---- WAV ------------------------------------------------------------------------------------------------- */
 
-enum { FORMAT_PCM = 1, FORMAT_FLOAT = 3, FORMAT_EXTENSIBLE = 0xfffe, MAX_RATE = 768000 };
+enum { FORMAT_PCM = 1, FORMAT_FLOAT = 3, FORMAT_EXTENSIBLE = 0xfffe };
 
 typedef struct wav_format {
     int kind, channels, rate, block, bits;
@@ -53,7 +53,8 @@ static sdx_status read_format(const char *path, const unsigned char *p, size_t n
     if (!pcm && !real)
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: WAV format %d with %d bits; PCM and float are supported",
                         path, f->kind, f->bits);
-    if (f->channels < 1 || f->block != f->channels * f->bits / 8 || rate < 1 || rate > MAX_RATE)
+    if (f->channels < 1 || f->block != f->channels * f->bits / 8 || rate < SDX_AUDIO_MIN_RATE ||
+        rate > SDX_AUDIO_MAX_RATE)
         return sdx_fail(err, SDX_ERR_FILE, "%s: %d channels, %u Hz, %d bytes a frame: not a sound", path,
                         f->channels, rate, f->block);
     f->rate = (int)rate;
@@ -117,33 +118,82 @@ sdx_status sdx_audio_read_wav(const char *path, float **samples, size_t *count, 
 /* ---- resampling ------------------------------------------------------------------------------------------ */
 
 static const double pi = 3.14159265358979323846;
-enum { ZERO_CROSSINGS = 32 };       /* of the sinc, each side */
-static const double rolloff = 0.95; /* of the lower Nyquist frequency: room for the filter to fall */
+/* A Kaiser window of beta 10 leaves 1e-5 of what is stopped and falls within a tenth of the pass band; the cutoff is so
+ * that nothing above the lower Nyquist frequency folds back. */
+enum { ZERO_CROSSINGS = 64 };       /* of the sinc, each side */
+static const double rolloff = 0.95; /* of the lower Nyquist frequency: the middle of the fall */
+static const double kaiser_beta = 10;
 
-/* sin(pi x)/(pi x) under a Hann window that ends at ZERO_CROSSINGS. */
+/* The modified Bessel function of order 0, by its series. */
+static double bessel_i0(double x)
+{
+    double sum = 1, term = 1;
+    for (int k = 1; term > 1e-17 * sum; k++) {
+        term *= x / (2 * k) * (x / (2 * k));
+        sum += term;
+    }
+    return sum;
+}
+
+/* sin(pi x)/(pi x) under the window, which ends at ZERO_CROSSINGS. */
 static double windowed_sinc(double x)
 {
-    if (fabs(x) >= ZERO_CROSSINGS) return 0;
-    if (x == 0) return 1;
-    return sin(pi * x) / (pi * x) * (0.5 + 0.5 * cos(pi * x / ZERO_CROSSINGS));
+    double along = x / ZERO_CROSSINGS;
+    if (fabs(along) >= 1) return 0;
+    double window = bessel_i0(kaiser_beta * sqrt(1 - along * along)) / bessel_i0(kaiser_beta);
+    return x == 0 ? window : sin(pi * x) / (pi * x) * window;
+}
+
+static int common_divisor(int a, int b) { return b ? common_divisor(b, a % b) : a; }
+
+/* Output sample i lies at input i * from / to: between samples the same few phases come back again and again, each with
+ * its filter. tap: [phases, taps]; the first tap of phase p is for input floor(p * from / to) - half. */
+typedef struct filter {
+    int64_t phases, taps, half;
+    float *tap;
+} filter;
+
+/* count: of the output; no phase beyond is made. */
+static sdx_status make_filter(filter *f, int from, int to, size_t count, double cutoff, sdx_error *err)
+{
+    f->half = (int64_t)ceil(ZERO_CROSSINGS / cutoff);
+    f->taps = 2 * f->half + 2;
+    f->phases = to / common_divisor(from, to);
+    if (f->phases > (int64_t)count) f->phases = (int64_t)count + 1;
+    f->tap = sdx_malloc((size_t)(f->phases * f->taps) * sizeof *f->tap);
+    if (!f->tap) return sdx_fail_memory(err, (size_t)(f->phases * f->taps) * sizeof *f->tap);
+    for (int64_t p = 0; p < f->phases; p++) {
+        double between = (double)(p * from % to) / to; /* of the sample before and the one after */
+        for (int64_t t = 0; t < f->taps; t++)
+            f->tap[p * f->taps + t] = (float)(cutoff * windowed_sinc(((double)(t - f->half) - between) * cutoff));
+    }
+    return SDX_OK;
+}
+
+static float filtered(const filter *f, const float *in, int64_t count, int64_t i, int from, int to)
+{
+    const float *tap = f->tap + i % f->phases * f->taps;
+    int64_t first = i * from / to - f->half;
+    int64_t begin = first < 0 ? -first : 0, end = count - first < f->taps ? count - first : f->taps;
+    double sum = 0;
+    for (int64_t t = begin; t < end; t++) sum += (double)in[first + t] * tap[t];
+    return (float)sum;
 }
 
 sdx_status sdx_audio_resample(const float *in, size_t count, int from, int to, float **out, size_t *out_count,
                               sdx_error *err)
 {
-    double step = (double)from / to;                     /* input samples per output sample */
-    double cutoff = rolloff * (step > 1 ? 1 / step : 1); /* as a share of the input's Nyquist frequency */
-    double reach = ZERO_CROSSINGS / cutoff;              /* input samples each side */
+    filter f;
     size_t n = (size_t)(((double)count * to) / from + 0.5);
-    float *y = sdx_malloc(n * sizeof *y);
+    float *y = sdx_malloc((n + 1) * sizeof *y);
     if (!y) return sdx_fail_memory(err, n * sizeof *y);
-    for (size_t i = 0; i < n; i++) {
-        double center = (double)i * step, sum = 0;
-        size_t first = center > reach ? (size_t)ceil(center - reach) : 0;
-        for (size_t k = first; k < count && (double)k <= center + reach; k++)
-            sum += in[k] * windowed_sinc(((double)k - center) * cutoff);
-        y[i] = (float)(sum * cutoff);
+    sdx_status status = make_filter(&f, from, to, n, rolloff * (from > to ? (double)to / from : 1), err);
+    if (status != SDX_OK) {
+        free(y);
+        return status;
     }
+    for (size_t i = 0; i < n; i++) y[i] = filtered(&f, in, (int64_t)count, (int64_t)i, from, to);
+    free(f.tap);
     *out = y;
     *out_count = n;
     return SDX_OK;

@@ -3,7 +3,7 @@
 # what is missing where that is permitted (root, or sudo without a password), else prints the line to type and exits 2.
 set -u
 PACKAGES="gcc g++ make pkg-config protobuf-c-compiler libprotobuf-c-dev libopenblas-dev libjansson-dev libutf8proc-dev
-libpcre2-dev zlib1g-dev libcurl4-openssl-dev nettle-dev check python3 python3-venv unzip"
+libpcre2-dev zlib1g-dev libsndfile1-dev libcurl4-openssl-dev nettle-dev check python3 python3-venv unzip"
 
 missing=
 for package in $PACKAGES "$@"; do
