@@ -7,7 +7,7 @@
 #include "cli.h"
 
 static const cli_option options[] = {
-    {"model_name", CLI_STRING, "TOK", "folder with tokenizer.json or vocab.txt, or one of these files"},
+    {"model_name", CLI_STRING, "TOK", "folder with tokenizer.json, vocab.txt, vocab.json or a SentencePiece model, or such a file"},
     {"max_length", CLI_INT, "N", "truncate to N tokens (a line's own max_length wins)"},
     {"text", CLI_STRING, "TEXT", "one text instead of lines from --input"},
     {"input", CLI_STRING, "FILE", "JSON lines (default: standard input)"},

@@ -369,7 +369,8 @@ typedef struct sdx_padding {
     bool left;
 } sdx_padding;
 
-/* A folder with tokenizer.json or vocab.txt (and tokenizer_config.json), or one of those files.
+/* A folder with tokenizer.json, or with the older files: vocab.txt, vocab.json (and merges.txt), a SentencePiece model,
+ * Marian's source.spm and target.spm; tokenizer_config.json beside them. Or one of those files.
  * A tokenizer is read-only after opening: threads may share it. */
 SDX_API sdx_status sdx_tokenizer_open(const char *path, sdx_tokenizer **out, sdx_error *err);
 SDX_API void sdx_tokenizer_free(sdx_tokenizer *tokenizer);

@@ -25,6 +25,7 @@ sdx_status sdx_copy_companions(const char *folder, const char *to, sdx_error *er
         "config.json",       "generation_config.json",  "tokenizer.json", "tokenizer_config.json",
         "added_tokens.json", "special_tokens_map.json", "vocab.json",     "merges.txt",
         "spiece.model",      "sentencepiece.bpe.model", "source.spm",     "target.spm",
+        "target_vocab.json",
         "vocab.txt",         "preprocessor_config.json",
     };
     sdx_status status = SDX_OK;

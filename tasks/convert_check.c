@@ -19,7 +19,7 @@
 
 bool sdx_convert_has_tokenizer(const char *folder)
 {
-    static const char *const names[] = {"tokenizer.json", "vocab.txt"};
+    static const char *const names[] = {"tokenizer.json", "vocab.txt", "source.spm"};
     bool found = false;
     for (size_t i = 0; i < sizeof names / sizeof *names && !found; i++) {
         char *path = sdx_path_join(folder, names[i]);

@@ -66,6 +66,8 @@ static const sdx_class classes[] = {
      .mask_normalized = true, .pieces = SDX_PIECES_NLLB, .languages = nllb_languages, .language = "eng_Latn"},
     {"Pegasus", "pegasus", .layout = SDX_LAYOUT_EOS_ONCE,
      .special = {"<unk>", NULL, "<pad>", NULL, "<mask_2>", NULL, "</s>"}, .pieces = SDX_PIECES_PEGASUS},
+    {"Marian", "marian", .layout = SDX_LAYOUT_EOS_ONCE,
+     .special = {"<unk>", NULL, "<pad>", NULL, NULL, NULL, "</s>"}},
     {"Albert", "albert", .layout = SDX_LAYOUT_BERT,
      .special = {"<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]", "[CLS]", "[SEP]"}, .mask_lstrip = true,
      .rules = SDX_RULES_ALBERT, .lowercase = true, .penalty = true},

@@ -51,23 +51,34 @@ static uint32_t offset_of(uint32_t unit)
     return (unit >> 10) << ((unit & 1u << 9) >> 6);
 }
 
-/* The replacement of the shortest prefix of text[n] that has one. */
-static bool lookup(const sdx_charsmap *map, const char *text, size_t n, sdx_string *to)
+/* The replacement of the shortest prefix of text[n] that has one, or of the longest; its bytes, or 0. */
+static size_t find_prefix(const sdx_charsmap *map, const char *text, size_t n, bool longest, sdx_string *to)
 {
-    size_t at = offset_of(map->unit[0]);
+    size_t at = offset_of(map->unit[0]), found = 0;
     for (size_t i = 0; i < n && text[i]; i++) {
         unsigned char c = (unsigned char)text[i];
         at ^= c;
-        if (at >= map->units || (map->unit[at] & (1u << 31 | 0xff)) != c) return false;
+        if (at >= map->units || (map->unit[at] & (1u << 31 | 0xff)) != c) return found;
         uint32_t unit = map->unit[at];
         at ^= offset_of(unit);
         if (!(unit >> 8 & 1)) continue;
         size_t begin = at < map->units ? map->unit[at] & 0x7fffffffu : map->blob_size;
-        if (begin >= map->blob_size || ((unsigned char)map->blob[begin] & 0xc0) == 0x80) return false;
+        if (begin >= map->blob_size || ((unsigned char)map->blob[begin] & 0xc0) == 0x80) return found;
         *to = (sdx_string){map->blob + begin, strlen(map->blob + begin)};
-        return true;
+        found = i + 1;
+        if (!longest) break;
     }
-    return false;
+    return found;
+}
+
+static bool lookup(const sdx_charsmap *map, const char *text, size_t n, sdx_string *to)
+{
+    return find_prefix(map, text, n, false, to) > 0;
+}
+
+size_t sdx_charsmap_longest(const sdx_charsmap *map, const char *text, size_t n, sdx_string *to)
+{
+    return find_prefix(map, text, n, true, to);
 }
 
 void sdx_normalize_precompiled_prepare(sdx_step *step)

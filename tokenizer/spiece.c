@@ -1,7 +1,8 @@
 /* spiece.c: spiece.model, sentencepiece.bpe.model and their like: what SentencePiece itself wrote, read with
  * protobuf-c. The file says pieces, scores and the normalization of characters; the rest of the pipeline is
  * what transformers builds for the tokenizer's class (its convert_slow_tokenizer). */
-#include "sentencepiece.pb-c.h"
+#include "spiece.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -482,22 +483,26 @@ static sdx_status read_model(sdx_tokenizer *t, const char *path, const sdx_token
     return status;
 }
 
-sdx_status sdx_tokenizer_read_spiece(sdx_tokenizer *t, const char *path, sdx_error *err)
+sdx_status sdx_spiece_open(const char *path, Spm__Model **out, sdx_error *err)
 {
     enum { FILE_LIMIT = 256 << 20 };
-    sdx_tokenizer_config config;
     char *data;
     size_t size;
+    TRY(sdx_file_read(path, FILE_LIMIT, &data, &size, err));
+    *out = spm__model__unpack(NULL, size, (const uint8_t *)data);
+    free(data);
+    return *out ? SDX_OK : sdx_fail(err, SDX_ERR_FILE, "%s: is not a SentencePiece model", path);
+}
+
+sdx_status sdx_tokenizer_read_spiece(sdx_tokenizer *t, const char *path, sdx_error *err)
+{
+    sdx_tokenizer_config config;
+    Spm__Model *model;
     TRY(sdx_tokenizer_config_open(path, &config, err));
-    sdx_status status = sdx_file_read(path, FILE_LIMIT, &data, &size, err);
+    sdx_status status = sdx_spiece_open(path, &model, err);
     if (status == SDX_OK) {
-        Spm__Model *model = spm__model__unpack(NULL, size, (const uint8_t *)data);
-        free(data);
-        if (model)
-            status = read_model(t, path, &config, model, err);
-        else
-            status = sdx_fail(err, SDX_ERR_FILE, "is not a SentencePiece model");
-        if (model) spm__model__free_unpacked(model, NULL);
+        status = read_model(t, path, &config, model, err);
+        spm__model__free_unpacked(model, NULL);
         if (status != SDX_OK) sdx_error_context(err, "%s", path);
     }
     sdx_tokenizer_config_close(&config);

@@ -21,11 +21,13 @@ static const file_kind file_kinds[] = {
     {"tokenizer.json", sdx_tokenizer_read_json},    {"vocab.txt", sdx_tokenizer_read_vocab_txt},
     {"spiece.model", sdx_tokenizer_read_spiece},    {"sentencepiece.bpe.model", sdx_tokenizer_read_spiece},
     {"spm.model", sdx_tokenizer_read_spiece},       {"sentencepiece.model", sdx_tokenizer_read_spiece},
-    {"tokenizer.model", sdx_tokenizer_read_spiece}, {"vocab.json", sdx_tokenizer_read_vocab_json}};
+    {"tokenizer.model", sdx_tokenizer_read_spiece}, {"source.spm", sdx_tokenizer_read_marian},
+    {"vocab.json", sdx_tokenizer_read_vocab_json}};
 /* Other names are told by their ends. */
 static const file_kind endings[] = {{"vocab.json", sdx_tokenizer_read_vocab_json},
                                     {".json", sdx_tokenizer_read_json},
                                     {".model", sdx_tokenizer_read_spiece},
+                                    {"source.spm", sdx_tokenizer_read_marian},
                                     {"", sdx_tokenizer_read_vocab_txt}};
 
 static bool ends_with(const char *s, const char *end)
@@ -80,6 +82,8 @@ void sdx_tokenizer_free(sdx_tokenizer *t)
 {
     if (!t) return;
     sdx_vocab_fini(&t->vocab);
+    sdx_vocab_fini(&t->read_vocab);
+    for (int i = 0; i < SDX_MARIAN_TRIES; i++) sdx_trie_fini(&t->pieces[i]);
     free(t->added);
     free(t->added_index);
     sdx_trie_fini(&t->raw.trie);
@@ -258,11 +262,12 @@ static sdx_status gather_tokens(const sdx_tokenizer *t, const int64_t *ids, size
 {
     for (size_t i = 0; i < count; i++) {
         const sdx_token *token = token_at(t, ids[i]);
-        if (!token || (skip_special && is_special(t, token))) continue;
+        bool special = token && is_special(t, token);
+        if (!token || (skip_special && special)) continue;
         if (!t->decoders.count && s->now.count) TRY(sdx_text_append(&s->now, " ", 1, err));
         size_t begin = s->now.size;
         TRY(sdx_text_append(&s->now, token->text.data, token->text.size, err));
-        TRY(sdx_piece_add(&s->now, begin, s->now.size, -1, err));
+        TRY(sdx_piece_add(&s->now, begin, s->now.size, special ? (int32_t)ids[i] : -1, err));
     }
     return SDX_OK;
 }

@@ -97,7 +97,10 @@ struct sdx_step {
     unsigned char ascii[128];           /* what becomes of each ASCII byte, or its class */
     sdx_string pattern, content;        /* what is looked for, and what stands there afterwards */
     const struct sdx_regex *regex;      /* instead of pattern, or NULL; Replace: neither is / {2,}/ */
-    const struct sdx_charsmap *charmap; /* Precompiled */
+    const struct sdx_charsmap *charmap; /* Precompiled, Marian */
+    const sdx_trie *known;              /* Marian: language codes; decoder: pieces */
+    const sdx_trie *own;                /* Marian: pieces that normalization leaves as they are */
+    int32_t unknown_id;                 /* Marian: of other language codes */
     uint32_t character;                 /* Metaspace, CharDelimiterSplit, Strip decoder */
     size_t start, stop;                 /* Strip decoder: characters at most; FixedLength: start */
     sdx_behavior behavior;
@@ -137,6 +140,8 @@ void sdx_normalize_precompiled_prepare(sdx_step *step);
 /* Parses a precompiled charsmap (spm_precompiled's format). */
 sdx_status sdx_charsmap_read(sdx_tokenizer *t, const unsigned char *bytes, size_t size,
                              const struct sdx_charsmap **out, sdx_error *err);
+/* The bytes of the longest prefix of text[n] that is replaced, as SentencePiece itself reads the map; 0: none. */
+size_t sdx_charsmap_longest(const struct sdx_charsmap *map, const char *text, size_t n, sdx_string *to);
 
 /* Pre-tokenizers: each piece without an id is cut further. */
 SDX_STEP(sdx_split_bert);
@@ -151,6 +156,7 @@ SDX_STEP(sdx_split_digits);
 SDX_STEP(sdx_split_delimiter);
 SDX_STEP(sdx_split_fixed);
 SDX_STEP(sdx_split_scripts); /* UnicodeScripts */
+SDX_STEP(sdx_split_marian);
 void sdx_split_bert_prepare(sdx_step *step);
 void sdx_split_words_prepare(sdx_step *step);
 void sdx_split_spaces_prepare(sdx_step *step);
@@ -161,7 +167,7 @@ sdx_status sdx_each_piece(const sdx_step *step, sdx_piece_fn cut, sdx_scratch *s
 const unsigned char *sdx_gpt2_word(const unsigned char *p, const unsigned char *end);
 #define SDX_GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
-/* Decoders: pieces are tokens, whose texts are put together at the end. */
+/* Decoders: pieces are tokens, whose texts are put together at the end; the special ones have their ids. */
 SDX_STEP(sdx_decode_wordpiece);
 SDX_STEP(sdx_decode_bytes);
 SDX_STEP(sdx_decode_metaspace);
@@ -171,6 +177,7 @@ SDX_STEP(sdx_decode_byte_fallback);
 SDX_STEP(sdx_decode_fuse);
 SDX_STEP(sdx_decode_strip);
 SDX_STEP(sdx_decode_ctc);
+SDX_STEP(sdx_decode_marian);
 /* transformers' clean_up_tokenization, in place; returns the new size. */
 size_t sdx_clean_up_spaces(char *text, size_t size);
 
@@ -210,6 +217,9 @@ struct sdx_model_step {
     /* Unigram */
     const double *score; /* [vocab->size], by id; in the arena */
     double unknown_score;
+    bool single;                    /* sums are kept as floats, as SentencePiece's own code does */
+    const sdx_trie *pieces, *words; /* Marian: of source.spm, of vocab.json; NULL: both are the vocabulary's */
+    int32_t no_token;               /* Marian: ids from here on are pieces that vocab.json does not hold */
 };
 
 sdx_status sdx_wordpiece_run(const sdx_model_step *model, const sdx_vocab *vocab, sdx_scratch *s,
@@ -295,9 +305,15 @@ sdx_status sdx_template_apply(const sdx_template *template, const sdx_truncation
 /* ---- the tokenizer -----------------------------------------------------------------------------------------
  */
 
+enum { /* pieces: which source.spm spells with, which target.spm knows, the user's own in source.spm */
+    SDX_MARIAN_SOURCE, SDX_MARIAN_TARGET, SDX_MARIAN_OWN, SDX_MARIAN_TRIES
+};
+
 struct sdx_tokenizer {
     sdx_arena arena; /* owns every string, step and template */
     sdx_vocab vocab;
+    sdx_vocab read_vocab; /* Marian with separate vocabularies: of the language read; else empty */
+    sdx_trie pieces[SDX_MARIAN_TRIES]; /* Marian, else empty */
     sdx_added_token *added; /* [added_count]; owned */
     size_t added_count, added_room;
     uint32_t *added_index; /* [2 * added_room]: hash table of 1 + index into added; 0: free; owned */
@@ -339,4 +355,5 @@ sdx_status sdx_tokenizer_read_json(sdx_tokenizer *t, const char *path, sdx_error
 sdx_status sdx_tokenizer_read_vocab_txt(sdx_tokenizer *t, const char *path, sdx_error *err);
 sdx_status sdx_tokenizer_read_vocab_json(sdx_tokenizer *t, const char *path, sdx_error *err);
 sdx_status sdx_tokenizer_read_spiece(sdx_tokenizer *t, const char *path, sdx_error *err);
+sdx_status sdx_tokenizer_read_marian(sdx_tokenizer *t, const char *path, sdx_error *err); /* source.spm */
 #endif

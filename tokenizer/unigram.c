@@ -40,13 +40,15 @@ sdx_status sdx_unigram_init(sdx_tokenizer *t, const double *score, int32_t unkno
     model->unknown_id = unknown_id;
     model->unknown_score = least - PENALTY;
     model->byte_fallback = byte_fallback;
+    model->no_token = INT32_MAX;
     sdx_find_byte_tokens(model, &t->vocab);
     return SDX_OK;
 }
 
-static inline void offer(node *to, double score, uint32_t begin, int32_t id)
+/* SentencePiece compares the sum as it is, and keeps it as a float. */
+static inline void offer(node *to, double score, uint32_t begin, int32_t id, bool single)
 {
-    if (to->begin == NO_PATH || score > to->score) *to = (node){score, begin, id};
+    if (to->begin == NO_PATH || score > to->score) *to = (node){single ? (float)score : score, begin, id};
 }
 
 /* The best paths to every position of text[n]; best: [n + 1]. False: a character has no token, nor is there an
@@ -66,12 +68,12 @@ static bool find_paths(const sdx_model_step *model, const sdx_trie *trie, const 
             if (at == SDX_TRIE_NONE) break;
             int32_t id = trie->node[at].value;
             if (id < 0) continue;
-            offer(&best[j + 1], model->score[id] + best[i].score, i, id);
+            offer(&best[j + 1], model->score[id] + best[i].score, i, id, model->single);
             single |= j + 1 == i + length;
         }
         if (single) continue;
         if (model->unknown_id < 0) return false;
-        offer(&best[i + length], model->unknown_score + best[i].score, i, -1);
+        offer(&best[i + length], model->unknown_score + best[i].score, i, -1, model->single);
     }
     return true;
 }
@@ -81,7 +83,7 @@ static bool find_paths(const sdx_model_step *model, const sdx_trie *trie, const 
 static sdx_status put_unknown(const sdx_model_step *model, const sdx_vocab *vocab, const char *text, size_t n,
                               sdx_scratch *s, sdx_error *err)
 {
-    int32_t id = sdx_trie_get(&vocab->trie, text, n);
+    int32_t id = sdx_trie_get(model->words ? model->words : &vocab->trie, text, n);
     if (id >= 0) return sdx_id_add(s, id, err);
     bool bytes = model->byte_fallback;
     for (size_t i = 0; bytes && i < n; i++) bytes = model->byte_id[(unsigned char)text[i]] >= 0;
@@ -101,7 +103,7 @@ static sdx_status put_path(const sdx_model_step *model, const sdx_vocab *vocab, 
     for (uint32_t end = n, begin; end; end = begin) {
         begin = best[end].begin;
         if (!is_unknown(model, &best[end])) {
-            TRY(sdx_id_add(s, best[end].id, err));
+            TRY(sdx_id_add(s, best[end].id < model->no_token ? best[end].id : model->unknown_id, err));
             continue;
         }
         while (begin && is_unknown(model, &best[begin])) begin = best[begin].begin;
@@ -126,7 +128,8 @@ static sdx_status encode_piece(const sdx_model_step *model, const sdx_vocab *voc
     const char *text = s->now.text + piece.begin;
     size_t before = s->id_count;
     TRY(sdx_work_reserve(s, (n + (size_t)1) * sizeof(node), err));
-    if (!find_paths(model, &vocab->trie, (const unsigned char *)text, n, s->work)) {
+    const sdx_trie *pieces = model->pieces ? model->pieces : &vocab->trie;
+    if (!find_paths(model, pieces, (const unsigned char *)text, n, s->work)) {
         return sdx_fail(err, SDX_ERR_FILE, "the vocabulary cannot spell this text and has no unknown token");
     }
     TRY(put_path(model, vocab, text, s->work, n, s, err));

@@ -8,7 +8,7 @@
 
 enum { FILE_LIMIT = 128 << 20 };
 
-static sdx_status read_vocab(sdx_tokenizer *t, const char *path, sdx_error *err)
+sdx_status sdx_tokenizer_take_vocab_json(sdx_tokenizer *t, const char *path, sdx_error *err)
 {
     char *data;
     size_t size;
@@ -142,7 +142,7 @@ static sdx_status read_with(sdx_tokenizer *t, const char *path, const char *merg
                             const sdx_tokenizer_config *config, sdx_error *err)
 {
     bool bpe = sdx_file_exists(merges);
-    TRY(read_vocab(t, path, err));
+    TRY(sdx_tokenizer_take_vocab_json(t, path, err));
     if (bpe) TRY(read_merges(t, merges, err));
     sdx_status status = bpe ? build_bpe(t, config, err) : build_ctc(t, config, err);
     if (status != SDX_OK) sdx_error_context(err, "%s", path);

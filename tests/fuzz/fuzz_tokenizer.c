@@ -1,7 +1,7 @@
 /* fuzz_tokenizer.c: a hostile tokenizer file, then hostile text through whatever opened. Input, by its first
- * byte: 'S': a SentencePiece model of three quarters of the rest, then text; 'V': vocab.json, NUL, merges.txt,
- * NUL, text; else tokenizer.json, NUL, text. Files must have names, so they go through /dev/shm or /tmp, a
- * folder a process. */
+ * byte: 'S': a SentencePiece model of three quarters of the rest, then text; 'M': vocab.json, NUL, then as 'S',
+ * the model being both of Marian's; 'V': vocab.json, NUL, merges.txt, NUL, text; else tokenizer.json, NUL,
+ * text. Files must have names, so they go through /dev/shm or /tmp, a folder a process. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,7 +69,7 @@ static bytes take(bytes *rest)
 static bytes write_files(const char *folder, bytes input)
 {
     char kind = input.size ? (char)input.data[0] : '{';
-    if (kind != 'S' && kind != 'V') {
+    if (kind != 'S' && kind != 'V' && kind != 'M') {
         write_file(folder, "tokenizer.json", take(&input));
         return input;
     }
@@ -79,14 +79,17 @@ static bytes write_files(const char *folder, bytes input)
         write_file(folder, "merges.txt", take(&input));
         return input;
     }
+    if (kind == 'M') write_file(folder, "vocab.json", take(&input));
     size_t model = input.size / 4 * 3;
-    write_file(folder, "spiece.model", (bytes){input.data, model});
+    write_file(folder, kind == 'M' ? "source.spm" : "spiece.model", (bytes){input.data, model});
+    if (kind == 'M') write_file(folder, "target.spm", (bytes){input.data, model});
     return (bytes){input.data + model, input.size - model};
 }
 
 static void remove_files(const char *folder)
 {
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "spiece.model"};
+    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt",
+                                        "spiece.model",   "source.spm", "target.spm"};
     char path[128];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);

@@ -20,7 +20,8 @@
 static char folder[] = "/tmp/sdx-tokenizer-XXXXXX";
 static const char *const file_names[] = {"tokenizer.json", "vocab.txt",  "tokenizer_config.json",
                                          "vocab.json",     "merges.txt", "spiece.model",
-                                         "added_tokens.json"};
+                                         "added_tokens.json", "source.spm", "target.spm",
+                                         "target_vocab.json"};
 
 static void make_folder(void)
 {
@@ -959,6 +960,44 @@ START_TEST(classes)
 }
 END_TEST
 
+/* Marian's two SentencePiece files, here the same one, and a vocabulary that lacks most of its pieces, as transformers
+ * reads them: the language's code, what the vocabulary lacks, each end of the text; and back. */
+START_TEST(marian)
+{
+    static const char vocab[] =
+        "{\"</s>\":0,\"<unk>\":1,\">>fr<<\":2,\"\\u2581Ca\":3,\"f\":4,\"\\u00e9\":5,\"\\u25811\":6,\",\":7,\"\\u2581(\":8,"
+        "\"A\":9,\")\":10,\"\\u2581f\":11,\"in\":12,\"\\u2581and\":13,\"1\":14,\"2\":15,\"<pad>\":16}";
+    static const char config[] = "{\"tokenizer_class\":\"MarianTokenizer\"}", separate[] = "{\"separate_vocabs\":true}";
+    const int64_t ids[] = {2, 1, 1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 1, 15, 1, 1, 1, 0};
+    char path[512], *model;
+    size_t size;
+    sdx_error err = {0};
+    sdx_tokenizer *t = NULL;
+    data_path("zoo/%s", "t5/checkpoint/spiece.model", path);
+    ck_assert_int_eq(sdx_file_read(path, 1 << 26, &model, &size, &err), SDX_OK);
+    write_file("source.spm", model, size);
+    write_file("target.spm", model, size);
+    write_file("vocab.json", vocab, sizeof vocab - 1);
+    write_file("tokenizer_config.json", config, sizeof config - 1);
+    ck_assert_msg(sdx_tokenizer_open(folder, &t, &err) == SDX_OK, "%s", err.message);
+    check_ids(t, ">>fr<< Caf\u00e9  1, (A) \ufb01n\u00bd z\u017d ", "2 1 1 4 5 6 7 8 9 10 11 12 14 1 15 1 1 1 0");
+    check_ids(t, ">>de<<A", "1 1 0");
+    check_decode(t, ids, 19, true, ">>fr<<f\u00e9 1, (A) fin12");
+    check_decode(t, ids, 19, false,
+                 ">>fr<<<unk> <unk> f\u00e9 1, (A) fin1<unk> 2<unk> <unk> <unk> </s>");
+    sdx_tokenizer_free(t);
+    write_file("target.spm", "\n\x00", 2);
+    ck_assert_int_eq(sdx_tokenizer_open(folder, &t, &err), SDX_ERR_FILE);
+    ck_assert_ptr_nonnull(strstr(err.message, "target.spm has no pieces"));
+    write_file("target.spm", model, size);
+    write_file("target_vocab.json", "{\"<unk>\":0,\"</s>\":1,\"<pad>\":2}", 31);
+    write_file("tokenizer_config.json", separate, sizeof separate - 1);
+    ck_assert_int_eq(sdx_tokenizer_open(folder, &t, &err), SDX_ERR_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(err.message, "other ids"));
+    free(model);
+}
+END_TEST
+
 /* added_tokens.json: ids beyond the vocabulary, as older versions of transformers kept them. */
 START_TEST(old_added_tokens)
 {
@@ -1014,7 +1053,7 @@ Suite *tokenizer_suite(void)
                                   random_pipelines, long_words,
                                   numbers,          ctc,
                                   older_files,      classes,
-                                  old_added_tokens};
+                                  old_added_tokens, marian};
     Suite *suite = suite_create("tokenizer");
     TCase *components = tcase_create("components"), *rows = tcase_create("rows");
     tcase_add_checked_fixture(components, make_folder, remove_folder);
