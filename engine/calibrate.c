@@ -158,7 +158,7 @@ static sdx_status run_source(const sdx_quantize_options *o, sdx_calibration *c, 
         return status;
     }
     sdx_program *program;
-    TRY(sdx_program_create(model, NULL, &program, err));
+    TRY(sdx_program_create(model, &(sdx_run_options){.brief = !o->next_case}, &program, err)); /* for two made-up cases */
     status = run_cases(o, c, program, next, context, err);
     sdx_program_free(program);
     return status == SDX_OK ? list_samples(c, o, err) : status;
