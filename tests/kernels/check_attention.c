@@ -128,4 +128,31 @@ static void invariance(const context *c)
     }
 }
 
-const check attention_checks[] = {{"attention", against_double}, {"attention invariance", invariance}, {0}};
+/* The last queries of many, alone, as a decoder's steps have them: their own kernel, the same bits. */
+static void decoding(const context *c)
+{
+    for (int round = 0; round < 40; round++) {
+        const int64_t few = 1 + round % 4, queries = few + random_int(5, 30);
+        const int64_t keys = round == 9 ? 1500 : queries + random_int(0, 90), value = random_size(140);
+        sdx_attention_args g = make(queries, keys, random_size(140), value);
+        g.ldout = value;
+        g.causal = round & 4;
+        if (round & 8) g.mask = matrix(queries, keys, g.ldmask = keys, 3.0f);
+        if (round & 16) g.bias = matrix(queries, keys, g.ldbias = keys, 3.0f);
+        float *all = g.out = GUARDED(float, queries *value);
+        run(c, &g);
+        g.q += (queries - few) * g.ldq;
+        if (g.mask) g.mask += (queries - few) * keys;
+        if (g.bias) g.bias += (queries - few) * keys;
+        g.queries = few;
+        g.out = GUARDED(float, few *value);
+        run(c, &g);
+        expect_bytes(all + (queries - few) * value, g.out, (size_t)(few * value) * sizeof(float), "few queries");
+        guarded_reset();
+    }
+}
+
+const check attention_checks[] = {{"attention", against_double},
+                                  {"attention invariance", invariance},
+                                  {"attention decoding", decoding},
+                                  {0}};
