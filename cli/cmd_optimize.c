@@ -55,7 +55,7 @@ static int optimize_to(const cli_args *args, const char *input, const char *outp
         .external_data = cli_flag(args, "external_data"),
     };
     sdx_graph_stats before, after;
-    sdx_error err = {0};
+    sdx_error err = {0}, unchecked = {0};
     char *explanation = NULL;
     size_t missed = 0;
     if (cli_flag(args, "explain")) o.explanation = &explanation;
@@ -63,7 +63,10 @@ static int optimize_to(const cli_args *args, const char *input, const char *outp
     bool whole = form && strcmp(form, "text"); /* json and html: nothing else on stdout */
     o.explain_form = cli_flag(args, "json") ? "json" : form;
     o.missed = &missed;
+    o.unchecked = &unchecked;
     if (sdx_optimize(&o, &before, &after, &err) != SDX_OK) return cli_fail(&err);
+    if (*unchecked.message)
+        fprintf(stderr, "warning: not compared with the original, which fails: %s\n", unchecked.message);
     if (cli_flag(args, "json")) {
         printf("{\"output\": \"%s\", ", output);
         print_stats_json("original", &before);

@@ -242,10 +242,11 @@ sdx_status sdx_eval_node(void *context, const sdx_model *model, const sdx_node *
                          sdx_tensor *outputs, sdx_error *err);
 
 /* Runs the file `original`, and then what `rewrite` makes of it, on the same made-up inputs; a difference is
- * SDX_ERR_INTERNAL and names the output. One after the other: the weights of only one are in memory. */
+ * SDX_ERR_INTERNAL and names the output. An original that fails on all of them cannot be compared: *refused, empty
+ * before, tells why. One after the other: the weights of only one are in memory. */
 typedef sdx_status (*sdx_rewrite_fn)(void *context, sdx_model **rewritten, sdx_error *err);
 sdx_status sdx_validate(const char *original, sdx_rewrite_fn rewrite, void *context, const sdx_run_options *how,
-                        sdx_error *err);
+                        sdx_error *refused, sdx_error *err);
 
 /* After that: the first node of the rewritten graph that computes something else than the original graph does under the
  * same name, as text; empty when none can be told. Takes the model over. */

@@ -232,8 +232,9 @@ static sdx_status check(const sdx_optimize_options *o, sdx_error *err)
     char place[SDX_NODE_TEXT] = "";
     const sdx_run_options how = {.threads = o->threads, .isa = o->isa, .no_optimize = true, .brief = true};
     sdx_model *model;
-    sdx_error ignored = {0};
-    sdx_status status = sdx_validate(o->input, open_for_check, (void *)o, &how, err);
+    sdx_error ignored = {0}, refused = {0};
+    sdx_status status = sdx_validate(o->input, open_for_check, (void *)o, &how, &refused, err);
+    if (o->unchecked) *o->unchecked = refused;
     if (status != SDX_ERR_INTERNAL) return status;
     if (open_for_check((void *)o, &model, &ignored) == SDX_OK)
         sdx_find_divergence(o->input, model, &how, place, sizeof place, &ignored);

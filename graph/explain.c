@@ -148,6 +148,7 @@ static sdx_status explain_softmax(report *r, const sdx_node *softmax)
 {
     const sdx_graph *g = r->g;
     const sdx_node *product = find_below(g, softmax->out[0], "MatMul", 3);
+    if (!product) product = find_below(g, softmax->out[0], "FusedMatMul", 3);
     if (!product || product->in[0] == SDX_NONE || sdx_graph_constant(g, product->in[1])) return SDX_OK;
     finding f = {.kind = "attention", .place = product->name, .at = product, .of = SDX_ATTENTION_STEPS, .stopped = product};
     best_match(g, product->out[0], 4, &f);

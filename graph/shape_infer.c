@@ -289,8 +289,19 @@ static bool is_input_size(const sdx_model *model, const sdx_graph *g, sdx_dim d)
     return false;
 }
 
-/* Where the sizes of two graph inputs meet element by element ("batch" and "mask_batch", or two without names),
- * one of them could be 1; but no exporter means that, and ONNX Runtime's fusions take them as equal too. */
+/* Another input's size and one more size, as "past" tokens and the fresh ones are; d is neither. */
+static bool is_sum_of_input_sizes(const sdx_model *model, const sdx_graph *g, sdx_dim sum, sdx_dim d)
+{
+    const sdx_symbol *s = sdx_dim_is_symbol(sum) ? &model->symbol[SDX_DIM_SYMBOL_ID(sum)] : NULL;
+    if (!s || s->op != '+') return false;
+    sdx_dim left = sdx_element_to_dim(s->left), right = sdx_element_to_dim(s->right);
+    return is_input_size(model, g, left) && (is_input_size(model, g, right) || sdx_dim_is_known(right)) &&
+           !sdx_dim_same(left, d) && !sdx_dim_same(right, d);
+}
+
+/* Where the sizes of two graph inputs meet element by element ("batch" and "mask_batch", or two without names), or one
+ * ("total") and the sum of two others, one of them could be 1; but no exporter means that, and ONNX Runtime's fusions
+ * take them as equal too. */
 static bool learn_from_broadcast(sdx_model *model, const sdx_graph *g, const sdx_node *n, const sdx_type *types)
 {
     static const char *const elementwise[] = {
@@ -303,7 +314,13 @@ static bool learn_from_broadcast(sdx_model *model, const sdx_graph *g, const sdx
         const sdx_shape *a = &types[n->in[k - 1]].shape, *b = &types[n->in[k]].shape;
         for (int i = sdx_node_is(n, "MatMul") ? 3 : 1; i <= a->rank && i <= b->rank; i++) {
             sdx_dim x = a->dim[a->rank - i], y = b->dim[b->rank - i];
-            if (sdx_dim_same(x, y) || !is_input_size(model, g, x) || !is_input_size(model, g, y)) continue;
+            if (is_sum_of_input_sizes(model, g, x, y)) {
+                sdx_dim sum = x;
+                x = y;
+                y = sum;
+            }
+            bool right = is_input_size(model, g, y) || is_sum_of_input_sizes(model, g, y, x);
+            if (sdx_dim_same(x, y) || !right || !is_input_size(model, g, x)) continue;
             sdx_model_equate(model, SDX_DIM_SYMBOL_ID(x), SDX_DIM_SYMBOL_ID(y));
             return true;
         }

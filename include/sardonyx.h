@@ -263,6 +263,7 @@ typedef struct sdx_optimize_options {
     const char *weights; /* "fp16", "bf16": large weights, and what safe operators make of them, in 16 bits. NULL: as they
                             are */
     bool external_data;
+    sdx_error *unchecked; /* not NULL: why nothing was compared, as the original failed on all inputs; else empty */
     int threads;     /* as in sdx_run_options, as is isa */
     const char *isa;
     /* Not NULL: what became of every place that looks like attention, a norm, a GELU or an embedding; free() it. As text

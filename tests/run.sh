@@ -108,6 +108,7 @@ if [ "$level" = full ]; then
         part full-node-tests bash tests/onnx/node_tests.sh $sdx "$shared"
         part full-guide bash tests/models/guide.sh $sdx "$shared/guide"
         part full-fusion build/venv/bin/python tests/models/fusion_check.py $sdx "$shared"
+        part full-ort-fusions build/venv/bin/python tests/models/ort_fusions_check.py $sdx "$shared/ort_models"
         part full-tokens bash tests/models/tokens.sh $sdx "$shared"
         part full-ort build/venv/bin/python tests/models/ort_check.py $sdx "$shared/zoo"
         part full-quantize build/venv/bin/python tests/models/quantize_check.py $sdx "$shared/zoo" \

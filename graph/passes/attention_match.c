@@ -271,7 +271,8 @@ static bool is_inside(const sdx_graph *g, const sdx_attention *m, const sdx_node
 {
     sdx_id id = sdx_match_id(g, n), x;
     double factor;
-    return sdx_match_is(n, "MatMul") || sdx_match_is(n, "Shape") || sdx_match_factor(g, n, &x, &factor) ||
+    bool transposed;
+    return sdx_match_product(n, &factor, &transposed) || sdx_match_is(n, "Shape") || sdx_match_factor(g, n, &x, &factor) ||
            is_on(&m->q.path, id) || is_on(&m->k.path, id) || is_on(&m->v.path, id);
 }
 
@@ -290,19 +291,26 @@ static bool is_shared(const sdx_graph *g, const sdx_attention *m, const sdx_path
     return false;
 }
 
+/* The second operand of a product, as the product reads it. */
+static bool arrives_as(const sdx_layout *layout, const sdx_node *product, const char *rows, const char *columns)
+{
+    double alpha;
+    bool transposed;
+    sdx_match_product(product, &alpha, &transposed);
+    return sdx_layout_is(layout, transposed ? columns : rows);
+}
+
 /* Which of the three does not arrive as it should: the last layout change on its way. */
-static const char *blame_layout(const sdx_graph *g, const sdx_node *product, sdx_attention *m,
-                                const sdx_layout *q, const sdx_layout *k, const sdx_layout *v)
+static const char *blame_layout(const sdx_graph *g, const sdx_node *product, sdx_attention *m, const bool right[3])
 {
     const struct {
-        const sdx_layout *layout;
         const sdx_heads *heads;
-        const char *four, *three, *reason;
-    } part[3] = {{q, &m->q, "b|n|t|h", "bn|t|h", "the queries do not arrive as [b,n,t,h]"},
-                 {k, &m->k, "b|n|h|t", "bn|h|t", "the keys do not arrive as [b,n,h,T]"},
-                 {v, &m->v, "b|n|t|h", "bn|t|h", "the values do not arrive as [b,n,T,h]"}};
+        const char *reason;
+    } part[3] = {{&m->q, "the queries do not arrive as [b,n,t,h]"},
+                 {&m->k, "the keys do not arrive as [b,n,h,T]"},
+                 {&m->v, "the values do not arrive as [b,n,T,h]"}};
     for (int i = 0; i < 3; i++)
-        if (!sdx_layout_is(part[i].layout, part[i].four) && !sdx_layout_is(part[i].layout, part[i].three))
+        if (!right[i])
             return stop(m, part[i].heads->path.count ? part[i].heads->path.node[0] : sdx_match_id(g, product),
                         part[i].reason);
     return stop(m, sdx_match_id(g, product), "queries, keys and values do not meet head by head");
@@ -324,14 +332,18 @@ static const char *match_operands(const sdx_graph *g, const sdx_node *product, c
         return stop(m, sdx_match_id(g, product), "heads differ in number or size, or batches do");
     if (!same_element(m->k.tokens, m->v.tokens))
         return stop(m, sdx_match_id(g, context), "keys and values differ in number");
-    bool four =
-        sdx_layout_is(&q, "b|n|t|h") && sdx_layout_is(&k, "b|n|h|t") && sdx_layout_is(result, "b|n|t|h");
-    bool three = sdx_layout_is(&q, "bn|t|h") && sdx_layout_is(&k, "bn|h|t") && sdx_layout_is(result, "bn|t|h");
-    if (!four && !three) return blame_layout(g, product, m, &q, &k, result);
+    bool four[3] = {sdx_layout_is(&q, "b|n|t|h"), arrives_as(&k, product, "b|n|h|t", "b|n|t|h"),
+                    arrives_as(result, context, "b|n|t|h", "b|n|h|t")};
+    bool three[3] = {sdx_layout_is(&q, "bn|t|h"), arrives_as(&k, product, "bn|h|t", "bn|t|h"),
+                     arrives_as(result, context, "bn|t|h", "bn|h|t")};
+    bool is_four = four[0] && four[1] && four[2];
+    const bool right[3] = {four[0] || three[0], four[1] || three[1], four[2] || three[2]};
+    if (!is_four && !(three[0] && three[1] && three[2])) return blame_layout(g, product, m, right);
     m->steps++;
     m->shared = is_shared(g, m, &m->k.path) || is_shared(g, m, &m->v.path);
-    if (four && m->v.past == SDX_NONE) m->v.split = sdx_match_through(g, context->in[1]);
-    *result = layout_of(&m->q, four ? "b|n|t|h" : "bn|t|h"); /* what comes out has the queries' tokens */
+    if (is_four && m->v.past == SDX_NONE && sdx_layout_is(result, "b|n|t|h"))
+        m->v.split = sdx_match_through(g, context->in[1]);
+    *result = layout_of(&m->q, is_four ? "b|n|t|h" : "bn|t|h"); /* what comes out has the queries' tokens */
     return NULL;
 }
 
@@ -394,9 +406,10 @@ static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
 {
     const sdx_node *n = sdx_graph_producer(g, sdx_match_through(g, v));
     double factor;
+    bool transposed;
     if (!n || depth == 0) return false;
-    if (sdx_match_is(n, "MatMul")) {
-        *s = (scores){.product = n, .scale = 1};
+    if (sdx_match_product(n, &factor, &transposed)) {
+        *s = (scores){.product = n, .scale = factor};
         return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
     }
     if (sdx_match_factor(g, n, &v, &factor)) {
@@ -417,8 +430,10 @@ static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
 static bool has_product(const sdx_graph *g, sdx_id v, int depth)
 {
     const sdx_node *n = v == SDX_NONE || depth == 0 ? NULL : sdx_graph_producer(g, v);
+    double alpha;
+    bool transposed;
     if (!n) return false;
-    if (sdx_match_is(n, "MatMul")) return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
+    if (sdx_match_product(n, &alpha, &transposed)) return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
     for (int i = 0; i < n->n_in; i++)
         if (has_product(g, n->in[i], depth - 1)) return true;
     return false;
@@ -564,10 +579,12 @@ const char *sdx_match_attention(const sdx_graph *g, const sdx_node *last, sdx_at
     sdx_path path;
     sdx_layout layout;
     scores s;
+    double alpha;
     *m = (sdx_attention){.mask = SDX_NONE, .stopped = sdx_match_id(g, last)};
     sdx_path_read(g, last->out[0], SDX_NONE, &path);
-    const sdx_node *context = path.scale == 1 ? sdx_match_op(g, path.top, "MatMul") : NULL;
-    const sdx_node *softmax = context ? match_softmax(g, context->in[0]) : NULL;
+    const sdx_node *context = sdx_graph_producer(g, path.top);
+    bool transposed, product = sdx_match_product(context, &alpha, &transposed) && path.scale * alpha == 1;
+    const sdx_node *softmax = product ? match_softmax(g, context->in[0]) : NULL;
     if (!softmax) return "no product with a Softmax";
     m->steps++;
     if (g->value[softmax->out[0]].is_output)

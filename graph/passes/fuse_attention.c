@@ -241,20 +241,29 @@ static bool is_in(const sdx_term *t, const sdx_term *list, int count)
     return false;
 }
 
-/* Everything that is added to the scores, masks included when they cannot be handed over as masks. */
+/* Masks are added like everything else where they cannot be handed over as masks. */
+static bool adds_masks(const writer *w, const sdx_attention *m, bool takes_mask)
+{
+    if (m->mask == SDX_NONE) return false;
+    return !takes_mask || (m->n_bias > 0 && !w->context->for_run); /* in files they bring the batch along */
+}
+
+static bool is_added(const sdx_attention *m, int term, bool with_masks)
+{
+    return with_masks || is_in(&m->term[term], m->bias, m->n_bias);
+}
+
+/* Everything that is added to the scores. */
 static sdx_status make_bias(writer *w, sdx_attention *m, bool takes_mask, sdx_id *bias)
 {
     *bias = SDX_NONE;
-    bool with_masks = m->mask != SDX_NONE && !takes_mask;
-    if (m->n_bias > 0 && m->mask != SDX_NONE && !w->context->for_run)
-        with_masks = true; /* brings the batch along */
+    bool with_masks = adds_masks(w, m, takes_mask);
     if (with_masks) {
         m->mask = SDX_NONE;
         m->causal = false;
     }
     for (int i = 0; i < m->n_term; i++)
-        if (with_masks || is_in(&m->term[i], m->bias, m->n_bias)) 
-            TRY(add_to(w, m->q.heads.number, bias, &m->term[i]));
+        if (is_added(m, i, with_masks)) TRY(add_to(w, m->q.heads.number, bias, &m->term[i]));
     return *bias == SDX_NONE ? SDX_OK : spell_out(w, m, bias);
 }
 
@@ -349,22 +358,23 @@ static bool depends_on(const sdx_graph *g, sdx_id v, const sdx_id *out, int n_ou
     return false;
 }
 
-static sdx_status check_order(writer *w, const sdx_attention *m, bool *possible)
+static sdx_status check_order(writer *w, const sdx_attention *m, bool with_masks, bool *possible)
 {
     const sdx_id out[2] = {m->k.present, m->v.present};
     *possible = true;
     if (m->k.present == SDX_NONE) return SDX_OK;
     bool *visited = sdx_calloc((size_t)w->g->n_value, sizeof *visited);
     if (!visited) return sdx_fail_memory(w->context->err, (size_t)w->g->n_value);
-    for (int i = 0; i < m->n_term; i++) *possible &= !depends_on(w->g, m->term[i].value, out, 2, visited);
+    for (int i = 0; i < m->n_term; i++)
+        *possible &= !is_added(m, i, with_masks) || !depends_on(w->g, m->term[i].value, out, 2, visited);
     free(visited);
     return SDX_OK;
 }
 
 static sdx_status write_multi_head(writer *w, sdx_id last, sdx_attention *m)
 {
-    bool split = m->k.flat == SDX_NONE, possible;
-    TRY(check_order(w, m, &possible));
+    bool split = m->k.flat == SDX_NONE, takes_mask = is_self(m) || w->context->for_run, possible;
+    TRY(check_order(w, m, adds_masks(w, m, takes_mask), &possible));
     if (!possible) return SDX_OK;
     TRY(join_heads(w, &m->q));
     sdx_id in[8] = {m->q.flat,
@@ -376,7 +386,7 @@ static sdx_status write_multi_head(writer *w, sdx_id last, sdx_attention *m)
                     m->k.past,
                     m->v.past};
     sdx_id out[3] = {SDX_NONE, m->k.present, m->v.present}, node;
-    TRY(make_bias(w, m, is_self(m) || w->context->for_run, &in[5]));
+    TRY(make_bias(w, m, takes_mask, &in[5]));
     if (m->mask != SDX_NONE) TRY(sdx_pass_int32(w->context, w->g, m->mask, &in[4]));
     TRY(joined(w, last, m, &out[0]));
     TRY(sdx_pass_replace(w->context, w->g, last, SDX_MS, "MultiHeadAttention", trim(in, 8), in, trim(out, 3),
@@ -411,7 +421,7 @@ static sdx_status write_standard(writer *w, sdx_id last, sdx_attention *m)
     sdx_heads *h[3] = {&m->q, &m->k, &m->v};
     sdx_error *err = w->context->err;
     bool possible, causal = is_square_causal(m);
-    TRY(check_order(w, m, &possible));
+    TRY(check_order(w, m, !causal, &possible));
     for (int i = SDX_Q; i <= SDX_V; i++) possible &= h[i]->flat != SDX_NONE || h[i]->split != SDX_NONE;
     if (!possible) return SDX_OK;
     for (int i = SDX_Q; i <= SDX_V; i++) TRY(join_heads(w, h[i]));

@@ -21,9 +21,10 @@ static const char *with_bias(const sdx_node *n)
 static const char *match(const sdx_graph *g, const sdx_node *gelu, sdx_id in[2])
 {
     const sdx_node *add = sdx_match_op(g, gelu->in[0], "Add");
-    if (!add || !sdx_match_bias(g, add, &in[0], &in[1])) return "no bias before it";
+    if (!add || !sdx_match_addend(g, add, &in[0], &in[1])) return "no bias before it";
     if (g->value[add->out[0]].uses != 1) return "the sum before it has other readers";
     if (sdx_match_type(g, in[0])->shape.rank < 2) return "the operand is not a matrix";
+    if (sdx_match_type(g, in[0])->dtype != SDX_F32) return "not float32";
     return NULL;
 }
 

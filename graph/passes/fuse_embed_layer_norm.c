@@ -8,7 +8,7 @@
  * are given as position_ids only where the model computes them otherwise (RoBERTa skips padding). Segments are
  * optional. A sum of look-ups does not depend on the roles of its tables, so any two or three with full ids
  * will do. A look-up of the same row everywhere (token_type_ids that default to 0) is added to the table of
- * positions beforehand. */
+ * positions beforehand. Positions that were looked up beforehand, a constant [b,s,h], are a table of their own. */
 #include <string.h>
 
 #include "passes.h"
@@ -111,9 +111,24 @@ static bool is_constant(const sdx_graph *g, sdx_id ids, int64_t *row)
 
 /* ---- look-ups ------------------------------------------------------------------------------------------- */
 
+/* A constant [s,h], or the same one for each of b texts. */
+static bool match_looked_up(const sdx_tensor *t, sdx_id v, const sdx_shape *sum, lookup *out)
+{
+    if (t->dtype != SDX_F32 || t->rank < 2 || t->rank > 3) return false;
+    int64_t rows = t->dim[t->rank - 2], width = t->dim[t->rank - 1], texts = t->rank == 3 ? t->dim[0] : 1;
+    size_t each = (size_t)(rows * width) * sizeof(float);
+    if (rows != sum->dim[1] || width != sum->dim[2]) return false;
+    for (int64_t i = 1; i < texts; i++)
+        if (memcmp((const char *)t->data + (size_t)i * each, t->data, each)) return false;
+    *out = (lookup){.table = v, .ids = SDX_NONE, .rows = rows, .counts = true};
+    return texts > 0;
+}
+
 static bool match_lookup(const sdx_graph *g, sdx_id v, const sdx_shape *sum, lookup *out)
 {
     const sdx_node *gather = sdx_match_op(g, v, "Gather");
+    const sdx_tensor *looked_up = sdx_graph_constant(g, v);
+    if (looked_up) return match_looked_up(looked_up, v, sum, out);
     if (!gather || sdx_node_int(gather, "axis", 0) != 0) return false;
     const sdx_tensor *table = sdx_graph_constant(g, gather->in[0]);
     if (!table || table->dtype != SDX_F32 || table->rank != 2 || table->dim[1] != sum->dim[2]) return false;
@@ -194,6 +209,17 @@ static const char *match(const sdx_graph *g, const sdx_node *norm, embedding *m)
     return NULL;
 }
 
+/* The matrix of the first text serves all. */
+static sdx_status add_matrix(sdx_pass_context *context, sdx_graph *g, sdx_id *table)
+{
+    sdx_tensor t = *sdx_graph_constant(g, *table);
+    if (t.rank == 2) return SDX_OK;
+    const char *name = sdx_arena_printf(&g->model->arena, "%s_table", g->value[*table].name);
+    if (!name) return sdx_fail_memory(context->err, 64);
+    t = (sdx_tensor){.dtype = t.dtype, .rank = 2, .dim = {t.dim[1], t.dim[2]}, .data = t.data};
+    return sdx_graph_add_constant(g, name, &t, table, context->err);
+}
+
 /* positions + the constant row, as a new table */
 static sdx_status add_constant_row(sdx_pass_context *context, sdx_graph *g, const lookup *constant,
                                    sdx_id *table)
@@ -224,6 +250,7 @@ static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id norm, con
     sdx_id out[3] = {g->node[norm].out[0], SDX_NONE, m->sum}, node;
     TRY(sdx_graph_add_value(g, "mask_index", &out[1],
                             context->err)); /* ONNX Runtime insists that it has a name */
+    TRY(add_matrix(context, g, &in[3]));
     if (m->constant.table != SDX_NONE) TRY(add_constant_row(context, g, &m->constant, &in[3]));
     TRY(sdx_pass_int32(context, g, m->word.ids, &in[0]));
     if (m->segment.ids != SDX_NONE) TRY(sdx_pass_int32(context, g, m->segment.ids, &in[1]));

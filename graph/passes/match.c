@@ -68,6 +68,17 @@ bool sdx_match_factor(const sdx_graph *g, const sdx_node *n, sdx_id *other, doub
     return true;
 }
 
+bool sdx_match_product(const sdx_node *n, double *alpha, bool *transposed)
+{
+    *alpha = 1;
+    *transposed = false;
+    if (sdx_match_is(n, "MatMul")) return true;
+    if (!sdx_match_is_in(n, "com.microsoft", "FusedMatMul")) return false;
+    *alpha = sdx_node_float(n, "alpha", 1);
+    *transposed = sdx_node_int(n, "transB", 0) != 0;
+    return !sdx_node_int(n, "transA", 0) && !sdx_node_int(n, "transBatchA", 0) && !sdx_node_int(n, "transBatchB", 0);
+}
+
 bool sdx_match_vector(const sdx_graph *g, sdx_id v, sdx_dim length)
 {
     const sdx_tensor *t = v == SDX_NONE ? NULL : sdx_graph_constant(g, v);
@@ -84,6 +95,19 @@ bool sdx_match_bias(const sdx_graph *g, const sdx_node *n, sdx_id *other, sdx_id
             *bias = n->in[i];
             return true;
         }
+    }
+    return false;
+}
+
+bool sdx_match_addend(const sdx_graph *g, const sdx_node *n, sdx_id *other, sdx_id *vector)
+{
+    if (sdx_match_bias(g, n, other, vector)) return true;
+    for (int i = 0; i < 2 && sdx_match_is(n, "Add"); i++) {
+        *vector = n->in[i];
+        *other = n->in[1 - i];
+        const sdx_type *x = sdx_match_type(g, *other), *v = sdx_match_type(g, *vector);
+        bool row = v->dtype == x->dtype && v->shape.rank == 1 && x->shape.rank > 1;
+        if (row && sdx_dim_same(v->shape.dim[0], sdx_match_last_dim(g, *other))) return true;
     }
     return false;
 }
@@ -105,16 +129,42 @@ bool sdx_match_axis_is_last(const sdx_graph *g, const sdx_node *n, int64_t missi
     return is_last(g, sdx_node_int(n, "axis", missing), v);
 }
 
-bool sdx_match_reduces_last(const sdx_graph *g, const sdx_node *n)
+int sdx_match_reduced_axes(const sdx_graph *g, const sdx_node *n)
 {
-    int64_t axis;
-    int count = 0;
+    int64_t listed[SDX_MAX_RANK];
+    int count = 0, rank = sdx_match_type(g, n->in[0])->shape.rank;
     size_t n_axes = 0;
     const int64_t *axes = sdx_node_ints(n, "axes", &n_axes);
-    if (axes) return n_axes == 1 && is_last(g, axes[0], n->in[0]);
     sdx_id input = sdx_node_in(n, 1);
-    return input != SDX_NONE && sdx_type_ints(sdx_match_type(g, input), 1, &axis, &count) && count == 1 &&
-           is_last(g, axis, n->in[0]);
+    if (axes)
+        count = (int)n_axes;
+    else if (input != SDX_NONE && sdx_type_ints(sdx_match_type(g, input), SDX_MAX_RANK, listed, &count))
+        axes = listed;
+    unsigned seen = 0; /* bit d: the axis at distance d from the end */
+    for (int i = 0; i < count; i++) {
+        int64_t d = axes[i] < 0 ? -1 - axes[i] : rank - 1 - axes[i];
+        if (d < 0 || d >= count || (rank >= 0 && d >= rank) || seen >> d & 1) return 0;
+        seen |= 1u << d;
+    }
+    return count;
+}
+
+bool sdx_match_reduces_last(const sdx_graph *g, const sdx_node *n)
+{
+    return sdx_match_reduced_axes(g, n) == 1;
+}
+
+sdx_id sdx_match_transposed(const sdx_graph *g, sdx_id v)
+{
+    const sdx_node *n = sdx_match_op(g, v, "Transpose");
+    int rank = n ? sdx_match_type(g, n->in[0])->shape.rank : 0;
+    size_t count = 0;
+    const int64_t *perm = n ? sdx_node_ints(n, "perm", &count) : NULL;
+    if (rank < 2) return SDX_NONE;
+    if (!perm) return rank == 2 ? n->in[0] : SDX_NONE;
+    for (int i = 0; i < rank - 2; i++)
+        if (perm[i] != i) return SDX_NONE;
+    return perm[rank - 1] == rank - 2 ? n->in[0] : SDX_NONE;
 }
 
 bool sdx_match_near(double a, double b)

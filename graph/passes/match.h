@@ -40,6 +40,9 @@ sdx_id sdx_match_copied(const sdx_graph *g, const sdx_node *n);
 const sdx_node *sdx_match_op(const sdx_graph *g, sdx_id v, const char *op_type);
 const sdx_node *sdx_match_op_in(const sdx_graph *g, sdx_id v, const char *domain, const char *op_type);
 
+/* MatMul, or a FusedMatMul that is one but for its alpha and for reading the second operand transposed. */
+bool sdx_match_product(const sdx_node *n, double *alpha, bool *transposed);
+
 /* A two-operand node with one constant of one element: that number, and the other operand. */
 bool sdx_match_scalar_operand(const sdx_graph *g, const sdx_node *n, sdx_id *other, double *number);
 /* Mul or Div of a tensor by such a number, as a multiplication. */
@@ -48,9 +51,15 @@ bool sdx_match_factor(const sdx_graph *g, const sdx_node *n, sdx_id *other, doub
 bool sdx_match_bias(const sdx_graph *g, const sdx_node *n, sdx_id *other, sdx_id *bias);
 /* A constant float32 vector of this length. */
 bool sdx_match_vector(const sdx_graph *g, sdx_id v, sdx_dim length);
-/* The node reduces or normalizes the last axis of its input 0 and nothing else: `axes` as attribute or as
- * input 1. */
+/* The same, and the vector may be computed or given as an input, too; a constant is preferred. */
+bool sdx_match_addend(const sdx_graph *g, const sdx_node *n, sdx_id *other, sdx_id *vector);
+/* How many axes of its input 0 the node reduces, when they are the last ones, else 0: `axes` as attribute or as input
+ * 1. */
+int sdx_match_reduced_axes(const sdx_graph *g, const sdx_node *n);
+/* It reduces the last one only. */
 bool sdx_match_reduces_last(const sdx_graph *g, const sdx_node *n);
+/* The [.., n, k] of which v is the transposed [.., k, n], or SDX_NONE. */
+sdx_id sdx_match_transposed(const sdx_graph *g, sdx_id v);
 /* True when attribute `axis` means the last dim of value v. */
 bool sdx_match_axis_is_last(const sdx_graph *g, const sdx_node *n, int64_t missing, sdx_id v);
 /* The last dim of a value of known rank, else unknown. */

@@ -13,6 +13,7 @@
 const sdx_pass sdx_passes[] = {
     {"fold_constants", "compute what depends on constants and known sizes only", sdx_pass_fold_constants},
     {"inline_branches", "take the branch of an If whose condition is known", sdx_pass_inline_branches},
+    {"join_transposed", "cached keys joined before they are transposed", sdx_pass_join_transposed},
     {"eliminate", "drop nodes that change nothing", sdx_pass_eliminate},
     {"widen_f16", "compute float16 in float32; only inside the engine", sdx_pass_widen_f16},
     {"fold_shapes", "spell Reshape targets as constants", sdx_pass_fold_shapes},
@@ -29,8 +30,7 @@ const sdx_pass sdx_passes[] = {
     {"fuse_bias_gelu", "bias Add into the Gelu after it", sdx_pass_fuse_bias_gelu},
     {"fuse_dynamic_linear", "dynamically quantized layers in one step; only inside the engine",
      sdx_pass_fuse_dynamic_linear},
-    {"fuse_transpose", "weights that are stored the other way round; only inside the engine",
-     sdx_pass_fuse_transpose},
+    {"fuse_transpose", "products that read their operands the other way round", sdx_pass_fuse_transpose},
     {"pack_tokens", "run encoders on real tokens only, without padding; only inside the engine",
      sdx_pass_pack_tokens},
 };

@@ -10,6 +10,7 @@ sdx_status sdx_pass_inline_branches(sdx_pass_context *context, sdx_graph *graph)
 sdx_status sdx_pass_fold_constants(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fold_shapes(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_widen_f16(sdx_pass_context *context, sdx_graph *graph);
+sdx_status sdx_pass_join_transposed(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_eliminate(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_merge_duplicates(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_index(sdx_pass_context *context, sdx_graph *graph);

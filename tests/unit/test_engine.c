@@ -438,11 +438,33 @@ START_TEST(a_wrong_rewrite_is_found)
     snprintf(in, sizeof in, "/tmp/sdx_engine_%d_wrong.onnx", (int)getpid());
     sdx_model *m = add_model();
     ck_assert_int_eq(sdx_onnx_write(m, in, &(sdx_onnx_write_options){0}, NULL), SDX_OK);
-    sdx_error err = {0};
+    sdx_error err = {0}, refused = {0};
     m->graph->node[0].op_type = "Sub";
-    ck_assert_int_eq(sdx_validate(in, hand_over, m, &(sdx_run_options){0}, &err), SDX_ERR_INTERNAL);
+    ck_assert_int_eq(sdx_validate(in, hand_over, m, &(sdx_run_options){0}, &refused, &err), SDX_ERR_INTERNAL);
     ck_assert_msg(strstr(err.message, "is off by"), "%s", err.message);
-    ck_assert_int_eq(sdx_validate(in, hand_over, add_model(), &(sdx_run_options){0}, &err), SDX_OK);
+    ck_assert_int_eq(sdx_validate(in, hand_over, add_model(), &(sdx_run_options){0}, &refused, &err), SDX_OK);
+    ck_assert_str_eq(refused.message, "");
+    unlink(in);
+}
+END_TEST
+
+/* A model that takes none of the sizes that can be made up is not compared, and the reason is told. */
+START_TEST(an_original_that_fails_is_told)
+{
+    char in[64];
+    snprintf(in, sizeof in, "/tmp/sdx_engine_%d_fails.onnx", (int)getpid());
+    sdx_model *m = new_model(), *never = add_model();
+    sdx_dim dim[1] = {SDX_DIM_SYMBOL(sdx_model_symbol(m, "n"))};
+    sdx_id x = input(m, "x", SDX_F32, 1, dim), shape;
+    const int64_t target[2] = {11, 13};
+    ck_assert_int_eq(sdx_graph_add_ints(m->graph, "target", 2, target, &shape, NULL), SDX_OK);
+    output(m, binary(m, "Reshape", x, shape));
+    ck_assert_int_eq(sdx_onnx_write(m, in, &(sdx_onnx_write_options){0}, NULL), SDX_OK);
+    sdx_error err = {0}, refused = {0};
+    ck_assert_int_eq(sdx_validate(in, hand_over, never, &(sdx_run_options){0}, &refused, &err), SDX_OK);
+    ck_assert_msg(strstr(refused.message, "Reshape"), "%s", refused.message);
+    sdx_model_close(never);
+    sdx_model_close(m);
     unlink(in);
 }
 END_TEST
@@ -556,6 +578,7 @@ Suite *engine_suite(void)
     tcase_add_test(t, a_profile_names_operators);
     tcase_add_test(t, files_are_optimized);
     tcase_add_test(t, a_wrong_rewrite_is_found);
+    tcase_add_test(t, an_original_that_fails_is_told);
     tcase_add_test(t, every_operator_is_complete);
 #ifdef SDX_ALLOC_FAILURE
     tcase_add_test(t, a_warm_run_allocates_nothing);
