@@ -70,7 +70,7 @@ sdx_status sdx_beam_create(const sdx_rules *rules, const int64_t *prompt, size_t
     if (o->num_beams < 1 || o->num_beams > SDX_MAX_BEAMS)
         return sdx_fail(err, SDX_ERR_USAGE, "num_beams is %zu; it must be 1 to %d", o->num_beams,
                         SDX_MAX_BEAMS);
-    size_t kept = (rules->n_eos > 1 ? 1 + rules->n_eos : 2) * o->num_beams;
+    size_t kept = (rules->eos.count > 1 ? 1 + rules->eos.count : 2) * o->num_beams;
     sdx_beam *b = sdx_calloc(1, sizeof *b);
     if (b) *b = (sdx_beam){.rules = rules, .beams = o->num_beams, .kept = kept, .prompt = n, .length = n};
     if (b) b->stride = o->max_length > n ? o->max_length : n + 1;
@@ -217,8 +217,10 @@ sdx_status sdx_beam_step(sdx_beam *b, const float *scores, size_t rows, size_t v
 {
     if (b->length >= b->stride) return sdx_fail(err, SDX_ERR_USAGE, "the search is over");
     if (!find_top(b, scores, rows, vocab))
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%zu rows of %zu scores do not hold %zu numbers", b->beams,
-                        vocab, b->kept);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                        "%zu beams over %zu tokens have not %zu continuations with a score: is a token both forced and "
+                        "suppressed, or the model's output not a number?",
+                        b->beams, vocab, b->kept);
     bool open = false;
     for (size_t k = 0; k < b->kept; k++) open |= !b->top[k].ends;
     update_places(b);

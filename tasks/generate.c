@@ -306,6 +306,8 @@ static sdx_status run_batch(sdx_generator *g, const sdx_rules *rules, const sour
     for (size_t i = 0; i < count; i++) {
         hunt *h = &b.hunts[i];
         *h = (hunt){.text = sources[i].text, .rules = *rules};
+        h->rules.source = sources[i].encoding.ids;
+        h->rules.n_source = sources[i].encoding.count;
         h->prompt = encoder ? &rules->start : sources[i].encoding.ids;
         h->n = encoder ? 1 : sources[i].encoding.count;
         TRY_GOTO(hunt_begin(h, err));

@@ -11,17 +11,32 @@ enum { SDX_MAX_EOS = 8, SDX_MAX_BEAMS = 1024, SDX_MAX_GENERATED = 1 << 20, SDX_D
 
 /* ---- rules ----------------------------------------------------------------------------------------------- */
 
+/* Words of several ids each, one after the other, and what is added to the score of the last id of a word where the
+ * others stand already. All owned. */
+typedef struct sdx_words {
+    int64_t *ids;
+    size_t *end; /* [count]: of each word in ids */
+    float *bias; /* [count] */
+    size_t count;
+} sdx_words;
+
+typedef struct sdx_ids {
+    int64_t id[SDX_MAX_EOS];
+    size_t count;
+} sdx_ids;
+
 typedef struct sdx_rules {
     sdx_generate_options options;
-    int64_t start; /* decoder_start_token_id; -1: there is none */
-    int64_t eos[SDX_MAX_EOS];
-    size_t n_eos;
-    int64_t forced_eos; /* -1: not forced */
-    int64_t *suppressed; /* [n_suppressed]: never; then [n_begin]: not as the first new token; owned */
+    int64_t start;           /* decoder_start_token_id; -1: there is none */
+    sdx_ids eos, forced_eos; /* none forced: not forced */
+    int64_t *suppressed;     /* [n_suppressed]: never; then [n_begin]: not as the first new token; owned */
     size_t n_suppressed, n_begin, begin; /* begin: length of a row whose next token is the first new one */
-    int64_t *bad_ids;               /* all bad words one after the other; owned */
-    size_t *bad_end;                /* [n_bad]: where each ends; owned */
-    size_t n_bad;
+    sdx_words biased, bad;
+    const int64_t *source; /* [n_source]: the text's own ids; the caller's */
+    size_t n_source;
+    size_t encoder_no_repeat_ngram_size; /* 0: n-grams of the source may be repeated */
+    size_t decay_start;                  /* from that length on, once lengths are fixed, */
+    double decay_factor;                 /* an end is more likely with each token; 1: none */
     bool renormalize; /* beams: what the rules leave adds up to one again */
     size_t positions; /* where the length is transformers' default: of the model, which cut it; 0: no limit */
 } sdx_rules;

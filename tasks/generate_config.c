@@ -1,5 +1,6 @@
 /* generate_config.c: a folder's own rules of generation: generation_config.json, or, in folders older than that
  * file, the same names in config.json. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,7 +8,7 @@
 #include "../base/memory.h"
 #include "generate.h"
 
-enum { DEFAULT_TOP_K = 50, MAX_BAD_WORDS = 1 << 16 };
+enum { DEFAULT_TOP_K = 50, MAX_WORDS = 1 << 16 };
 
 static size_t read_size(const json_t *config, const char *key, size_t missing)
 {
@@ -30,17 +31,38 @@ static int64_t read_id(const json_t *config, const char *key)
     return json_is_integer(value) ? json_integer_value(value) : -1;
 }
 
-static sdx_status read_eos(const json_t *config, const char *path, sdx_rules *r, sdx_error *err)
+/* Some ids that may end an answer: one, or a list. */
+static sdx_status read_ends(const json_t *config, const char *path, const char *key, sdx_ids *out, sdx_error *err)
 {
-    const json_t *value = json_object_get(config, "eos_token_id");
+    const json_t *value = json_object_get(config, key);
     size_t n = json_is_array(value) ? json_array_size(value) : json_is_integer(value);
     if (n > SDX_MAX_EOS)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: %zu eos_token_id; at most %d are supported", path, n,
-                        SDX_MAX_EOS);
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: %zu %s; at most %d are supported", path, n, key, SDX_MAX_EOS);
     for (size_t i = 0; i < n; i++)
-        r->eos[i] = json_integer_value(json_is_array(value) ? json_array_get(value, i) : value);
-    r->n_eos = n;
+        out->id[i] = json_integer_value(json_is_array(value) ? json_array_get(value, i) : value);
+    out->count = n;
     return SDX_OK;
+}
+
+/* ---- words ----------------------------------------------------------------------------------------------- */
+
+/* Room for n words of that many ids in all. */
+static sdx_status allocate_words(sdx_words *words, size_t n, size_t ids, sdx_error *err)
+{
+    words->ids = sdx_malloc((ids + 1) * sizeof *words->ids);
+    words->end = sdx_malloc((n + 1) * sizeof *words->end);
+    words->bias = sdx_malloc((n + 1) * sizeof *words->bias);
+    if (words->ids && words->end && words->bias) return SDX_OK;
+    return sdx_fail_memory(err, ids * sizeof *words->ids);
+}
+
+static void add_word(sdx_words *words, const json_t *word, double bias)
+{
+    size_t at = words->count ? words->end[words->count - 1] : 0;
+    for (size_t i = 0; i < json_array_size(word); i++)
+        words->ids[at++] = json_integer_value(json_array_get(word, i));
+    words->end[words->count] = at;
+    words->bias[words->count++] = (float)bias;
 }
 
 /* A lone end token is no bad word: transformers drops it, too. */
@@ -49,24 +71,25 @@ static bool is_end(const sdx_rules *r, const json_t *word)
     return json_array_size(word) == 1 && sdx_rules_ends(r, json_integer_value(json_array_get(word, 0)));
 }
 
-/* bad_words_ids: [[id, ...], ...] */
-static sdx_status read_bad_words(const json_t *config, const char *path, sdx_rules *r, sdx_error *err)
+/* bad_words_ids: [[id, ...], ...], each a bias of minus infinity; sequence_bias: [[[id, ...], bias], ...] */
+static sdx_status read_words(const json_t *config, const char *path, sdx_rules *r, sdx_error *err)
 {
-    const json_t *list = json_object_get(config, "bad_words_ids");
-    size_t n = json_array_size(list), total = 0;
-    for (size_t w = 0; w < n; w++) total += json_array_size(json_array_get(list, w));
-    if (!total) return SDX_OK;
-    if (n > MAX_BAD_WORDS) return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: %zu bad words are too many", path, n);
-    r->bad_ids = sdx_malloc(total * sizeof *r->bad_ids);
-    r->bad_end = sdx_malloc(n * sizeof *r->bad_end);
-    if (!r->bad_ids || !r->bad_end) return sdx_fail_memory(err, total * sizeof *r->bad_ids);
-    size_t at = 0;
-    for (size_t w = 0; w < n; w++) {
-        const json_t *word = json_array_get(list, w);
-        if (!json_array_size(word) || is_end(r, word)) continue;
-        for (size_t i = 0; i < json_array_size(word); i++)
-            r->bad_ids[at++] = json_integer_value(json_array_get(word, i));
-        r->bad_end[r->n_bad++] = at;
+    const json_t *bad = json_object_get(config, "bad_words_ids"), *biased = json_object_get(config, "sequence_bias");
+    size_t n_bad = json_array_size(bad), n_biased = json_array_size(biased), total_bad = 0, total_biased = 0;
+    if (n_bad > MAX_WORDS || n_biased > MAX_WORDS)
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: more than %d bad or biased words", path, MAX_WORDS);
+    for (size_t w = 0; w < n_bad; w++) total_bad += json_array_size(json_array_get(bad, w));
+    for (size_t w = 0; w < n_biased; w++)
+        total_biased += json_array_size(json_array_get(json_array_get(biased, w), 0));
+    TRY(allocate_words(&r->bad, n_bad, total_bad, err));
+    TRY(allocate_words(&r->biased, n_biased, total_biased, err));
+    for (size_t w = 0; w < n_bad; w++) {
+        const json_t *word = json_array_get(bad, w);
+        if (json_array_size(word) && !is_end(r, word)) add_word(&r->bad, word, -INFINITY);
+    }
+    for (size_t w = 0; w < n_biased; w++) {
+        const json_t *pair = json_array_get(biased, w), *word = json_array_get(pair, 0);
+        if (json_array_size(word)) add_word(&r->biased, word, json_number_value(json_array_get(pair, 1)));
     }
     return SDX_OK;
 }
@@ -114,6 +137,17 @@ static void read_options(const json_t *config, sdx_generate_options *o)
     };
 }
 
+/* exponential_decay_length_penalty: [new tokens before it begins, factor] */
+static void read_other_rules(const json_t *config, sdx_rules *r)
+{
+    const json_t *decay = json_object_get(config, "exponential_decay_length_penalty");
+    const json_t *start = json_array_get(decay, 0), *factor = json_array_get(decay, 1);
+    bool decays = json_is_integer(start) && json_integer_value(start) >= 0 && json_is_number(factor);
+    r->decay_start = decays ? (size_t)json_integer_value(start) : 0;
+    r->decay_factor = decays ? json_number_value(factor) : 1;
+    r->encoder_no_repeat_ngram_size = read_size(config, "encoder_no_repeat_ngram_size", 0);
+}
+
 /* A max_length of 20 is transformers' own default, which it takes to mean 20 new tokens, or as many as the model has
  * positions for: max_position_embeddings, which GPT-2 calls n_positions. */
 static sdx_status read_default_length(const char *const *folders, size_t n, sdx_rules *r, sdx_error *err)
@@ -138,11 +172,8 @@ static sdx_status refuse_unknown(const json_t *config, const char *path, sdx_err
         "num_beam_groups",
         "diversity_penalty",
         "penalty_alpha",
-        "encoder_no_repeat_ngram_size",
         "encoder_repetition_penalty",
-        "exponential_decay_length_penalty",
         "guidance_scale",
-        "sequence_bias",
         "min_p",
         "epsilon_cutoff",
         "eta_cutoff",
@@ -150,12 +181,17 @@ static sdx_status refuse_unknown(const json_t *config, const char *path, sdx_err
         "forced_decoder_ids",
         "force_words_ids",
         "constraints",
+        "dola_layers",
+        "stop_strings",
+        "token_healing",
+        "watermarking_config",
     };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *value = json_object_get(config, keys[i]);
         double number = json_number_value(value);
         bool set = json_is_number(value) ? number != 0 && number != 1
-                                         : json_array_size(value) > 0 || json_object_size(value) > 0;
+                   : json_is_string(value) || json_is_true(value) || json_array_size(value) > 0 ||
+                         json_object_size(value) > 0;
         if (set)
             return sdx_fail(err, SDX_ERR_UNSUPPORTED,
                             "%s: its configuration of generation sets %s, which is not supported", path,
@@ -187,12 +223,13 @@ sdx_status sdx_rules_read(const char *const *folders, size_t n, sdx_rules *out, 
     read_options(config, &r.options);
     r.start = read_id(config, "decoder_start_token_id");
     if (r.start < 0) r.start = read_id(config, "bos_token_id");
-    r.forced_eos = read_id(config, "forced_eos_token_id");
+    read_other_rules(config, &r);
     r.renormalize = json_is_true(json_object_get(config, "renormalize_logits"));
     sdx_status status = refuse_unknown(config, path, err);
     if (status == SDX_OK) status = read_default_length(folders, n, &r, err);
-    if (status == SDX_OK) status = read_eos(config, path, &r, err);
-    if (status == SDX_OK) status = read_bad_words(config, path, &r, err);
+    if (status == SDX_OK) status = read_ends(config, path, "eos_token_id", &r.eos, err);
+    if (status == SDX_OK) status = read_ends(config, path, "forced_eos_token_id", &r.forced_eos, err);
+    if (status == SDX_OK) status = read_words(config, path, &r, err);
     if (status == SDX_OK) status = read_suppressed(config, &r, err);
     json_decref(config);
     if (status == SDX_OK)
@@ -202,10 +239,17 @@ sdx_status sdx_rules_read(const char *const *folders, size_t n, sdx_rules *out, 
     return status;
 }
 
+static void free_words(sdx_words *words)
+{
+    free(words->ids);
+    free(words->end);
+    free(words->bias);
+}
+
 void sdx_rules_free(sdx_rules *r)
 {
-    free(r->bad_ids);
-    free(r->bad_end);
+    free_words(&r->bad);
+    free_words(&r->biased);
     free(r->suppressed);
     *r = (sdx_rules){0};
 }

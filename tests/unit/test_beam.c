@@ -11,7 +11,7 @@ enum { EOS = 0, VOCAB = 3, MAX_LENGTH = 5 };
 
 static sdx_rules make_rules(size_t beams, size_t max_length, double length_penalty, sdx_early_stopping stop)
 {
-    sdx_rules r = {.forced_eos = -1, .eos = {EOS}, .n_eos = 1};
+    sdx_rules r = {.eos = {{EOS}, 1}, .decay_factor = 1};
     r.options = (sdx_generate_options){.num_beams = beams,
                                        .max_length = max_length,
                                        .length_penalty = length_penalty,
@@ -176,9 +176,10 @@ START_TEST(bans)
     r.options.min_length = 5;
     ck_assert_uint_eq(banned(&r, ids, 5), 0);
     r.options.min_length = 0;
-    r.bad_ids = (int64_t[]){5, 2, 4, 3, 4, 99, -1};
-    r.bad_end = (size_t[]){1, 3, 5, 6, 7}; /* [5] [2 4] [3 4] [99] [-1] */
-    r.n_bad = 5;
+    r.bad.ids = (int64_t[]){5, 2, 4, 3, 4, 99, -1};
+    r.bad.end = (size_t[]){1, 3, 5, 6, 7}; /* [5] [2 4] [3 4] [99] [-1] */
+    r.bad.bias = (float[]){-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    r.bad.count = 5;
     ck_assert_uint_eq(banned(&r, ids, 5), 1 << 5 | 1 << 4);
     ck_assert_uint_eq(banned(&r, ids, 4), 1 << 5);
 }
@@ -189,15 +190,44 @@ START_TEST(forces_and_penalizes)
     static const int64_t ids[] = {1, 2, 2};
     sdx_rules r = make_rules(1, 4, 1, SDX_STOP_EARLY);
     r.options.forced_bos_token_id = 3;
-    r.forced_eos = EOS;
+    r.forced_eos = (sdx_ids){{EOS, 4}, 2};
     ck_assert_uint_eq(banned(&r, ids, 1), 63 & ~(1u << 3));
     ck_assert_uint_eq(banned(&r, ids, 2), 0);
-    ck_assert_uint_eq(banned(&r, ids, 3), 63 & ~(1u << EOS));
+    ck_assert_uint_eq(banned(&r, ids, 3), 63 & ~(1u << EOS | 1u << 4));
     float scores[VOCAB] = {-1, -1, 4};
-    r.forced_eos = -1;
+    r.forced_eos.count = 0;
     r.options.repetition_penalty = 2; /* once for a token, however often it is there */
     sdx_rules_apply(&r, ids, 3, scores, VOCAB);
     ck_assert(scores[0] == -1 && scores[1] == -2 && scores[2] == 2);
+}
+END_TEST
+
+/* After 1 2 3, of a source 2 3 4 2. */
+START_TEST(heeds_the_source)
+{
+    static const int64_t ids[] = {1, 2, 3}, source[] = {2, 3, 4, 2};
+    sdx_rules r = make_rules(1, 10, 1, SDX_STOP_EARLY);
+    r.source = source;
+    r.n_source = 4;
+    r.encoder_no_repeat_ngram_size = 3;
+    ck_assert_uint_eq(banned(&r, ids, 3), 1 << 4);
+    r.encoder_no_repeat_ngram_size = 1;
+    ck_assert_uint_eq(banned(&r, ids, 3), 1 << 2 | 1 << 3 | 1 << 4);
+}
+END_TEST
+
+START_TEST(adds_biases_and_decays)
+{
+    static const int64_t ids[] = {1, 2, 3};
+    sdx_rules r = make_rules(1, 10, 1, SDX_STOP_EARLY);
+    r.biased = (sdx_words){(int64_t[]){2, 3, 1, 2, 1}, (size_t[]){1, 3, 5}, (float[]){0.5f, 1, 4}, 3};
+    float scores[6] = {-8, 1, 1, 1, 1, 1};
+    r.decay_start = 1; /* [2]: 0.5, [3 1]: 1, [2 1]: 4; 8 * (1.5^2 - 1) for the end */
+    r.decay_factor = 1.5;
+    sdx_rules_apply(&r, ids, 3, scores, 6);
+    ck_assert(scores[EOS] == 2 && scores[1] == 2 && scores[2] == 1.5f && scores[3] == 1);
+    sdx_rules_apply(&r, ids, 1, scores, 6);
+    ck_assert(scores[EOS] == 2);
 }
 END_TEST
 
@@ -211,6 +241,8 @@ Suite *beam_suite(void)
     tcase_add_test(c, refuses);
     tcase_add_test(c, bans);
     tcase_add_test(c, forces_and_penalizes);
+    tcase_add_test(c, heeds_the_source);
+    tcase_add_test(c, adds_biases_and_decays);
     suite_add_tcase(s, c);
     return s;
 }

@@ -9,7 +9,7 @@ enum { VOCAB = 200, STEPS = 4000 };
 
 static sdx_rules make_rules(size_t max_length)
 {
-    sdx_rules r = {.forced_eos = -1, .eos = {0}, .n_eos = 1};
+    sdx_rules r = {.eos = {{0}, 1}};
     r.options = (sdx_generate_options){
         .num_beams = 1, .max_length = max_length, .do_sample = true, .temperature = 1, .top_p = 1, .seed = 5};
     return r;
