@@ -35,7 +35,8 @@ bool sdx_reference_is_sparse(const sdx_reference *r)
 }
 int64_t sdx_reference_vocab_size(const sdx_reference *r)
 {
-    return r->settings.vocab;
+    int64_t decoder = r->settings.decoder_vocab, encoder = r->settings.vocab;
+    return decoder && decoder < encoder ? decoder : encoder;
 }
 int64_t sdx_reference_positions(const sdx_reference *r)
 {
@@ -146,7 +147,7 @@ static sdx_status check_weights(sdx_reference *r, const sdx_convert_options *opt
     bool automatic = !r->splade && (!options->task || !strcmp(options->task, "auto"));
     const sdx_config none = {.path = ""};
     const sdx_head *head;
-    if (status == SDX_OK || !automatic ||
+    if (status == SDX_OK || !automatic || r->head->n_graph ||
         sdx_family_find_head(r->family, &none, "feature-extraction", &head, NULL) != SDX_OK || head == r->head ||
         sdx_family_check(r->family, &r->settings, r->checkpoint, &head, &r->parts, NULL) != SDX_OK)
         return status;

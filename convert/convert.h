@@ -41,7 +41,7 @@ sdx_status sdx_reference_run_values(const sdx_reference *reference, const float 
                                     sdx_reference_result *out, sdx_error *err);
 sdx_shape sdx_reference_sample(const sdx_reference *reference); /* batch included */
 bool sdx_reference_is_sparse(const sdx_reference *reference);
-int64_t sdx_reference_vocab_size(const sdx_reference *reference);
+int64_t sdx_reference_vocab_size(const sdx_reference *reference); /* tokens that encoder and decoder both know */
 int64_t sdx_reference_positions(const sdx_reference *reference); /* longest sequence */
 
 /* A SPLADE graph says which token and how heavy, but not of which text of a batch. Its NonZero knows both: that value

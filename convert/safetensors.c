@@ -11,7 +11,9 @@
 #include "../base/memory.h"
 #include "checkpoint.h"
 
-enum { HEADER_LENGTH = 8, MAX_HEADER = 100 << 20 };
+/* safetensors itself allows headers of 100 MB, of which a JSON reader would make gigabytes; this is room for 30000
+ * tensors, and fifteen times itself in memory at worst. */
+enum { HEADER_LENGTH = 8, MAX_HEADER = 4 << 20 };
 
 static const struct {
     const char *name;
@@ -139,8 +141,8 @@ sdx_status sdx_safetensors_read(sdx_checkpoint *c, const unsigned char *file, si
     for (int i = 0; i < HEADER_LENGTH; i++) length |= (uint64_t)file[i] << 8 * i;
     if (length > size - HEADER_LENGTH || length > MAX_HEADER)
         return sdx_fail(err, SDX_ERR_FILE,
-                        "the header claims %llu bytes; the file has %zu (and 100 MB is the limit)",
-                        (unsigned long long)length, size);
+                        "the header claims %llu bytes; the file has %zu (and %d is the limit)",
+                        (unsigned long long)length, size, MAX_HEADER);
     const char *text = (const char *)file + HEADER_LENGTH;
     json_error_t why;
     json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);

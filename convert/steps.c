@@ -1,5 +1,6 @@
 /* steps.c: heads as lists of steps (encoder.h), carried out as a graph and, separately, as plain arithmetic. */
 #include <stdio.h>
+#include <string.h>
 
 #include "encoder.h"
 
@@ -94,13 +95,24 @@ static void put_spans(sdx_builder *b, flow *v)
     }
 }
 
-static sdx_id score_words(sdx_builder *b, const sdx_step *step, sdx_id x)
+/* An output matrix of its own may have a bias of its own, beside the head's, which then counts for nothing. */
+static const char *bias_of_words(const sdx_checkpoint *c, const sdx_settings *s, const sdx_step *step, bool untied,
+                                 char *own, size_t size)
 {
-    const char *matrix = b->parts & step->part ? step->untied : b->family->words;
+    if (!untied) return step->name;
+    snprintf(own, size, "%.*sbias", (int)(strrchr(step->untied, '.') + 1 - step->untied), step->untied);
+    const sdx_tensor *t = sdx_checkpoint_find(c, own);
+    return t && t->rank == 1 && t->dim[0] == s->vocab && sdx_dtype_is_float(t->dtype) ? own : step->name;
+}
+
+static sdx_id score_words(sdx_builder *b, const sdx_settings *s, const sdx_step *step, sdx_id x)
+{
+    bool untied = b->parts & step->part;
+    char own[256];
+    const char *matrix = untied ? step->untied : b->family->words,
+               *bias = bias_of_words(b->checkpoint, s, step, untied, own, sizeof own);
     x = sdx_build_op2(b, "MatMul", "words/MatMul", x, sdx_build_transposed(b, matrix));
-    return sdx_build_has(b, step->name)
-               ? sdx_build_op2(b, "Add", "words/Add", x, sdx_build_weight(b, step->name))
-               : x;
+    return sdx_build_has(b, bias) ? sdx_build_op2(b, "Add", "words/Add", x, sdx_build_weight(b, bias)) : x;
 }
 
 static int64_t rows_of(const sdx_builder *b, const char *module)
@@ -148,7 +160,7 @@ static void build_step(sdx_builder *b, const sdx_settings *s, const sdx_text_inp
         v->x = sdx_build_activation(b, "head.activation", v->x, activation_of(s, step->kind));
         break;
     case SDX_STEP_WORDS:
-        v->x = score_words(b, step, v->x);
+        v->x = score_words(b, s, step, v->x);
         v->width = s->vocab;
         break;
     case SDX_STEP_SQUEEZE:
@@ -201,8 +213,11 @@ static void forward_linear(sdx_forward *f, const sdx_step *step, rows *v)
 
 static void forward_words(sdx_forward *f, const sdx_settings *s, const sdx_step *step, rows *v)
 {
-    const char *matrix = f->parts & step->part ? step->untied : f->family->words;
-    v->x = sdx_forward_product(f, matrix, sdx_forward_has(f, step->name) ? step->name : NULL, v->x, v->count);
+    bool untied = f->parts & step->part;
+    char own[256];
+    const char *matrix = untied ? step->untied : f->family->words,
+               *bias = bias_of_words(f->checkpoint, s, step, untied, own, sizeof own);
+    v->x = sdx_forward_product(f, matrix, sdx_forward_has(f, bias) ? bias : NULL, v->x, v->count);
     v->width = s->vocab;
 }
 

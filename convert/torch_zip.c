@@ -9,13 +9,17 @@
 #include "pickle.h"
 #include "zip.h"
 
-enum { MAX_PATH = 600, MAX_PICKLE = 16 << 20 };
+/* Tied tensors share a storage, of which BART has four at most. What claims more would grow without end: a million
+ * names for the same bytes. */
+enum { MAX_PATH = 600, MAX_PICKLE = 2 << 20, MAX_SHARING = 4 };
 static const char pickle_name[] = "/data.pkl";
 
 typedef struct archive {
     sdx_zip zip;
     const char *root; /* the folder all entries are in: root_length bytes */
     int root_length;
+    size_t size;    /* of the file */
+    size_t claimed; /* bytes of the tensors so far */
 } archive;
 
 static const sdx_zip_entry *find(const archive *a, const char *name, size_t length)
@@ -84,7 +88,7 @@ static sdx_status gather(sdx_checkpoint *c, const sdx_pickle_tensor *t, const un
     return SDX_OK;
 }
 
-static sdx_status add_tensor(sdx_checkpoint *c, const archive *a, const sdx_pickle_tensor *t, sdx_error *err)
+static sdx_status add_tensor(sdx_checkpoint *c, archive *a, const sdx_pickle_tensor *t, sdx_error *err)
 {
     char key[64];
     int length = (int)(t->name.length < 200 ? t->name.length : 200);
@@ -99,6 +103,10 @@ static sdx_status add_tensor(sdx_checkpoint *c, const archive *a, const sdx_pick
     if (count < 0 || !view_extent(t, &extent) || extent > held || t->offset > held - extent || count > held)
         return sdx_fail(err, SDX_ERR_FILE, "tensor \"%.*s\": reaches beyond its storage of %zu bytes", length,
                         t->name.data, e->size);
+    a->claimed += (size_t)count * size; /* each at most the file's size */
+    if (a->claimed / MAX_SHARING > a->size)
+        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%.*s\": the tensors so far share more than %d times the %zu bytes of the file",
+                        length, t->name.data, MAX_SHARING, a->size);
     const unsigned char *from = e->data + (size_t)t->offset * size;
     const void *data = from;
     if (count && !is_contiguous(t)) TRY(gather(c, t, from, count, &data, err));
@@ -128,7 +136,7 @@ sdx_status sdx_torch_zip_read(sdx_checkpoint *c, const unsigned char *data, size
         return sdx_fail(err, SDX_ERR_UNSUPPORTED,
                         "is not a zip archive; files from before PyTorch 1.6 (or pickles of "
                         "whole models) must be loaded and saved again with a newer PyTorch");
-    archive a = {0};
+    archive a = {.size = size};
     sdx_arena scratch;
     sdx_arena_init(&scratch);
     sdx_status status = sdx_zip_open(&a.zip, &scratch, data, size, err);

@@ -303,6 +303,8 @@ static sdx_status prepare(const sdx_convert_options *options, const sdx_referenc
 {
     c->sparse = sdx_reference_is_sparse(r);
     TRY(make_probe(options, r, &c->p, err));
+    /* Decoders are fed what the encoder is, and may know fewer words. */
+    for (size_t i = 0; c->n_graph > 1 && i < c->p.text.count; i++) c->p.text.ids[i] %= sdx_reference_vocab_size(r);
     TRY(compute_expected(r, c, err));
     size_t n = c->p.text.count;
     c->ones = sdx_calloc(n + 1, sizeof *c->ones);

@@ -15,7 +15,7 @@ enum {
     POSITIONS = EMBEDDING_NORM << 2,
     LOGIT_BIAS = EMBEDDING_NORM << 3,
     SHARED = EMBEDDING_NORM << 4,   /* encoder and decoder have the same words */
-    SEPARATE = EMBEDDING_NORM << 5, /* Marian: or words of their own */
+    SEPARATE = EMBEDDING_NORM << 5, /* or words of their own, which then count: Marian's, and what is not tied */
 };
 static const double NORM_EPSILON = 1e-5; /* PyTorch's default: config.json has none */
 
@@ -42,7 +42,7 @@ enum { N_KINDS = sizeof kinds / sizeof *kinds };
 static const sdx_tensor_row rows[] = {
     SDX_WEIGHT_ROW("shared", "VH", BODY | SHARED),
     SDX_WEIGHT_ROW("encoder.embed_tokens", "VH", BODY | SEPARATE),
-    SDX_WEIGHT_ROW("decoder.embed_tokens", "VH", BODY | SEPARATE),
+    SDX_WEIGHT_ROW("decoder.embed_tokens", "GH", BODY | SEPARATE),
     SDX_WEIGHT_ROW("encoder.embed_positions", "PH", POSITIONS),
     SDX_NORM_ROWS("encoder.layernorm_embedding", "H", BODY | EMBEDDING_NORM),
     ATTENTION_ROWS(ENCODER_LAYER "self_attn"),
@@ -118,7 +118,7 @@ static sdx_status read_words(const sdx_config *config, sdx_settings *s, sdx_erro
 /* The module of a stack's words; tied ones score as well. */
 static const char *words_of(unsigned parts, bool decoder)
 {
-    return parts & SHARED ? "shared" : decoder ? "decoder.embed_tokens" : "encoder.embed_tokens";
+    return !(parts & SEPARATE) ? "shared" : decoder ? "decoder.embed_tokens" : "encoder.embed_tokens";
 }
 
 static const char *scores_of(const sdx_settings *s, unsigned parts)
@@ -378,30 +378,32 @@ static const sdx_head_graph graphs[] = {
 };
 
 /* needs, may: parts besides the body */
-#define FAMILY(name, class, needs, may)                                                                        \
-    static const sdx_head head_of_##name = {                                                                   \
-        .architecture = class,                                                                                 \
-        .task = "text2text-generation",                                                                        \
-        .required = BODY | (needs),                                                                            \
-        .optional = LOGIT_BIAS | (may),                                                                        \
-        .untied = DECODER,                                                                                     \
-        .forward = forward_encoder,                                                                            \
-        .forward_decoder = forward_decoder,                                                                    \
-        .graph = graphs,                                                                                       \
-        .n_graph = sizeof graphs / sizeof *graphs,                                                             \
+#define HEAD(class, needs, may, separate)                                                                      \
+    {                                                                                                          \
+        .architecture = class, .task = "text2text-generation", .required = BODY | (needs),                     \
+        .optional = LOGIT_BIAS | (may), .untied = separate, .forward = forward_encoder,                        \
+        .forward_decoder = forward_decoder, .graph = graphs, .n_graph = sizeof graphs / sizeof *graphs,        \
+    }
+/* Words that are not tied are three tables, or, as transformers saved them before, still one for both stacks. A bare
+ * model, as BART's own checkpoints call themselves, scores with its words. */
+#define FAMILY(name, class, bare, needs, may)                                                                  \
+    static const sdx_head heads_of_##name[] = {                                                                \
+        HEAD(class, needs, may, DECODER | SEPARATE),                                                           \
+        HEAD(class, needs, may, DECODER),                                                                      \
+        HEAD(bare, needs, may, DECODER),                                                                       \
     };                                                                                                         \
     const sdx_family sdx_family_##name = {                                                                     \
         .model_type = #name,                                                                                   \
         .prefix = "model.",                                                                                    \
         .body = ~(unsigned)(DECODER | LOGIT_BIAS),                                                             \
-        .head = &head_of_##name,                                                                               \
-        .n_head = 1,                                                                                           \
+        .head = heads_of_##name,                                                                               \
+        .n_head = sizeof heads_of_##name / sizeof *heads_of_##name,                                            \
         .row = rows,                                                                                           \
         .n_row = sizeof rows / sizeof *rows,                                                                   \
         .read = read_settings,                                                                                 \
     }
 
-FAMILY(bart, "BartForConditionalGeneration", POSITIONS, 0);
-FAMILY(mbart, "MBartForConditionalGeneration", POSITIONS, 0);
-FAMILY(marian, "MarianMTModel", 0, POSITIONS);
-FAMILY(pegasus, "PegasusForConditionalGeneration", 0, POSITIONS);
+FAMILY(bart, "BartForConditionalGeneration", "BartModel", POSITIONS, 0);
+FAMILY(mbart, "MBartForConditionalGeneration", "MBartModel", POSITIONS, 0);
+FAMILY(marian, "MarianMTModel", "MarianModel", 0, POSITIONS);
+FAMILY(pegasus, "PegasusForConditionalGeneration", "PegasusModel", 0, POSITIONS);

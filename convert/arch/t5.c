@@ -10,37 +10,41 @@
 #include "../../base/memory.h"
 #include "../seq2seq.h"
 
-enum { PLAIN = SDX_OWN_PART, GATED = PLAIN << 1 };
+enum {
+    PLAIN = SDX_OWN_PART,
+    GATED = PLAIN << 1,
+    STACK = PLAIN << 2, /* the decoder */
+};
 
 #define ENCODER_LAYER "encoder.block.*."
 #define DECODER_LAYER "decoder.block.#."
-#define ATTENTION_ROWS(name)                                                                                   \
-    SDX_WEIGHT_ROW(name ".q", "QH", BODY), SDX_WEIGHT_ROW(name ".k", "QH", BODY),                              \
-        SDX_WEIGHT_ROW(name ".v", "QH", BODY), SDX_WEIGHT_ROW(name ".o", "HQ", BODY)
-#define SCALE_ROW(name)                                                                                        \
+#define ATTENTION_ROWS(name, part)                                                                             \
+    SDX_WEIGHT_ROW(name ".q", "QH", part), SDX_WEIGHT_ROW(name ".k", "QH", part),                              \
+        SDX_WEIGHT_ROW(name ".v", "QH", part), SDX_WEIGHT_ROW(name ".o", "HQ", part)
+#define SCALE_ROW(name, part)                                                                                  \
     {                                                                                                          \
-        name ".weight", "H", SDX_FILL_NORM, BODY                                                               \
+        name ".weight", "H", SDX_FILL_NORM, part                                                               \
     }
-#define FEED_FORWARD_ROWS(name)                                                                                \
-    SDX_WEIGHT_ROW(name ".wi", "IH", BODY | PLAIN), SDX_WEIGHT_ROW(name ".wi_0", "IH", BODY | GATED),          \
-        SDX_WEIGHT_ROW(name ".wi_1", "IH", BODY | GATED), SDX_WEIGHT_ROW(name ".wo", "HI", BODY)
+#define FEED_FORWARD_ROWS(name, part)                                                                          \
+    SDX_WEIGHT_ROW(name ".wi", "IH", (part) | PLAIN), SDX_WEIGHT_ROW(name ".wi_0", "IH", (part) | GATED),      \
+        SDX_WEIGHT_ROW(name ".wi_1", "IH", (part) | GATED), SDX_WEIGHT_ROW(name ".wo", "HI", part)
 
 static const sdx_tensor_row rows[] = {
     SDX_WEIGHT_ROW("shared", "VH", BODY),
     SDX_WEIGHT_ROW("encoder.block.0.layer.0.SelfAttention.relative_attention_bias", "RN", BODY),
-    ATTENTION_ROWS(ENCODER_LAYER "layer.0.SelfAttention"),
-    SCALE_ROW(ENCODER_LAYER "layer.0.layer_norm"),
-    FEED_FORWARD_ROWS(ENCODER_LAYER "layer.1.DenseReluDense"),
-    SCALE_ROW(ENCODER_LAYER "layer.1.layer_norm"),
-    SCALE_ROW("encoder.final_layer_norm"),
-    SDX_WEIGHT_ROW("decoder.block.0.layer.0.SelfAttention.relative_attention_bias", "RN", BODY),
-    ATTENTION_ROWS(DECODER_LAYER "layer.0.SelfAttention"),
-    SCALE_ROW(DECODER_LAYER "layer.0.layer_norm"),
-    ATTENTION_ROWS(DECODER_LAYER "layer.1.EncDecAttention"),
-    SCALE_ROW(DECODER_LAYER "layer.1.layer_norm"),
-    FEED_FORWARD_ROWS(DECODER_LAYER "layer.2.DenseReluDense"),
-    SCALE_ROW(DECODER_LAYER "layer.2.layer_norm"),
-    SCALE_ROW("decoder.final_layer_norm"),
+    ATTENTION_ROWS(ENCODER_LAYER "layer.0.SelfAttention", BODY),
+    SCALE_ROW(ENCODER_LAYER "layer.0.layer_norm", BODY),
+    FEED_FORWARD_ROWS(ENCODER_LAYER "layer.1.DenseReluDense", BODY),
+    SCALE_ROW(ENCODER_LAYER "layer.1.layer_norm", BODY),
+    SCALE_ROW("encoder.final_layer_norm", BODY),
+    SDX_WEIGHT_ROW("decoder.block.0.layer.0.SelfAttention.relative_attention_bias", "RN", STACK),
+    ATTENTION_ROWS(DECODER_LAYER "layer.0.SelfAttention", STACK),
+    SCALE_ROW(DECODER_LAYER "layer.0.layer_norm", STACK),
+    ATTENTION_ROWS(DECODER_LAYER "layer.1.EncDecAttention", STACK),
+    SCALE_ROW(DECODER_LAYER "layer.1.layer_norm", STACK),
+    FEED_FORWARD_ROWS(DECODER_LAYER "layer.2.DenseReluDense", STACK),
+    SCALE_ROW(DECODER_LAYER "layer.2.layer_norm", STACK),
+    SCALE_ROW("decoder.final_layer_norm", STACK),
     SDX_WEIGHT_ROW("lm_head", "VH", DECODER),
 };
 
@@ -206,9 +210,9 @@ static sdx_id build_encoder_layer(sdx_builder *b, const sdx_settings *s, sdx_id 
     return sdx_build_op2(b, "Add", "layer.1/Add_residual", x, y);
 }
 
-static void build_encoder(sdx_builder *b, const sdx_settings *s)
+/* sequence: what the graph calls the number of tokens */
+static void build_encoded(sdx_builder *b, const sdx_settings *s, sdx_text_inputs in, int64_t sequence)
 {
-    sdx_text_inputs in = sdx_build_encoder_inputs(b);
     sdx_id x = sdx_build_embedding(b, "shared", in.ids);
     sdx_build_scope(b, "encoder.");
     sdx_id range = sdx_build_range(b, "positions", in.ids);
@@ -216,8 +220,19 @@ static void build_encoder(sdx_builder *b, const sdx_settings *s)
     bias = sdx_build_op2(b, "Add", "relative_positions/Add_mask", bias, sdx_build_attention_bias(b, in.mask));
     x = sdx_build_layers(b, s, "encoder.block.", build_encoder_layer, x, bias);
     x = build_norm(b, s, "encoder.final_layer_norm", x);
-    sdx_build_output(b, x, "last_hidden_state", SDX_F32, 3,
-                     (int64_t[]){SDX_BATCH, SDX_ENCODER_SEQUENCE, s->hidden});
+    sdx_build_output(b, x, "last_hidden_state", SDX_F32, 3, (int64_t[]){SDX_BATCH, sequence, s->hidden});
+}
+
+static void build_encoder(sdx_builder *b, const sdx_settings *s)
+{
+    build_encoded(b, s, sdx_build_encoder_inputs(b), SDX_ENCODER_SEQUENCE);
+}
+
+/* The encoder by itself, as sentence encoders have it. */
+static void build_model(sdx_builder *b, const sdx_settings *s)
+{
+    sdx_id ids = sdx_build_token_input(b, "input_ids"), mask = sdx_build_token_input(b, "attention_mask");
+    build_encoded(b, s, (sdx_text_inputs){ids, mask, SDX_NONE}, SDX_SEQUENCE);
 }
 
 static sdx_id build_decoder_layer(sdx_builder *b, const sdx_settings *s, sdx_decoder_graph *d, sdx_id x,
@@ -383,16 +398,22 @@ static const sdx_head_graph graphs[] = {
     {"decoder_model_merged", SDX_GRAPH_MERGED, build_merged},
 };
 
+/* A bare model has nothing but its words to score with. */
+#define HEAD(class)                                                                                            \
+    {                                                                                                          \
+        .architecture = class, .task = "text2text-generation", .required = BODY | STACK, .untied = DECODER,    \
+        .forward = forward_encoder, .forward_decoder = forward_decoder, .graph = graphs,                       \
+        .n_graph = sizeof graphs / sizeof *graphs,                                                             \
+    }
 #define FAMILY(name, title)                                                                                    \
     static const sdx_head heads_of_##name[] = {                                                                \
-        {.architecture = title "ForConditionalGeneration",                                                     \
-         .task = "text2text-generation",                                                                       \
+        HEAD(title "ForConditionalGeneration"),                                                                \
+        HEAD(title "Model"),                                                                                   \
+        {.architecture = title "EncoderModel",                                                                 \
+         .task = "feature-extraction",                                                                         \
          .required = BODY,                                                                                     \
-         .untied = DECODER,                                                                                    \
-         .forward = forward_encoder,                                                                           \
-         .forward_decoder = forward_decoder,                                                                   \
-         .graph = graphs,                                                                                      \
-         .n_graph = sizeof graphs / sizeof *graphs},                                                           \
+         .build = build_model,                                                                                 \
+         .forward = forward_encoder},                                                                          \
     };                                                                                                         \
     const sdx_family sdx_family_##name = {                                                                     \
         .model_type = #name,                                                                                   \

@@ -87,6 +87,12 @@ static const struct {
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 0,
      "does not take"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "natural number"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,4]}}", 4, "natural number"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[NaN],\"data_offsets\":[0,4]}}", 4, "header, byte"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1e400],\"data_offsets\":[0,4]}}", 4, "header, byte"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[18446744073709551617],\"data_offsets\":[0,4]}}", 4, "header, byte"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}", 4, "outside"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9223372036854775804,9223372036854775807]}}", 4, "outside"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, "at most 12"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, "outside"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, "no pair"},
@@ -133,6 +139,17 @@ START_TEST(huge_header_is_refused)
     f.bytes[7] = 0x7f;
     ck_assert_int_eq(read_bytes(f.bytes, f.size, &err), SDX_ERR_FILE);
     ck_assert(strstr(err.message, "claims") != NULL);
+    /* 99 MB that are there: refused by their length, before anything is made of them */
+    const size_t length = 99 << 20;
+    unsigned char *large = calloc(length + 8, 1); /* pages never touched */
+    ck_assert(large != NULL);
+    for (int i = 0; i < 8; i++) large[i] = (unsigned char)(length >> 8 * i);
+    sdx_checkpoint *c;
+    ck_assert_int_eq(sdx_checkpoint_create("folder", &c, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_safetensors_read(c, large, length + 8, &err), SDX_ERR_FILE);
+    ck_assert_msg(strstr(err.message, "4194304 is the limit") != NULL, "%s", err.message);
+    sdx_checkpoint_close(c);
+    free(large);
 }
 END_TEST
 

@@ -204,6 +204,12 @@ static const struct {
 } programs[] = {
     {"cposix\nsystem\n(X\x02", "\"posix system\""},
     {"c__builtin__\neval\n.", "\"__builtin__ eval\""},
+    {"cos\nsystem\n(X\x02", "\"os system\""},
+    {"i__builtin__\nexec\n.", "instruction 0x69"},
+    {"}r\xff\xff\xff\x7f.", "memo"},
+    {"\x8a\xff\x01.", "more than 64 bits"},
+    {"\x8b\xff\xff\xff\x7f.", "instruction 0x8b"},
+    {"X\xff\xff\xff\xff.", "middle of an instruction"},
     {"ctorch\nFloatStorage\n)R.", "storage class"},
     {"\x93.", "instruction 0x93"},
     {"P0\n.", "instruction 0x50"},
@@ -274,6 +280,45 @@ START_TEST(old_and_compressed_files_are_named)
 }
 END_TEST
 
+/* What the files claim is not what is taken: sizes beyond the file, a storage under many names, a million marks. */
+START_TEST(bombs_are_refused)
+{
+    sdx_checkpoint *c;
+    sdx_error err = {0};
+    static const float large[400];
+    bytes p = make_views(), zip = archive_of(&p);
+    for (size_t at = 0; at + 46 < zip.size; at++) /* the directory's rows: both sizes 4 GB */
+        if (!memcmp(zip.data + at, "PK\x01\x02", 4)) memset(zip.data + at + 20, 0xfe, 8);
+    ck_assert_int_eq(read_zip(&zip, &c, &err), SDX_ERR_FILE);
+    sdx_checkpoint_close(c);
+
+    bytes many = {0};
+    put_text(&many, "}(");
+    for (int i = 0; i < 15; i++)
+        put_tensor(&many, (char[]){(char)('a' + i), 0}, float_class, 0, 2, (int[]){20, 20}, (int[]){1, 20});
+    put_text(&many, "u.");
+    const entry entries[] = {{"m/data.pkl", many.data, many.size}, {"m/data/0", large, sizeof large}};
+    zip = make_zip(entries, 2, 0);
+    ck_assert_int_eq(read_zip(&zip, &c, &err), SDX_ERR_FILE);
+    ck_assert_msg(strstr(err.message, "share more than 4 times") != NULL, "%s", err.message);
+    sdx_checkpoint_close(c);
+
+    const size_t n = 1 << 20;
+    unsigned char *marks = malloc(n);
+    sdx_arena arena;
+    sdx_pickle_tensor *tensors;
+    size_t count;
+    ck_assert(marks != NULL);
+    sdx_arena_init(&arena);
+    memset(marks, '(', n);
+    ck_assert_int_eq(sdx_pickle_read(&arena, marks, n, &tensors, &count, &err), SDX_ERR_FILE);
+    for (size_t i = n / 2; i < n; i++) marks[i] = 't'; /* tuples in tuples, to any depth */
+    ck_assert_int_eq(sdx_pickle_read(&arena, marks, n, &tensors, &count, &err), SDX_ERR_FILE);
+    sdx_arena_fini(&arena);
+    free(marks);
+}
+END_TEST
+
 Suite *torch_zip_suite(void);
 Suite *torch_zip_suite(void)
 {
@@ -283,6 +328,7 @@ Suite *torch_zip_suite(void)
     tcase_add_loop_test(t, views_stay_inside, 0, sizeof views / sizeof *views);
     tcase_add_loop_test(t, programs_are_refused, 0, sizeof programs / sizeof *programs);
     tcase_add_test(t, archives_are_refused);
+    tcase_add_test(t, bombs_are_refused);
     tcase_add_test(t, old_and_compressed_files_are_named);
     suite_add_tcase(s, t);
     return s;
