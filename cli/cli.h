@@ -115,6 +115,7 @@ typedef struct cli_records {
     const char *path;
     cli_line_form form;
     size_t line_number;
+    bool pairs; /* a TSV line may have a second text */
 } cli_records;
 
 /* Sets err to SDX_ERR_FILE and a sentence; -1. */
@@ -184,6 +185,7 @@ typedef struct cli_task {
     int (*write_bad)(void *context, const cli_record *doc, const char *error, FILE *out); /* or NULL: nothing */
     int (*begin)(void *context, FILE *out); /* what stands before the first document; or NULL */
     cli_finish_fn finish;                   /* or NULL: the pieces are the output */
+    bool pairs;                             /* takes two texts where a line has them */
 } cli_task;
 
 /* Hands --text (and --pair), or the lines of --input, to the task; its output goes to --output. */

@@ -71,7 +71,7 @@ static int write_document(void *context, const cli_record *doc, size_t i, FILE *
 
 static int classify(const cli_args *args, job *j)
 {
-    cli_task task = {j, classify_window, write_document, cli_write_bad, NULL, NULL};
+    cli_task task = {j, classify_window, write_document, cli_write_bad, NULL, NULL, true};
     j->labels = sdx_classifier_label_count(j->classifier);
     j->scores = malloc(CLI_WINDOW * j->labels * sizeof *j->scores);
     return j->scores ? cli_documents(args, &task) : cli_usage_error("out of memory");
@@ -98,5 +98,8 @@ static int run(const cli_args *args)
 
 const cli_command cli_command_classify = {
     "classify", "--model_name X | --model_path M --tokenizer T [options]",
-    "give texts, or pairs of texts, the labels of config.json's id2label with their scores",
+    "give texts, or pairs of texts, the labels of config.json's id2label with their scores\n\nA pair is \"text\" and "
+    "\"pair\" (or \"text_pair\") of a JSON line, or id<TAB>text<TAB>text. Scores follow problem_type: softmax, a "
+    "sigmoid\nfor each label, or the bare number of a regression. {\"id\", \"labels\": [{\"label\", \"score\"}]} a line, "
+    "best first.",
     "sardonyx classify --model_name ./sst2 --text 'a fine film' --top_k 1", options, run};

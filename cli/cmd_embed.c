@@ -8,6 +8,8 @@
 
 static const cli_option options[] = {
     CLI_TASK_OPTIONS, /* --output ending in .npy: one matrix */
+    {"prompt_name", CLI_STRING, "NAME", "a prompt of config_sentence_transformers.json (default: what it says)"},
+    {"prompt", CLI_STRING, "TEXT", "stands before every text"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
@@ -82,8 +84,8 @@ static int finish_matrix(void *context, const char *written, const cli_position 
 
 static int embed(const cli_args *args, job *j)
 {
-    cli_task lines = {j, embed_window, write_line, cli_write_bad, NULL, NULL};
-    cli_task matrix = {j, embed_window, write_row, write_bad_row, begin_matrix, finish_matrix};
+    cli_task lines = {j, embed_window, write_line, cli_write_bad, NULL, NULL, false};
+    cli_task matrix = {j, embed_window, write_row, write_bad_row, begin_matrix, finish_matrix, false};
     j->dim = sdx_embedder_dim(j->embedder);
     j->rows = malloc(CLI_WINDOW * j->dim * sizeof *j->rows);
     if (!j->rows) return cli_usage_error("out of memory");
@@ -98,12 +100,11 @@ static int run(const cli_args *args)
     if (code != EXIT_FINE) return code;
     sdx_error err = {0};
     job j = {.embedder = NULL};
-    if (sdx_embedder_open(&o, &j.embedder, &err) == SDX_OK) {
-        code = embed(args, &j);
-        sdx_embedder_free(j.embedder);
-    } else {
-        code = cli_fail(&err);
-    }
+    const char *name = cli_string(args, "prompt_name", NULL), *prompt = cli_string(args, "prompt", NULL);
+    bool ready = sdx_embedder_open(&o, &j.embedder, &err) == SDX_OK &&
+                 sdx_embedder_set_prompt(j.embedder, name, prompt, &err) == SDX_OK;
+    code = ready ? embed(args, &j) : cli_fail(&err);
+    sdx_embedder_free(j.embedder);
     free(j.rows);
     free(folder);
     return code;
@@ -111,7 +112,8 @@ static int run(const cli_args *args)
 
 const cli_command cli_command_embed = {
     "embed", "--model_name X | --model_path M --tokenizer T [options]",
-    "turn texts into dense vectors\n\nPooling and normalization follow modules.json. The vector of a text does not depend "
-    "on its neighbours.\n{\"id\", \"embedding\": [...]} a line, or one .npy matrix, a row a document. A line that holds no "
-    "document\nbecomes a record with \"error\", or a row of zeros; the run goes on and ends with exit code 1.",
+    "turn texts into dense vectors\n\nPrompts, pooling, dense layers and normalization follow the sentence-transformers "
+    "folder. The vector of a text does\nnot depend on its neighbours. {\"id\", \"embedding\": [...]} a line, or one .npy "
+    "matrix, a row a document. A line that\nholds no document becomes a record with \"error\", or a row of zeros; the run "
+    "goes on and ends with exit code 1.",
     "sardonyx embed --model_name ./all-MiniLM-L6-v2 --input docs.jsonl --output vectors.npy", options, run};

@@ -348,6 +348,7 @@ static int open_corpus(const cli_args *args, corpus *c, bool *complete)
     c->piece_file = open_memstream(&c->piece, &c->piece_size);
     if (code == EXIT_FINE && (!key || !c->entry || !c->good || !c->piece_file)) code = cli_usage_error("out of memory");
     if (code == EXIT_FINE && !text) code = cli_records_open(&c->in, cli_string(args, "input", NULL));
+    c->in.pairs = c->task->pairs;
     if (code == EXIT_FINE) code = cli_journal_open(output, cli_flag(args, "resume"), key, &c->out, &c->at, complete);
     free(key);
     clock_gettime(CLOCK_MONOTONIC, &c->start);

@@ -98,6 +98,7 @@ static int parse_json(const cli_records *in, const char *line, size_t n, cli_rec
         out->text_length = json_string_length(text);
         out->text = copy_bytes(json_string_value(text), out->text_length);
         const json_t *pair = json_object_get(object, "pair");
+        if (!pair) pair = json_object_get(object, "text_pair");
         out->pair_length = json_string_length(pair);
         if (json_is_string(pair)) out->pair = copy_bytes(json_string_value(pair), out->pair_length);
     }
@@ -109,10 +110,14 @@ static int parse_tsv(const cli_records *in, const char *line, size_t n, cli_reco
 {
     const char *tab = memchr(line, '\t', n);
     if (!tab) return bad_line(in, err, "has no tab between an id and a text");
+    const char *end = line + n, *text = tab + 1, *second = in->pairs ? memchr(text, '\t', (size_t)(end - text)) : NULL;
     out->id = copy_bytes(line, (size_t)(tab - line));
-    out->text_length = n - (size_t)(tab + 1 - line);
-    out->text = copy_bytes(tab + 1, out->text_length);
-    return 1;
+    out->text_length = (size_t)((second ? second : end) - text);
+    out->text = copy_bytes(text, out->text_length);
+    if (!second) return 1;
+    out->pair_length = (size_t)(end - second - 1);
+    out->pair = copy_bytes(second + 1, out->pair_length);
+    return out->pair ? 1 : bad_line(in, err, "out of memory");
 }
 
 static int parse_text(const cli_records *in, const char *line, size_t n, cli_record *out)

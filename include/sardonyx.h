@@ -407,12 +407,15 @@ typedef struct sdx_task_options {
     sdx_run_options run;
 } sdx_task_options;
 
-/* Dense vectors: tokenizer, model, then pooling and normalization as modules.json in the tokenizer's folder
+/* Dense vectors: tokenizer, model, then pooling, dense layers and normalization as modules.json in the tokenizer's folder
  * says (mean pooling, normalized, when there is none). */
 typedef struct sdx_embedder sdx_embedder;
 SDX_API sdx_status sdx_embedder_open(const sdx_task_options *options, sdx_embedder **out, sdx_error *err);
 SDX_API void sdx_embedder_free(sdx_embedder *embedder);
 SDX_API size_t sdx_embedder_dim(const sdx_embedder *embedder);
+/* What stands before every text from now on: a prompt of config_sentence_transformers.json by its name, or any text. Both
+ * NULL: the folder's default_prompt_name, as after opening. An unknown name is SDX_ERR_USAGE. */
+SDX_API sdx_status sdx_embedder_set_prompt(sdx_embedder *embedder, const char *name, const char *text, sdx_error *err);
 /* out: [count, dim] row-major. The vector of a text does not depend on its neighbours. */
 SDX_API sdx_status sdx_embedder_run(sdx_embedder *embedder, const sdx_text *texts, size_t count, float *out,
                                     sdx_error *err);

@@ -1,90 +1,21 @@
-/* embed.c: one dense vector a text: token vectors pooled and normalized as the sentence-transformers folder says
- * (modules.json, 1_Pooling/config.json). Only a text's own tokens enter its vector, in double and in order, so
- * that neighbours and padding change no bit. */
-#include <math.h>
+/* embed.c: one dense vector a text: the prompt and the text through the tokenizer and the model, its tokens' vectors through
+ * what modules.json says (sentence.c). */
 #include <stdlib.h>
 #include <string.h>
 
-#include "../base/json.h"
 #include "../base/memory.h"
+#include "../tokenizer/unicode.h"
+#include "sentence.h"
 #include "text_model.h"
-
-typedef enum pooling { POOL_CLS, POOL_MEAN, POOL_MAX, POOL_MEAN_SQRT, POOL_WEIGHTED_MEAN, POOL_LAST } pooling;
-
-static const struct {
-    const char *key; /* in 1_Pooling/config.json */
-    pooling mode;
-} pooling_modes[] = {
-    {"pooling_mode_cls_token", POOL_CLS},
-    {"pooling_mode_mean_tokens", POOL_MEAN},
-    {"pooling_mode_max_tokens", POOL_MAX},
-    {"pooling_mode_mean_sqrt_len_tokens", POOL_MEAN_SQRT},
-    {"pooling_mode_weightedmean_tokens", POOL_WEIGHTED_MEAN},
-    {"pooling_mode_lasttoken", POOL_LAST},
-};
 
 struct sdx_embedder {
     sdx_text_model model;
     int output; /* the model's output [batch, tokens, dim] */
-    size_t dim;
-    pooling pooling;
-    bool normalize;
+    size_t dim; /* of it */
+    sdx_sentence sentence;
+    char *prompt;         /* before every text; owned, NULL: none */
+    size_t prompt_tokens; /* that begin every text */
 };
-
-/* ---- modules.json ------------------------------------------------------------------------------------------- */
-
-static sdx_status read_pooling(sdx_embedder *e, const char *module, sdx_error *err)
-{
-    if (strstr(module, "..") || module[0] == '/')
-        return sdx_fail(err, SDX_ERR_FILE, "%s/modules.json: path \"%.80s\" leaves the folder", e->model.folder, module);
-    char name[256];
-    snprintf(name, sizeof name, "%.200s%sconfig.json", module, *module ? "/" : "");
-    json_t *config;
-    TRY(sdx_json_read_in(e->model.folder, name, JSON_OBJECT, 0, &config, err));
-    int found = 0;
-    for (size_t i = 0; i < sizeof pooling_modes / sizeof *pooling_modes; i++) {
-        if (!json_is_true(json_object_get(config, pooling_modes[i].key))) continue;
-        e->pooling = pooling_modes[i].mode;
-        found++;
-    }
-    json_decref(config);
-    if (found == 1) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s/%s: asks for %d pooling modes; exactly one is supported",
-                    e->model.folder, name, found);
-}
-
-/* One entry of modules.json, by the last part of its type's name. */
-static sdx_status read_module(sdx_embedder *e, const json_t *module, sdx_error *err)
-{
-    const char *type = json_string_value(json_object_get(module, "type"));
-    const char *path = json_string_value(json_object_get(module, "path"));
-    if (!type || !path) return sdx_fail(err, SDX_ERR_FILE, "%s/modules.json: a module lacks type or path", e->model.folder);
-    const char *dot = strrchr(type, '.'), *kind = dot ? dot + 1 : type;
-    if (!strcmp(kind, "Transformer")) return SDX_OK;
-    if (!strcmp(kind, "Pooling")) return read_pooling(e, path, err);
-    if (strcmp(kind, "Normalize"))
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s/modules.json: module type %.100s is not supported", e->model.folder, type);
-    e->normalize = true;
-    return SDX_OK;
-}
-
-static sdx_status read_modules(sdx_embedder *e, sdx_error *err)
-{
-    e->pooling = POOL_MEAN;
-    json_t *modules, *sentence;
-    TRY(sdx_json_read_in(e->model.folder, "modules.json", JSON_ARRAY, 0, &modules, err));
-    e->normalize = modules == NULL;
-    sdx_status status = SDX_OK;
-    for (size_t i = 0; i < json_array_size(modules) && status == SDX_OK; i++)
-        status = read_module(e, json_array_get(modules, i), err);
-    json_decref(modules);
-    if (status != SDX_OK) return status;
-    TRY(sdx_json_read_in(e->model.folder, "sentence_bert_config.json", JSON_OBJECT, 0, &sentence, err));
-    json_int_t limit = json_integer_value(json_object_get(sentence, "max_seq_length"));
-    if (limit > 0) e->model.max_length = (size_t)limit;
-    json_decref(sentence);
-    return SDX_OK;
-}
 
 /* ---- opening ------------------------------------------------------------------------------------------------- */
 
@@ -116,10 +47,11 @@ sdx_status sdx_embedder_open(const sdx_task_options *options, sdx_embedder **out
     sdx_status status;
     sdx_text probe = {"a", 1}; /* the graph may not say how wide its output is */
     TRY_GOTO(sdx_text_model_open(options, &e->model, err));
-    TRY_GOTO(read_modules(e, err));
-    if (options->max_length) e->model.max_length = options->max_length;
     TRY_GOTO(find_output(e, options->model, err));
     TRY_GOTO(sdx_text_model_run(&e->model, &probe, NULL, 1, 1, note_dim, e, err));
+    TRY_GOTO(sdx_sentence_open(e->model.folder, e->dim, &e->sentence, err));
+    if (e->sentence.max_length && !options->max_length) e->model.max_length = e->sentence.max_length;
+    TRY_GOTO(sdx_embedder_set_prompt(e, NULL, NULL, err));
 done:
     if (status != SDX_OK) sdx_embedder_free(e);
     else *out = e;
@@ -130,48 +62,116 @@ void sdx_embedder_free(sdx_embedder *e)
 {
     if (!e) return;
     sdx_text_model_close(&e->model);
+    sdx_sentence_close(&e->sentence);
+    free(e->prompt);
     free(e);
 }
 
-size_t sdx_embedder_dim(const sdx_embedder *e) { return e->dim; }
+size_t sdx_embedder_dim(const sdx_embedder *e) { return e->sentence.dim; }
 
-/* ---- pooling -------------------------------------------------------------------------------------------------- */
+/* ---- texts ------------------------------------------------------------------------------------------------------ */
 
-/* Sum over tokens of weight(t) * x[t][d], in double. x: [length, dim]. */
-static double pooled(pooling mode, const float *x, size_t length, size_t dim, size_t d)
+static bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+/* As sentence-transformers: without blanks at the ends. */
+static sdx_text strip(sdx_text t)
 {
-    double sum = 0, weight = 0;
-    switch (mode) {
-    case POOL_CLS: return x[d];
-    case POOL_LAST: return x[(length - 1) * dim + d];
-    case POOL_MAX:
-        sum = x[d];
-        for (size_t t = 1; t < length; t++) sum = fmax(sum, x[t * dim + d]);
-        return sum;
-    case POOL_WEIGHTED_MEAN: /* later tokens weigh more: t + 1 */
-        for (size_t t = 0; t < length; t++) {
-            sum += (double)(t + 1) * x[t * dim + d];
-            weight += (double)(t + 1);
+    while (t.length > 0 && is_blank(t.data[t.length - 1])) t.length--;
+    for (; t.length > 0 && is_blank(*t.data); t.length--) t.data++;
+    return t;
+}
+
+/* The lower case of s at out, which has room for 2 * n bytes; bytes that are no UTF-8 stay. Returns its end. */
+static char *put_lower(const char *s, size_t n, char *out)
+{
+    for (const char *end = s + n; s < end;) {
+        const unsigned char *p = (const unsigned char *)s, *valid = p + sdx_utf8_valid(s, (size_t)(end - s));
+        while (p < valid) {
+            uint32_t lower[2];
+            int points = sdx_lower(sdx_utf8_next(&p), lower);
+            for (int i = 0; i < points; i++) out = sdx_utf8_put(out, lower[i]);
         }
-        return sum / weight;
-    default:
-        for (size_t t = 0; t < length; t++) sum += x[t * dim + d];
-        return sum / (mode == POOL_MEAN ? (double)length : sqrt((double)length));
+        s = (const char *)p;
+        if (s < end) *out++ = *s++;
     }
+    return out;
 }
 
-static void pool_row(const sdx_embedder *e, const float *x, size_t length, float *out)
+static char *put(const sdx_embedder *e, const char *s, size_t n, char *out)
 {
-    double square = 0;
-    for (size_t d = 0; d < e->dim; d++) {
-        double value = pooled(e->pooling, x, length, e->dim, d);
-        out[d] = (float)value;
-        square += value * value;
-    }
-    if (!e->normalize) return;
-    double norm = fmax(sqrt(square), 1e-12);
-    for (size_t d = 0; d < e->dim; d++) out[d] = (float)(out[d] / norm);
+    if (e->sentence.lower_case) return put_lower(s, n, out);
+    if (n > 0) memcpy(out, s, n);
+    return out + n;
 }
+
+/* The texts as they are tokenized; *room owns what is new. */
+static sdx_status prepare(const sdx_embedder *e, const sdx_text *texts, size_t count, sdx_text *out, char **room,
+                          sdx_error *err)
+{
+    size_t prompt = e->prompt ? strlen(e->prompt) : 0, bytes = 0;
+    bool copy = prompt > 0 || e->sentence.lower_case;
+    for (size_t i = 0; i < count && copy; i++)
+        if (!sdx_add_size(bytes, 2 * (prompt + texts[i].length), &bytes)) return sdx_fail_memory(err, SIZE_MAX);
+    char *to = *room = sdx_malloc(bytes);
+    if (!to) return sdx_fail_memory(err, bytes);
+    for (size_t i = 0; i < count; i++) {
+        out[i] = texts[i];
+        if (copy) {
+            char *begin = to;
+            to = put(e, e->prompt, prompt, to);
+            to = put(e, texts[i].data, texts[i].length, to);
+            out[i] = (sdx_text){begin, (size_t)(to - begin)};
+        }
+        out[i] = strip(out[i]);
+    }
+    return SDX_OK;
+}
+
+/* ---- prompts ---------------------------------------------------------------------------------------------------- */
+
+static sdx_status unknown_prompt(const sdx_embedder *e, const char *name, sdx_error *err)
+{
+    char known[512] = "";
+    const char *key;
+    json_t *value;
+    json_object_foreach(e->sentence.prompts, key, value)
+    {
+        size_t n = strlen(known);
+        snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", key);
+    }
+    return sdx_fail(err, SDX_ERR_USAGE, "no prompt is called \"%.100s\"; %s/config_sentence_transformers.json has %s", name,
+                    e->model.folder, *known ? known : "none");
+}
+
+/* The tokens of the prompt that begin a text: all but a special one at its end. */
+static sdx_status count_prompt(sdx_embedder *e, sdx_error *err)
+{
+    sdx_encoding tokens;
+    sdx_text prompt = strip((sdx_text){e->prompt, strlen(e->prompt)});
+    TRY(sdx_tokenizer_encode(e->model.tokenizer, prompt.data, prompt.length, NULL, 0, e->model.max_length, &tokens, err));
+    bool closed = tokens.count && sdx_tokenizer_is_special(e->model.tokenizer, tokens.ids[tokens.count - 1]);
+    e->prompt_tokens = tokens.count - closed;
+    sdx_encoding_free(&tokens);
+    return SDX_OK;
+}
+
+sdx_status sdx_embedder_set_prompt(sdx_embedder *e, const char *name, const char *text, sdx_error *err)
+{
+    if (name && text) return sdx_fail(err, SDX_ERR_USAGE, "a prompt is given by its name or as it is, not both");
+    if (name) {
+        text = json_string_value(json_object_get(e->sentence.prompts, name));
+        if (!text) return unknown_prompt(e, name, err);
+    }
+    if (!text) text = e->sentence.default_prompt;
+    char *copy = text && *text ? sdx_strdup(text) : NULL;
+    if (text && *text && !copy) return sdx_fail_memory(err, strlen(text));
+    free(e->prompt);
+    e->prompt = copy;
+    e->prompt_tokens = 0;
+    return copy ? count_prompt(e, err) : SDX_OK;
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------------ */
 
 typedef struct pool_job {
     const sdx_embedder *embedder;
@@ -188,7 +188,7 @@ static sdx_status pool_batch(void *context, const sdx_text_batch *batch, sdx_err
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the model's output is not [batch, tokens, %zu]", e->dim);
     for (size_t r = 0; r < batch->count; r++) {
         const float *x = (const float *)t->data + r * batch->width * e->dim;
-        pool_row(e, x, batch->length[r], job->out + batch->index[r] * e->dim);
+        sdx_sentence_vector(&e->sentence, x, batch->length[r], e->prompt_tokens, job->out + batch->index[r] * e->sentence.dim);
     }
     return SDX_OK;
 }
@@ -196,5 +196,14 @@ static sdx_status pool_batch(void *context, const sdx_text_batch *batch, sdx_err
 sdx_status sdx_embedder_run(sdx_embedder *e, const sdx_text *texts, size_t count, float *out, sdx_error *err)
 {
     pool_job job = {e, out};
-    return sdx_text_model_run(&e->model, texts, NULL, count, 0, pool_batch, &job, err);
+    char *room = NULL;
+    sdx_status status;
+    sdx_text *prepared = sdx_calloc(count, sizeof *prepared);
+    if (!prepared) return sdx_fail_memory(err, count * sizeof *prepared);
+    TRY_GOTO(prepare(e, texts, count, prepared, &room, err));
+    TRY_GOTO(sdx_text_model_run(&e->model, prepared, NULL, count, 0, pool_batch, &job, err));
+done:
+    free(room);
+    free(prepared);
+    return status;
 }

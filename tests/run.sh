@@ -64,6 +64,7 @@ common() {
     must operators-page sh -c "$sdx ops --markdown | cmp - docs/operators.md"
     must ort-environment bash tools/venv.sh
     part corpus build/venv/bin/python tests/cli/corpus_check.py $sdx $data/zoo
+    part tasks build/venv/bin/python tests/models/tasks_check.py $sdx $data/zoo
     part ort build/venv/bin/python tests/models/ort_check.py $sdx $data/zoo
     part quantize build/venv/bin/python tests/models/quantize_check.py $sdx $data/zoo --forms ours,channel,qdq,static,4-bit
     part std build/venv/bin/python -W ignore tests/models/std_check.py $sdx $data/zoo
@@ -87,6 +88,7 @@ common() {
     part asan-cli bash tests/cli/run.sh build/asan/sardonyx
     part asan-int8 int8_attention
     part asan-corpus build/venv/bin/python tests/cli/corpus_check.py build/asan/sardonyx $data/zoo --calm
+    part asan-tasks build/venv/bin/python tests/models/tasks_check.py build/asan/sardonyx $data/zoo
     part asan-hub python3 tests/cli/hub_check.py build/asan/sardonyx $data/zoo/bert-model/checkpoint
     for target in $(ls tests/fuzz/fuzz_*.c); do
         name=$(basename "$target" .c)
