@@ -159,13 +159,24 @@ static int batch_workers(const sdx_product *p, int threads)
     return threads;
 }
 
+/* Columns of B that one product packs at once: B may be a vocabulary's table, which would need as much again. */
+static int64_t packed_columns(const sdx_gemm_f32_kernels *gemm, int64_t k, int64_t n)
+{
+    enum { MOST = 4 << 20 }; /* bytes */
+    int64_t panel = k * gemm->nr * (int64_t)sizeof(float);
+    int64_t columns = panel > 0 && panel < MOST ? MOST / panel * gemm->nr : n;
+    return columns < n ? columns : n;
+}
+
 static bool plan_product(const sdx_kernels *kernels, int threads, const sdx_product *p, bool packed,
                          size_t *total)
 {
     size_t workers = (size_t)batch_workers(p, threads);
     int64_t copied = copied_floats(p);
     size_t slice = sdx_align_up((size_t)copied * sizeof(float));
-    if (!packed) slice += packed_stride(&kernels->gemm_f32, p->k, p->n) * sizeof(float);
+    const sdx_gemm_f32_kernels *gemm = &kernels->gemm_f32;
+    int64_t columns = p->b.count == 1 ? packed_columns(gemm, p->k, p->n) : p->n;
+    if (!packed) slice += packed_stride(gemm, p->k, columns) * sizeof(float);
     if (p->b.count == 1)
         slice += sdx_gemm_f32_workspace(&kernels->gemm_f32, threads, p->batch * p->m, p->n, p->k, p->k);
     return sdx_workspace_add(total, workers, slice);
@@ -231,13 +242,12 @@ static void run_batches(void *context, int64_t begin, int64_t end, int worker)
 static void run_tall(const sdx_kernels *kernels, int threads, const sdx_product *p, operands in, float alpha,
                      const float *bias, sdx_activation activation, bool add_to_c, float *c, char *workspace)
 {
-    const float *packed = in.packed, *a = in.a;
-    const sdx_gemm_f32_kernels *gemm = gemm_of(kernels, packed, alpha);
-    if (!packed) {
-        float *scratch = sdx_workspace_take(&workspace, packed_stride(gemm, p->k, p->n) * sizeof *scratch);
-        sdx_gemm_f32_pack(gemm, threads, p->k, p->n, in.b, p->b.row_stride, p->b.col_stride, alpha, scratch);
-        packed = scratch;
-    }
+    const sdx_gemm_f32_kernels *gemm = gemm_of(kernels, in.packed, alpha);
+    const float *a = in.a;
+    int64_t columns = in.packed ? p->n : packed_columns(gemm, p->k, p->n);
+    float *scratch = NULL;
+    if (!in.packed)
+        scratch = sdx_workspace_take(&workspace, packed_stride(gemm, p->k, columns) * sizeof *scratch);
     if (!p->a.dense) {
         float *copy = sdx_workspace_take(&workspace, (size_t)(p->batch * p->m * p->k) * sizeof *copy);
         for (int64_t i = 0, number; i < p->batch; i++)
@@ -245,21 +255,27 @@ static void run_tall(const sdx_kernels *kernels, int threads, const sdx_product 
                        p->a.col_stride, copy + i * p->m * p->k);
         a = copy;
     }
-    sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = gemm,
-                                         .threads = threads,
-                                         .m = p->batch * p->m,
-                                         .n = p->n,
-                                         .k = p->k,
-                                         .a = a,
-                                         .lda = p->k,
-                                         .packed = packed,
-                                         .bias = bias,
-                                         .activation = activation,
-                                         .residual = add_to_c ? c : NULL,
-                                         .ldr = p->n,
-                                         .c = c,
-                                         .ldc = p->n,
-                                         .workspace = workspace});
+    sdx_gemm_f32_job job = {.gemm = gemm,
+                            .threads = threads,
+                            .m = p->batch * p->m,
+                            .k = p->k,
+                            .a = a,
+                            .lda = p->k,
+                            .packed = in.packed ? in.packed : scratch,
+                            .activation = activation,
+                            .ldr = p->n,
+                            .ldc = p->n,
+                            .workspace = workspace};
+    for (int64_t j = 0; j < p->n; j += columns) {
+        job.n = columns < p->n - j ? columns : p->n - j;
+        job.bias = bias ? bias + j : NULL;
+        job.residual = add_to_c ? c + j : NULL;
+        job.c = c + j;
+        if (scratch)
+            sdx_gemm_f32_pack(gemm, threads, p->k, job.n, in.b + j * p->b.col_stride, p->b.row_stride, p->b.col_stride,
+                              alpha, scratch);
+        sdx_gemm_f32_run(&job);
+    }
 }
 
 static void run_product(const sdx_kernels *kernels, int threads, const sdx_product *p, operands in, float alpha,

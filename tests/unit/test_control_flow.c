@@ -6,6 +6,7 @@
 #include "../../base/memory.h"
 #include "../../base/sequence.h"
 #include "../../engine/engine.h"
+#include "../../engine/ops/ops.h"
 
 /* ---- building -------------------------------------------------------------------------------------------- */
 
@@ -379,6 +380,41 @@ START_TEST(functions_become_their_nodes)
 }
 END_TEST
 
+/* A function of opset 11 in a model of a newer one: its node keeps its opset until the graph's is raised. */
+START_TEST(functions_keep_their_opset)
+{
+    sdx_model *m = new_model();
+    sdx_graph *g = m->graph;
+    add_leaky(m);
+    sdx_graph *body = m->function->body;
+    const int64_t axes[1] = {0};
+    body->node[0] = (sdx_node){.domain = "", .op_type = "Unsqueeze", .name = "", .in = body->node[0].in, .n_in = 1,
+                               .out = body->node[0].out, .n_out = 1};
+    ck_assert_int_eq(sdx_node_set_ints(body, 0, "axes", 1, axes, NULL), SDX_OK); /* an input from opset 13 on */
+    m->function->opset = &(sdx_opset){"", 11};
+    m->function->n_opset = 1;
+    sdx_id x = scalar_input(g, "x", SDX_F32), y;
+    ck_assert_int_eq(sdx_graph_emit(g, "local", "Leaky", "y", 1, &x, &y, NULL), SDX_OK);
+    output(g, y);
+    ck_assert_int_eq(sdx_model_inline_functions(m, NULL), SDX_OK);
+    const sdx_node *n = sdx_graph_producer(g, y);
+    ck_assert(sdx_node_is(n, "Unsqueeze") && n->version == 11 && n->n_in == 1);
+    int64_t newest = sdx_model_newest_opset(m);
+    ck_assert_int_ge(newest, 13);
+    sdx_error err = {0};
+    ck_assert_msg(sdx_model_resolve(m, &sdx_operators, &err) == SDX_OK && sdx_model_infer(m, &err) == SDX_OK &&
+                  sdx_model_raise_opset(m, newest, &err) == SDX_OK, "%s", err.message);
+    n = sdx_graph_producer(g, y);
+    ck_assert(n->n_in == 2 && sdx_graph_constant(g, n->in[1]) && !sdx_node_attr(n, "axes"));
+    engine e = start(m);
+    float value = -8;
+    sdx_tensor in = one(SDX_F32, &value), out;
+    ck_assert_int_eq(run(&e, 1, (const char *[]){"x"}, &in, 1, &out), SDX_OK);
+    ck_assert(out.rank == 1 && first(&out) == -8);
+    stop(&e);
+}
+END_TEST
+
 /* n functions, each calling the next one twice; the last calls `end`. */
 static sdx_model *doubling_model(int n, const char *end)
 {
@@ -544,7 +580,8 @@ Suite *control_flow_suite(void)
     const TTest *const tests[] = {if_takes_one_branch, a_known_branch_moves_out, loops_carry_states_and_collect,
                                          endless_loops_end_at_the_limit_of_steps, loops_stand_in_loops,
                                          states_may_grow, a_state_keeps_its_type, subgraphs_must_fit,
-                                         functions_become_their_nodes, functions_end, sequences_are_given_and_taken,
+                                         functions_become_their_nodes, functions_keep_their_opset, functions_end,
+                                         sequences_are_given_and_taken,
                                          arithmetic_refuses_sequences, sequences_check_positions,
                                          defaults_may_be_replaced, unread_inputs_may_contradict};
     TCase *c = tcase_create("all");

@@ -975,6 +975,27 @@ START_TEST(cached_attention_fuses)
 }
 END_TEST
 
+/* GPT-2 as it was exported in 2020: the keys are cached as [b,n,h,p] and handed out as they came, [b,n,p,h]; the causal
+ * rule is cut out of a table. */
+START_TEST(transposed_cache_fuses)
+{
+    sdx_id x = hidden("x", WIDTH), past = cache("past_key"), length = size_of(past, 2);
+    sdx_id q = swap(project(x), 2, 1, 3);
+    sdx_id k = with_int(op2("Concat", swap(past, 1, 3, 2), swap(project(x), 2, 3, 1)), "axis", -1);
+    sdx_id v = with_int(op2("Concat", cache("past_value"), swap(project(x), 2, 1, 3)), "axis", 2);
+    sdx_id key = range(scalar_i64(0), op2("Add", length, size_of(x, 1)));
+    sdx_id query = op2("Unsqueeze", range(length, op2("Add", length, size_of(x, 1))), ints(1, 1));
+    sdx_id scores = op("Where", 3, op2("Greater", key, query), scalar(-10000), op2("MatMul", q, k));
+    sdx_id weights = with_int(op1("Softmax", scores), "axis", -1), present = swap(k, 1, 3, 2);
+    output(op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH)));
+    output(present);
+    run(NULL);
+    expect("MatMul Add MultiHeadAttention");
+    const sdx_node *n = &g->node[2];
+    ck_assert(n->n_in == 8 && n->in[6] == past && n->out[1] == present);
+}
+END_TEST
+
 /* GPT-2: one product for all three, cut apart; its weight is Attention's. */
 START_TEST(packed_projection_fuses)
 {
@@ -1165,6 +1186,7 @@ Suite *passes_suite(void)
     tcase_add_loop_test(t, causal_attention_fuses, 0, 2 * N_CAUSAL);
     tcase_add_loop_test(t, other_orders_are_a_bias, STRICTER, REVERSED + 1);
     tcase_add_test(t, cached_attention_fuses);
+    tcase_add_test(t, transposed_cache_fuses);
     tcase_add_loop_test(t, packed_projection_fuses, 0, 2);
     tcase_add_loop_test(t, rms_norm_fuses, 0, 6);
     tcase_add_loop_test(t, rms_norm_takes_the_skip, 0, 6);
