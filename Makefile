@@ -115,7 +115,7 @@ help:
 	@echo 'make check-full   check, plus everything in $$SDX_SHARED (default ../shared)'
 	@echo 'make demo         set up, then the main job on a real model; MODEL=DIR takes your own checkpoint'
 	@echo 'make kcheck-aarch64  the kernels of AArch64, cross-compiled and run by qemu-user, against scalar'
-	@echo 'make bench        kernels as a share of this CPU, whole models in milliseconds'
+	@echo 'make bench        kernels as a share of this CPU; whole models beside other engines: docs/benchmarks.md'
 	@echo 'make lib          $(BUILD)/libsardonyx.a, .so and sardonyx.pc'
 	@echo 'make static       build/sardonyx-static, one file without shared libraries (3.6 MB with OPENBLAS=0)'
 	@echo 'make install      into $$DESTDIR$$PREFIX (PREFIX=$(PREFIX))'

@@ -11,7 +11,7 @@ static const cli_option options[] = {
     {"shape", CLI_REST, "BxS...", "batch and sequence, as 1x128 8x128 (default: 1x128)"},
     {"lengths", CLI_STRING, "A,B,...", "one ragged batch: texts of these lengths, padded to the longest"},
     {"runs", CLI_INT, "N", "timed runs of each shape (default: as many as fit in a second, 5 at least)"},
-    {"repeat_on_stdin", CLI_FLAG, NULL, "print ready; then for each line BxS run it once and print the milliseconds"},
+    {"repeat_on_stdin", CLI_FLAG, NULL, "print ready and the load's milliseconds; then those of one run for each line BxS or A,B,..."},
     {"profile", CLI_FLAG, NULL, "print the time per operator, of all shapes together"},
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
     {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
@@ -202,20 +202,30 @@ static int bench_all(const cli_args *args, const bench *b)
     return code;
 }
 
-static int repeat_on_stdin(const bench *b)
+/* A line of --repeat_on_stdin: BxS, or the lengths of a ragged batch. */
+static int run_line(const bench *b, const char *line, double *ms)
 {
-    char line[64];
-    puts("ready");
+    static long lengths[MAX_LENGTHS];
+    long batch, sequence;
+    const bool even = parse_shape(line, &batch, &sequence);
+    if (!even) batch = (long)parse_lengths(line, lengths, &sequence);
+    if (!batch) return cli_usage_error("a line is BxS or A,B,..., not \"%s\"", line);
+    work w;
+    int code = make_work(b, batch, sequence, even ? NULL : lengths, &w);
+    if (code == EXIT_FINE) code = run_once(b, &w, ms);
+    free_work(&w);
+    return code;
+}
+
+static int repeat_on_stdin(const bench *b, double load_ms)
+{
+    char line[4096];
+    printf("ready %.3f\n", load_ms);
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
-        long batch, sequence;
+        double ms;
         line[strcspn(line, "\r\n")] = 0;
-        if (!parse_shape(line, &batch, &sequence)) return cli_usage_error("a line is BxS, not \"%s\"", line);
-        work w;
-        double ms = 0;
-        int code = make_work(b, batch, sequence, NULL, &w);
-        if (code == EXIT_FINE) code = run_once(b, &w, &ms);
-        free_work(&w);
+        int code = run_line(b, line, &ms);
         if (code != EXIT_FINE) return code;
         printf("%.4f\n", ms);
         fflush(stdout);
@@ -254,7 +264,7 @@ static int print_profile(const bench *b)
 
 static int bench_program(const cli_args *args, const bench *b, const char *path, double load_ms)
 {
-    if (cli_flag(args, "repeat_on_stdin")) return repeat_on_stdin(b);
+    if (cli_flag(args, "repeat_on_stdin")) return repeat_on_stdin(b, load_ms);
     double first_ms;
     int code = first_run(args, b, &first_ms), threads = (int)cli_int(args, "threads", 0);
     if (code != EXIT_FINE) return code;
