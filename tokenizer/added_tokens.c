@@ -67,6 +67,10 @@ bool sdx_added_find(const sdx_added_set *set, const sdx_added_token *added, sdx_
         match->id = token->id;
         if (token->lstrip) match->begin = skip_spaces_left(text, match->begin, done);
         if (token->rstrip) match->end = skip_spaces_right(text, end);
+        if (token->lstrip && match->end <= match->begin) { /* nothing is left after the match before it */
+            i = end - 1;
+            continue;
+        }
         return true;
     }
     return false;

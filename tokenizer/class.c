@@ -1,8 +1,10 @@
 /* class.c: see class.h. */
 #include "class.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "../base/buffer.h"
 #include "languages.h"
 
 #define BERT                                                                                                   \
@@ -48,6 +50,8 @@ static const sdx_class classes[] = {
      .special = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", "[CLS]", "[SEP]"}, .mask_lstrip = true},
     {"GPT2", "gpt2", .layout = SDX_LAYOUT_PLAIN,
      .special = {"<|endoftext|>", NULL, NULL, NULL, NULL, "<|endoftext|>", "<|endoftext|>"}},
+    {"CodeGen", "codegen", .layout = SDX_LAYOUT_PLAIN,
+     .special = {"<|endoftext|>", NULL, NULL, NULL, NULL, "<|endoftext|>", "<|endoftext|>"}},
     /* SentencePiece */
     {"T5", "t5", .layout = SDX_LAYOUT_EOS, .special = {"<unk>", NULL, "<pad>", NULL, NULL, NULL, "</s>"},
      .pieces = SDX_PIECES_T5},
@@ -71,6 +75,9 @@ static const sdx_class classes[] = {
     {"Albert", "albert", .layout = SDX_LAYOUT_BERT,
      .special = {"<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]", "[CLS]", "[SEP]"}, .mask_lstrip = true,
      .rules = SDX_RULES_ALBERT, .lowercase = true, .penalty = true},
+    {"FNet", "fnet", .layout = SDX_LAYOUT_BERT,
+     .special = {"<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]", NULL, NULL}, .mask_lstrip = true,
+     .rules = SDX_RULES_ALBERT, .keep_accents = true, .penalty = true},
     {"RemBert", "rembert", .layout = SDX_LAYOUT_BERT,
      .special = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", "[CLS]", "[SEP]"}, .mask_lstrip = true,
      .rules = SDX_RULES_REMBERT, .keep_accents = true},
@@ -127,6 +134,22 @@ const sdx_class *sdx_class_find(const sdx_tokenizer_config *c, const char *fallb
     if (class && strncmp(class, "PreTrainedTokenizer", 19)) return find_by(class, NULL);
     const sdx_class *found = type ? find_by(NULL, type) : NULL;
     return found ? found : find_named(fallback);
+}
+
+sdx_status sdx_class_refuse(const sdx_tokenizer_config *c, sdx_error *err)
+{
+    sdx_buffer b = {0};
+    char *names;
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+        bool again = i && !strcmp(classes[i].name, classes[i - 1].name);
+        if (!again) sdx_buffer_printf(&b, i ? ", %s" : "%s", classes[i].name);
+    }
+    TRY(sdx_buffer_take(&b, &names, err));
+    sdx_status status = sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                                 "%.60s is read from tokenizer.json only; from its older files: %s",
+                                 json_string_value(json_object_get(c->config, "tokenizer_class")), names);
+    free(names);
+    return status;
 }
 
 /* ---- templates --------------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ typedef struct sdx_class {
 
 /* The class that the configuration names, else the one called `fallback`. NULL: named, but not known here. */
 const sdx_class *sdx_class_find(const sdx_tokenizer_config *c, const char *fallback);
+/* Where that is NULL: says which classes are known. */
+sdx_status sdx_class_refuse(const sdx_tokenizer_config *c, sdx_error *err);
 /* Registers the special tokens and the listed ones, sets the ids in t, and the templates. */
 sdx_status sdx_class_apply(const sdx_class *class, const sdx_tokenizer_config *c, sdx_tokenizer *t,
                            sdx_error *err);

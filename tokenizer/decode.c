@@ -107,15 +107,19 @@ static int fallback_byte(const char *token, size_t size)
     return high < 0 || low < 0 ? -1 : high << 4 | low;
 }
 
-/* Ends a run of bytes that began at `begin` of next's text: one piece, or, if it is not UTF-8, a U+FFFD each.
- */
+/* Ends a run of bytes that began at `begin` of next's text: one piece, or, if it is not UTF-8, one a byte, of
+ * U+FFFD. */
 static sdx_status end_bytes(sdx_scratch *s, size_t begin, sdx_error *err)
 {
     size_t n = s->next.size - begin;
     if (!n) return SDX_OK;
     if (sdx_utf8_valid(s->next.text + begin, n) != n) {
         s->next.size = begin;
-        for (size_t i = 0; i < n; i++) TRY(sdx_text_append(&s->next, "\xef\xbf\xbd", 3, err));
+        for (size_t i = 0; i < n; i++, begin += 3) {
+            TRY(sdx_text_append(&s->next, "\xef\xbf\xbd", 3, err));
+            TRY(sdx_piece_add(&s->next, begin, s->next.size, -1, err));
+        }
+        return SDX_OK;
     }
     return sdx_piece_add(&s->next, begin, s->next.size, -1, err);
 }

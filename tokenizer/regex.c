@@ -1,11 +1,12 @@
 /* regex.c: see regex.h. Hugging Face's library hands patterns to Oniguruma with Ruby's syntax: ^ and $ match at
  * every line, \w is what UTS 18 says, \h is a hexadecimal digit, and its tables are those of Unicode 16. PCRE2
- * is told so by an option and by rewriting escapes (not \W, \D, \S and \P inside of brackets, where marks are
- * no word characters then). Its own limit on backtracking turns a hostile pattern into an error. */
+ * is told so by an option and by rewriting escapes and names of sets (but not those of smaller categories such
+ * as \p{Lo}, which are Unicode 14's). Its own limit on backtracking turns a hostile pattern into an error. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "regex.h"
 
 #include <pcre2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,9 +47,24 @@ enum { PATTERN_LIMIT = 1 << 16, MATCH_LIMIT = 1000000 };
     "\\x{11f3e}-\\x{11f42}"                                                                                    \
     "\\x{11f5a}\\x{13440}\\x{13447}-\\x{13455}\\x{1611e}-\\x{1612f}\\x{1e08f}\\x{1e4ec}-\\x{1e4ef}\\x{1e5ee}"  \
     "\\x{1e5ef}"
-#define LETTER "\\p{L}" NEW_LETTERS
-#define NUMBER "\\p{N}" NEW_DIGITS "\\x{1d2c0}-\\x{1d2d3}"
-#define DIGIT  "\\p{Nd}" NEW_DIGITS
+#define NEW_PUNCTUATION                                                                                        \
+    "\\x{1b4e}\\x{1b4f}\\x{1b7f}\\x{10d6e}\\x{113d4}\\x{113d5}\\x{113d7}\\x{113d8}\\x{11b00}-\\x{11b09}"       \
+    "\\x{11be1}\\x{11f43}-\\x{11f4f}\\x{16d6d}-\\x{16d6f}\\x{1e5ff}"
+#define NEW_SYMBOLS                                                                                            \
+    "\\x{2427}-\\x{2429}\\x{2ffc}-\\x{2fff}\\x{31e4}\\x{31e5}\\x{31ef}\\x{10d8e}\\x{10d8f}\\x{1cc00}-\\x{"     \
+    "1ccef}\\x{1cd00}-\\x{1ceb3}\\x{1f6dc}\\x{1f774}-\\x{1f776}\\x{1f77b}-\\x{1f77f}\\x{1f7d9}\\x{1f8b2}-"     \
+    "\\x{1f8bb}\\x{1f8c0}\\x{1f8c1}\\x{1fa75}-\\x{1fa77}\\x{1fa87}-\\x{1fa89}\\x{1fa8f}\\x{1faad}-\\x{"        \
+    "1faaf}\\x{1fabb}-\\x{1fabf}\\x{1fac6}\\x{1face}\\x{1facf}\\x{1fada}-\\x{1fadc}\\x{1fadf}\\x{1fae8}"       \
+    "\\x{1fae9}\\x{1faf7}\\x{1faf8}\\x{1fbcb}-\\x{1fbef}"
+#define LETTER      "\\p{L}" NEW_LETTERS
+#define NUMBER      "\\p{N}" NEW_DIGITS "\\x{1d2c0}-\\x{1d2d3}"
+#define DIGIT       "\\p{Nd}" NEW_DIGITS
+#define MARK        "\\p{M}" NEW_MARKS
+#define PUNCTUATION "\\p{P}" NEW_PUNCTUATION
+#define SYMBOL      "\\p{S}" NEW_SYMBOLS
+#define ALPHA                                                                                                  \
+    "\\p{Alphabetic}" NEW_LETTERS NEW_MARKS "\\x{363}-\\x{36f}\\x{c04}\\x{f82}\\x{f83}\\x{1dd3}-\\x{1de6}"     \
+    "\\x{11080}\\x{11081}"
 #define SPACE                                                                                                  \
     "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{"   \
     "3000}"
@@ -58,38 +74,129 @@ enum { PATTERN_LIMIT = 1 << 16, MATCH_LIMIT = 1000000 };
                            "\\x{1f170}-\\x{1f189}"
 #define LONE_WORD WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
-/* Escapes that mean something else, or something newer: outside of brackets, inside of them (NULL: as it is).
- */
+/* Sets by name that mean something else, or something newer, than to PCRE2. In capitals (\\W), with a ^
+ * ([:^alpha:], \p{^L}) or by \\P they are the rest of the world. */
 static const struct {
-    const char *escape, *outside, *inside;
-} escapes[] = {
-    {"w", "[" LONE_WORD "]", WORD},
-    {"W", "[^" LONE_WORD "]", NULL},
-    {"d", "[" DIGIT "]", DIGIT},
-    {"D", "[^" DIGIT "]", NULL},
-    {"s", "[" SPACE "]", SPACE},
-    {"S", "[^" SPACE "]", NULL},
-    {"h", "[0-9a-fA-F]", "0-9a-fA-F"},
-    {"p{L}", "[" LETTER "]", LETTER},
-    {"P{L}", "[^" LETTER "]", NULL},
-    {"p{N}", "[" NUMBER "]", NUMBER},
-    {"P{N}", "[^" NUMBER "]", NULL},
-    {"b", "(?:(?<=[" LONE_WORD "])(?![" LONE_WORD "])|(?<![" LONE_WORD "])(?=[" LONE_WORD "]))", NULL},
-    {"B", "(?:(?<=[" LONE_WORD "])(?=[" LONE_WORD "])|(?<![" LONE_WORD "])(?![" LONE_WORD "]))", NULL},
+    const char *name, *set;
+} named_sets[] = {
+    {"w", WORD},
+    {"d", DIGIT},
+    {"s", SPACE},
+    {"h", "0-9a-fA-F"},
+    {"p{L}", LETTER},
+    {"p{Letter}", LETTER},
+    {"p{N}", NUMBER},
+    {"p{Nd}", DIGIT},
+    {"p{M}", MARK},
+    {"p{P}", PUNCTUATION},
+    {"p{Punct}", PUNCTUATION},
+    {"p{S}", SYMBOL},
+    {"p{Alpha}", ALPHA},
+    {"p{Alnum}", ALPHA DIGIT},
+    {"[:alpha:]", ALPHA},
+    {"[:alnum:]", ALPHA DIGIT},
+    {"[:digit:]", DIGIT},
+    {"[:lower:]", "\\p{Lowercase}"},
+    {"[:upper:]", "\\p{Uppercase}"},
+    {"[:space:]", SPACE},
+    {"[:blank:]", "\\t\\p{Zs}"},
+    {"[:punct:]", PUNCTUATION SYMBOL},
+    {"[:word:]", WORD},
 };
 
-/* The escape at p, behind its backslash; returns its length. */
-static size_t put_escape(sdx_buffer *b, const char *p, const char *end, bool inside)
+/* Other escapes, outside of brackets. */
+static const struct {
+    const char *escape, *to;
+} escapes[] = {
+    {"b", "(?:(?<=[" LONE_WORD "])(?![" LONE_WORD "])|(?<![" LONE_WORD "])(?=[" LONE_WORD "]))"},
+    {"B", "(?:(?<=[" LONE_WORD "])(?=[" LONE_WORD "])|(?<![" LONE_WORD "])(?![" LONE_WORD "]))"},
+    {"O", "(?s:.)"},
+};
+
+static bool starts(const char *p, const char *end, const char *with)
 {
-    for (size_t i = 0; i < sizeof escapes / sizeof *escapes; i++) {
-        size_t n = strlen(escapes[i].escape);
-        const char *to = inside ? escapes[i].inside : escapes[i].outside;
-        if (!to || (size_t)(end - p) < n || memcmp(p, escapes[i].escape, n)) continue;
-        sdx_buffer_puts(b, to);
-        return n;
+    size_t n = strlen(with);
+    return (size_t)(end - p) >= n && !memcmp(p, with, n);
+}
+
+typedef struct named_set {
+    const char *set;
+    size_t used; /* bytes of the pattern */
+    bool negated;
+} named_set;
+
+/* The set that is named at p, behind a backslash or at "[:"; its .set is NULL if none is. */
+static named_set find_set(const char *p, const char *end)
+{
+    char name[16];
+    size_t n = 0, i = 0;
+    named_set found = {0};
+    for (; p + i < end && n + 1 < sizeof name; i++) {
+        bool capital = !i && (*p == 'W' || *p == 'D' || *p == 'S' || *p == 'H' || *p == 'P');
+        if (capital || (i && p[i] == '^')) found.negated = !found.negated;
+        if (!i || p[i] != '^') name[n++] = (char)(capital ? p[i] | 0x20 : p[i]);
+        if ((!i && *name != 'p' && *name != '[') || (i && (p[i] == '}' || p[i] == ']'))) break;
+    }
+    for (size_t k = 0; k < sizeof named_sets / sizeof *named_sets; k++) {
+        if (!starts(name, name + n, named_sets[k].name)) continue;
+        found.set = named_sets[k].set;
+        found.used = strlen(named_sets[k].name) == 1 ? 1 : i + 1;
+        return found;
+    }
+    return found;
+}
+
+/* \\p{Han}: PCRE2 would take its extensions in, too. p: behind the backslash; the bytes used, or 0. */
+static size_t put_script(sdx_buffer *b, const char *p, const char *end)
+{
+    char name[48], pattern[64];
+    const char *close = starts(p, end, "p{") || starts(p, end, "P{") ? memchr(p, '}', (size_t)(end - p)) : NULL;
+    size_t n = close ? (size_t)(close - p - 2) : 0, offset;
+    int number;
+    if (n < 3 || n >= sizeof name) return 0; /* two letters are a category */
+    memcpy(name, p + 2, n);
+    name[n] = 0;
+    bool negated = *name == '^';
+    snprintf(pattern, sizeof pattern, "\\%c{%ssc:%s}", *p, negated ? "^" : "", name + negated);
+    pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, strlen(pattern), PCRE2_UTF, &number, &offset, NULL);
+    if (!code) return 0;
+    pcre2_code_free(code);
+    sdx_buffer_puts(b, pattern);
+    return n + 3;
+}
+
+static bool is_hex(const char *p, const char *end)
+{
+    bool all = end - p >= 4;
+    for (int i = 0; all && i < 4; i++) all = strchr("0123456789abcdefABCDEF", p[i]) && p[i];
+    return all;
+}
+
+/* An escape that means the same inside of brackets and outside; p: behind the backslash. Returns its length. */
+static size_t put_escape(sdx_buffer *b, const char *p, const char *end)
+{
+    size_t script = put_script(b, p, end);
+    if (script) return script;
+    if (*p == 'u' && is_hex(p + 1, end)) {
+        sdx_buffer_printf(b, "\\x{%.4s}", p + 1);
+        return 5;
     }
     sdx_buffer_append(b, p - 1, 2);
     return 1;
+}
+
+static size_t put_outside(sdx_buffer *b, const char *p, const char *end)
+{
+    named_set found = find_set(p, end);
+    for (size_t i = 0; i < sizeof escapes / sizeof *escapes; i++) {
+        if (*escapes[i].escape != *p) continue;
+        sdx_buffer_puts(b, escapes[i].to);
+        return 1;
+    }
+    if (!found.set) return put_escape(b, p, end);
+    bool word = *p == 'w' || *p == 'W';
+    sdx_buffer_printf(b, found.negated ? "[^%s]" : "[%s]", word ? LONE_WORD : found.set);
+    return found.used;
 }
 
 /* ---- sets --------------------------------------------------------------------------------------------------
@@ -138,18 +245,22 @@ static void put_set(set *s, bool negated, sdx_buffer *out)
     sdx_buffer_puts(out, negated ? ")(?s:.))" : ")");
 }
 
-static bool starts(const char *p, const char *end, const char *with)
-{
-    size_t n = strlen(with);
-    return (size_t)(end - p) >= n && !memcmp(p, with, n);
-}
-
 static bool translate_set(const char **at, const char *end, int depth, sdx_buffer *out);
 
 /* One item of a set at p, not its end; returns the place behind it, or NULL. */
 static const char *translate_item(const char *p, const char *end, int depth, set *s)
 {
     const char *name = starts(p, end, "[:") ? memchr(p, ']', (size_t)(end - p)) : NULL; /* [:alpha:] */
+    bool escape = *p == '\\' && p + 1 < end;
+    named_set found = {0};
+    if (name || escape) found = find_set(p + escape, end);
+    if (found.set) {
+        if (found.negated)
+            sdx_buffer_printf(&s->nested, "|[^%s]", found.set);
+        else
+            sdx_buffer_puts(&s->plain, found.set);
+        return p + escape + found.used;
+    }
     if (name) {
         sdx_buffer_append(&s->plain, p, (size_t)(name + 1 - p));
         return name + 1;
@@ -165,7 +276,7 @@ static const char *translate_item(const char *p, const char *end, int depth, set
         p++;
         return translate_set(&p, end, depth + 1, &s->nested) ? p : NULL;
     }
-    if (*p == '\\' && p + 1 < end) return p + 1 + put_escape(&s->plain, p + 1, end, true);
+    if (escape) return p + 1 + put_escape(&s->plain, p + 1, end);
     if (*p == ']' || (*p == '^' && !s->plain.size)) sdx_buffer_putc(&s->plain, '\\');
     sdx_buffer_putc(&s->plain, *p);
     return p + 1;
@@ -194,12 +305,22 @@ static bool translate_set(const char **at, const char *end, int depth, sdx_buffe
     return done;
 }
 
+/* (?m) in Ruby is what (?s) is elsewhere. */
+static const char *put_options(const char *p, const char *end, sdx_buffer *out)
+{
+    sdx_buffer_puts(out, "(?");
+    for (p += 2; p < end && strchr("imx-", *p) && *p; p++) sdx_buffer_putc(out, *p == 'm' ? 's' : *p);
+    return p;
+}
+
 static sdx_status translate(sdx_string pattern, sdx_buffer *out, sdx_error *err)
 {
     const char *end = pattern.data + pattern.size;
     for (const char *p = pattern.data; p < end;) {
         if (*p == '\\' && p + 1 < end) {
-            p += 1 + put_escape(out, p + 1, end, false);
+            p += 1 + put_outside(out, p + 1, end);
+        } else if (starts(p, end, "(?")) {
+            p = put_options(p, end, out);
         } else if (*p == '[') {
             p++;
             if (translate_set(&p, end, 0, out)) continue;

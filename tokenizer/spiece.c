@@ -450,10 +450,7 @@ static sdx_status add_class_tokens(const reader *r)
 
 static sdx_status build(reader *r)
 {
-    if (!r->class) {
-        return sdx_fail(r->err, SDX_ERR_UNSUPPORTED, "%s is read from tokenizer.json only",
-                        json_string_value(json_object_get(r->config->config, "tokenizer_class")));
-    }
+    if (!r->class) return sdx_class_refuse(r->config, r->err);
     TRY(put_vocab(r));
     TRY(sdx_vocab_finish(&r->t->vocab, r->err));
     TRY(set_model(r));

@@ -122,8 +122,10 @@ static sdx_status build_set(sdx_tokenizer *t, bool normalized, sdx_added_set *se
     sdx_string *key = sdx_malloc(t->added_count * sizeof *key);
     int32_t *index = sdx_malloc(t->added_count * sizeof *index);
     if (!key || !index) TRY_GOTO(sdx_fail_memory(err, t->added_count * sizeof *key));
-    for (size_t i = 0; i < t->added_count; i++) {
-        if (t->added[i].normalized != normalized) continue;
+    /* Of equal keys the trie keeps the last: backwards, special ones behind the others. */
+    for (size_t k = 2 * t->added_count; k--;) {
+        size_t i = k % t->added_count;
+        if (t->added[i].normalized != normalized || t->added[i].special != (k < t->added_count)) continue;
         TRY_GOTO(search_key(t, &t->added[i], &s, &key[count], err));
         if (!key[count].size) continue;
         set->first[(unsigned char)key[count].data[0]] = true;

@@ -73,10 +73,7 @@ static sdx_status build_bpe(sdx_tokenizer *t, const sdx_tokenizer_config *c, sdx
 {
     bool roberta = sdx_trie_get(&t->vocab.trie, "<s>", 3) >= 0 && sdx_trie_get(&t->vocab.trie, "</s>", 4) >= 0;
     const sdx_class *class = sdx_class_find(c, roberta ? "Roberta" : "GPT2");
-    if (!class) {
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s is read from tokenizer.json only",
-                        json_string_value(json_object_get(c->config, "tokenizer_class")));
-    }
+    if (!class) return sdx_class_refuse(c, err);
     sdx_step split = {.run = sdx_split_bytes, .words = true}, decode = {.run = sdx_decode_bytes};
     TRY(sdx_json_bool(c->config, "add_prefix_space", false, &split.add_space, err));
     TRY(set_step(t, &t->pre_tokenizers, &split, 1, err));

@@ -70,10 +70,7 @@ static sdx_status set_model(sdx_tokenizer *t, const sdx_class *class, const sdx_
 static sdx_status build(sdx_tokenizer *t, const sdx_tokenizer_config *c, sdx_error *err)
 {
     const sdx_class *class = sdx_class_find(c, "Bert");
-    if (!class) {
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s is read from tokenizer.json only",
-                        json_string_value(json_object_get(c->config, "tokenizer_class")));
-    }
+    if (!class) return sdx_class_refuse(c, err);
     TRY(set_bert_steps(t, c->config, err));
     TRY(set_model(t, class, c, err));
     return sdx_class_apply(class, c, t, err);

@@ -236,6 +236,28 @@ START_TEST(normalizers)
 }
 END_TEST
 
+/* Oniguruma's, where PCRE2's differ: what is left when they are taken out. */
+START_TEST(sets_in_patterns)
+{
+    static const char *const rows[][3] = {
+        {"[[:punct:]]", "a\u2581 b$", "8 14"},
+        {"[^[:punct:]a]", "ab\u2581 a", "1"},
+        {"\\\\p{Han}", "\u4e2da a\u3001", "8 1"},
+        {"[[:^alpha:]]", "a1b\u0903", "1"},
+        {"[\\\\W]", "a\u00b2 .b", "8 9"},
+        {"\\\\u0062", "ab", "8"},
+        {"(?m)a.b", "a\nb c", "17"},
+        {"[b\\\\p{^L}]", "a1b,", "8"},
+    };
+    char step[128];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        snprintf(step, sizeof step, "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"%s\"},\"content\":\"\"}",
+                 rows[i][0]);
+        check_steps(step, "{\"type\":\"WhitespaceSplit\"}", rows[i][1], rows[i][2]);
+    }
+}
+END_TEST
+
 START_TEST(pre_tokenizers)
 {
     check_steps("null", "{\"type\":\"BertPreTokenizer\"}", "a.,_b", "8 10 21 23 14");
@@ -284,6 +306,30 @@ START_TEST(added_tokens)
     ck_assert_str_eq(sdx_tokenizer_token(t, 26), "<x>y");
     ck_assert_uint_eq(sdx_tokenizer_vocab_size(t), 27);
     sdx_tokenizer_free(t);
+}
+END_TEST
+
+/* Of tokens that normalization makes equal, special ones are found, then the first; what stands right of a
+ * token that strips there is gone. */
+START_TEST(added_tokens_that_meet)
+{
+    static const char text[] =
+        "{\"added_tokens\":[{\"id\":24,\"content\":\"The\",\"normalized\":true},"
+        "{\"id\":25,\"content\":\"the\",\"normalized\":true,\"special\":%s},{\"id\":26,\"content\":\" \","
+        "\"lstrip\":true,\"rstrip\":true,\"normalized\":false},{\"id\":27,\"content\":\"<0xFF>\"}],"
+        "\"normalizer\":{\"type\":\"Lowercase\"},\"decoder\":{\"type\":\"Sequence\",\"decoders\":["
+        "{\"type\":\"ByteFallback\"},{\"type\":\"CTC\",\"pad_token\":\"x\",\"word_delimiter_token\":\"y\","
+        "\"cleanup\":false}]}," MODEL "}";
+    const int64_t ids[] = {8, 27, 27, 8};
+    char json[2048];
+    for (int special = 0; special < 2; special++) {
+        snprintf(json, sizeof json, text, special ? "true" : "false");
+        sdx_tokenizer *t = open_json(json);
+        check_ids(t, "athe", special ? "8 25" : "8 24");
+        check_ids(t, "a   b", "8 26 14");
+        check_decode(t, ids, 4, true, "a\ufffda"); /* each byte that is no text is a piece of its own */
+        sdx_tokenizer_free(t);
+    }
 }
 END_TEST
 
@@ -1053,7 +1099,8 @@ Suite *tokenizer_suite(void)
                                   random_pipelines, long_words,
                                   numbers,          ctc,
                                   older_files,      classes,
-                                  old_added_tokens, marian};
+                                  old_added_tokens, marian,
+                                  sets_in_patterns, added_tokens_that_meet};
     Suite *suite = suite_create("tokenizer");
     TCase *components = tcase_create("components"), *rows = tcase_create("rows");
     tcase_add_checked_fixture(components, make_folder, remove_folder);
