@@ -399,6 +399,11 @@ void sdx_build_attr_float(sdx_builder *b, const char *name, double x)
     DO(b, sdx_node_set_float(b->graph, b->node, name, (float)x, b->err));
 }
 
+void sdx_build_attr_string(sdx_builder *b, const char *name, const char *s)
+{
+    DO(b, sdx_node_set_string(b->graph, b->node, name, s, b->err));
+}
+
 /* Reductions take their axes as an attribute until opset 17, as an input from 18 on. */
 sdx_id sdx_build_reduce(sdx_builder *b, const char *op, const char *label, sdx_id x, int64_t axis, bool keep)
 {

@@ -86,6 +86,7 @@ void sdx_build_attr_int(sdx_builder *b, const char *name, int64_t n);
 void sdx_build_attr_ints(sdx_builder *b, const char *name, size_t count, const int64_t *ints);
 void sdx_build_attr_tensor(sdx_builder *b, const char *name, const sdx_tensor *tensor);
 void sdx_build_attr_float(sdx_builder *b, const char *name, double x);
+void sdx_build_attr_string(sdx_builder *b, const char *name, const char *s);
 
 /* The same, labelled "module/op". */
 sdx_id sdx_build_module_op(sdx_builder *b, const char *module, const char *op, int n_in, const sdx_id *in);

@@ -80,9 +80,17 @@ sdx_id sdx_build_layer_norm(sdx_builder *b, const char *name, sdx_id x, double e
                              : x;
 }
 
+static sdx_id gelu_op(sdx_builder *b, const char *name, sdx_id x, const char *approximate)
+{
+    x = sdx_build_module_op1(b, name, "Gelu", x);
+    if (approximate) sdx_build_attr_string(b, "approximate", approximate);
+    return x;
+}
+
 /* x/2 * (1 + erf(x / sqrt 2)), multiplied in PyTorch's order */
 static sdx_id gelu(sdx_builder *b, const char *name, sdx_id x)
 {
+    if (b->opset >= 20) return gelu_op(b, name, x, NULL);
     sdx_id t = sdx_build_module_op2(b, name, "Div", x, sdx_build_real(b, sqrt(2)));
     t = sdx_build_module_op2(b, name, "Add", sdx_build_module_op1(b, name, "Erf", t), sdx_build_real(b, 1));
     t = sdx_build_module_op2(b, name, "Mul", x, t);
@@ -93,6 +101,7 @@ static sdx_id gelu(sdx_builder *b, const char *name, sdx_id x)
 static sdx_id gelu_tanh(sdx_builder *b, const char *name, sdx_id x)
 {
     const double pi = 3.14159265358979323846;
+    if (b->opset >= 20) return gelu_op(b, name, x, "tanh");
     sdx_id t = sdx_build_module_op2(b, name, "Pow", x, sdx_build_real(b, 3));
     t = sdx_build_op2(b, "Mul", in_module(name, "Mul_cube").text, t, sdx_build_real(b, 0.044715));
     t = sdx_build_op2(b, "Add", in_module(name, "Add_cube").text, x, t);

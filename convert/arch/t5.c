@@ -126,10 +126,9 @@ static sdx_id build_norm(sdx_builder *b, const sdx_settings *s, const char *name
     sdx_id mean = sdx_build_module_op2(b, name, "Pow", x, sdx_build_real(b, 2));
     mean = sdx_build_reduce(b, "ReduceMean", label, mean, -1, true);
     mean = sdx_build_module_op2(b, name, "Add", mean, sdx_build_real(b, s->norm_epsilon));
-    sdx_id root = sdx_build_module_op1(b, name, "Sqrt", mean);
-    x = sdx_build_module_op2(b, name, "Mul", x, sdx_build_module_op1(b, name, "Reciprocal", root));
-    snprintf(label, sizeof label, "%s/Mul_weight", name);
-    return sdx_build_op2(b, "Mul", label, sdx_build_module_weight(b, name, "weight"), x);
+    /* Divided by the root, as ONNX Runtime looks for it, not times its reciprocal, as PyTorch writes it. */
+    x = sdx_build_module_op2(b, name, "Div", x, sdx_build_module_op1(b, name, "Sqrt", mean));
+    return sdx_build_module_op2(b, name, "Mul", x, sdx_build_module_weight(b, name, "weight"));
 }
 
 static sdx_id build_feed_forward(sdx_builder *b, const sdx_settings *s, const char *module, sdx_id x)
