@@ -34,5 +34,6 @@ void sdx_error_context(sdx_error *err, const char *format, ...)
 
 sdx_status sdx_fail_memory(sdx_error *err, size_t bytes)
 {
+    if (!bytes) return sdx_fail(err, SDX_ERR_MEMORY, "out of memory");
     return sdx_fail(err, SDX_ERR_MEMORY, "out of memory (%zu bytes)", bytes);
 }

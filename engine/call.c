@@ -3,6 +3,7 @@
  * are the steps whose shapes a plan could not tell. */
 #include "../base/memory.h"
 #include "engine.h"
+#include "ops/compute.h"
 
 static sdx_status types_of(const sdx_tensor *tensor, int count, sdx_arena *arena, sdx_type **out,
                            sdx_error *err)
@@ -68,6 +69,7 @@ static sdx_status give(sdx_run *run, int i, const sdx_tensor *value)
     TRY(check_wanted(run, i));
     if (!call->wanted[i]) return SDX_OK;
     if (!sdx_value_size(value, &bytes)) return sdx_fail_memory(call->err, SIZE_MAX);
+    TRY(sdx_run_spend(run, (double)bytes)); /* a list that grows in a loop is copied every time */
     void *block = call->memory(call->owner, i, bytes);
     if (!block) return sdx_fail_memory(call->err, bytes);
     call->out[i] = sdx_value_copy(value, block);
@@ -157,6 +159,7 @@ static sdx_status run_in_memory(sdx_call *call, const sdx_type *in, const sdx_ty
                    .run_body = run_body,
                    .scratch = call->scratch,
                    .strings = call->strings,
+                   .steps_left = call->steps_left,
                    .owner = call,
                    .err = call->err};
     return sdx_op_run(&run);

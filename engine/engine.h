@@ -216,6 +216,7 @@ typedef struct sdx_call {
     void *owner;
     sdx_context *context; /* with plan: where the node's subgraphs run and what they capture; else NULL */
     const sdx_plan *plan;
+    uint64_t *steps_left; /* of the run, for long work; NULL: there is no limit */
     bool told; /* out: the failure is that of a node inside a subgraph, which said where */
     sdx_error *err;
 } sdx_call;
@@ -237,7 +238,9 @@ sdx_status sdx_call_error(const sdx_model *model, const sdx_node *node, const sd
 typedef struct sdx_eval_context {
     const sdx_kernels *kernels;
     int threads;
+    uint64_t steps_left; /* what takes longer stays for the run */
 } sdx_eval_context;
+enum { SDX_FOLD_STEPS = 10000 };
 sdx_status sdx_eval_node(void *context, const sdx_model *model, const sdx_node *node, sdx_arena *arena,
                          sdx_tensor *outputs, sdx_error *err);
 

@@ -71,7 +71,7 @@ static sdx_status prepare(const sdx_eval_context *context, const sdx_model *mode
     return SDX_OK;
 }
 
-static sdx_status evaluate(const sdx_eval_context *context, const sdx_model *model, const sdx_node *n,
+static sdx_status evaluate(sdx_eval_context *context, const sdx_model *model, const sdx_node *n,
                            sdx_arena *arena, sdx_arena *scratch, sdx_tensor *outputs, sdx_error *err)
 {
     sdx_type *type;
@@ -98,6 +98,7 @@ static sdx_status evaluate(const sdx_eval_context *context, const sdx_model *mod
                      .out = outputs,
                      .scratch = scratch,
                      .strings = arena,
+                     .steps_left = &context->steps_left,
                      .memory = result_memory,
                      .owner = &r,
                      .err = err};

@@ -29,6 +29,11 @@ static void bind(sdx_plan *p, const sdx_tensor *feed, unsigned char *buffer)
     }
 }
 
+static uint64_t *limited_steps(sdx_context *context)
+{
+    return context->program->max_steps == UINT64_MAX ? NULL : &context->steps_left;
+}
+
 static void load_inputs(const sdx_plan *p, const sdx_step *s, const sdx_node *n)
 {
     for (int i = 0; i < n->n_in; i++) s->in[i] = n->in[i] == SDX_NONE ? sdx_absent : p->tensor[n->in[i]];
@@ -36,7 +41,8 @@ static void load_inputs(const sdx_plan *p, const sdx_step *s, const sdx_node *n)
 
 /* ---- shapes known to the plan ---------------------------------------------------------------------------- */
 
-static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsigned char *buffer, sdx_error *err)
+static sdx_status run_static(sdx_plan *p, sdx_context *context, sdx_step *s, const sdx_node *n, unsigned char *buffer,
+                             sdx_error *err)
 {
     load_inputs(p, s, n);
     sdx_row_ran(n->def);
@@ -59,6 +65,7 @@ static sdx_status run_static(sdx_plan *p, sdx_step *s, const sdx_node *n, unsign
                    .workspace = buffer + s->workspace_offset,
                    .room = s->room,
                    .strings = &p->strings,
+                   .steps_left = limited_steps(context),
                    .err = err};
     if (sdx_op_run(&run) == SDX_OK) return SDX_OK;
     return sdx_call_error(program->model, n, s->in, err);
@@ -119,6 +126,7 @@ static sdx_status run_dynamic(sdx_plan *p, sdx_context *context, sdx_step *s, co
                      .owner = &at,
                      .context = context,
                      .plan = p,
+                     .steps_left = limited_steps(context),
                      .err = err};
     TRY(sdx_call_run(&call));
     for (int o = 0; o < n->n_out; o++) {
@@ -148,7 +156,7 @@ static sdx_status run_step(sdx_plan *p, sdx_context *context, sdx_step *s, unsig
         status = run_dynamic(p, context, s, n, err);
         sdx_arena_reset(&context->scratch, mark);
     } else {
-        status = run_static(p, s, n, buffer, err);
+        status = run_static(p, context, s, n, buffer, err);
     }
     if (s->release != SDX_NONE) release_after(p, s);
     return status;

@@ -171,7 +171,7 @@ static sdx_status narrow(sdx_model *model, const sdx_optimize_options *o, sdx_er
 
 static sdx_status rewrite(sdx_model *model, const sdx_optimize_options *o, sdx_error *err)
 {
-    sdx_eval_context eval = {.threads = o->threads ? o->threads : sdx_default_threads()};
+    sdx_eval_context eval = {.threads = o->threads ? o->threads : sdx_default_threads(), .steps_left = SDX_FOLD_STEPS};
     TRY(check_target(o, err));
     TRY(sdx_kernels_choose(o->isa, &eval.kernels, err));
     TRY(raise_opset(model, is_standard(o), err));

@@ -238,7 +238,7 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
     TRY(sdx_kernels_choose(options->isa, &p->kernels, err));
     TRY(sdx_model_inline_functions(p->model, err));
     TRY(sdx_model_resolve(p->model, &sdx_operators, err));
-    sdx_eval_context eval = {p->kernels, p->threads}; /* constants fold in full precision */
+    sdx_eval_context eval = {p->kernels, p->threads, SDX_FOLD_STEPS}; /* constants fold in full precision */
     TRY(sdx_kernels_set_precision(options->precision, &p->arena, &p->kernels, err));
     sdx_pass_context passes = {.model = p->model,
                                .registry = &sdx_operators,

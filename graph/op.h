@@ -94,6 +94,7 @@ struct sdx_run {
     void *owner;        /* of the callbacks */
     sdx_error *err;
     sdx_arena *strings; /* for the characters of string outputs: lives as long as they do */
+    uint64_t *steps_left; /* of the run: sdx_run_spend takes from them; NULL: there is no limit */
 };
 
 static inline bool sdx_run_has_in(const sdx_run *run, int i) { return i < run->n_in && run->in[i].dtype != SDX_UNDEFINED; }

@@ -172,7 +172,9 @@ typedef struct sdx_run_options {
     /* For a run or two: weights are not packed ahead, which saves their memory and a pass over them. */
     bool brief;
     bool profile;     /* record the time of every step, for sdx_session_profile */
-    /* A run that takes more operators than this fails: so loops end. 0: SDX_MAX_STEPS; UINT64_MAX: no limit. */
+    /* A run that takes more operators than this fails: so loops end. One whose work its inputs' and outputs' sizes do not
+     * bound (Einsum, NonMaxSuppression, copies of lists) counts once per 65536 operations. 0: SDX_MAX_STEPS; UINT64_MAX:
+     * no limit. */
     uint64_t max_steps;
 } sdx_run_options;
 

@@ -67,6 +67,7 @@ common() {
     part tasks build/venv/bin/python tests/models/tasks_check.py $sdx $data/zoo
     part ort build/venv/bin/python tests/models/ort_check.py $sdx $data/zoo
     part quantize build/venv/bin/python tests/models/quantize_check.py $sdx $data/zoo --forms ours,channel,qdq,static,4-bit
+    part hostile build/venv/bin/python tests/onnx/hostile.py $sdx
     part std build/venv/bin/python -W ignore tests/models/std_check.py $sdx $data/zoo
     part invariance bash tests/models/invariance.sh $sdx $data/zoo/bert-model/checkpoint
     part explain build/venv/bin/python tests/models/explain_check.py $sdx $data/zoo/bert-mlm/torchscript-op14.onnx
@@ -89,6 +90,7 @@ common() {
     part asan-int8 int8_attention
     part asan-corpus build/venv/bin/python tests/cli/corpus_check.py build/asan/sardonyx $data/zoo --calm
     part asan-tasks build/venv/bin/python tests/models/tasks_check.py build/asan/sardonyx $data/zoo
+    part asan-hostile build/venv/bin/python tests/onnx/hostile.py build/asan/sardonyx
     part asan-hub python3 tests/cli/hub_check.py build/asan/sardonyx $data/zoo/bert-model/checkpoint
     for target in $(ls tests/fuzz/fuzz_*.c); do
         name=$(basename "$target" .c)

@@ -128,6 +128,17 @@ sdx_status sdx_workspace_fail(sdx_error *err)
     return sdx_fail(err, SDX_ERR_USAGE, "the working memory for these shapes would exceed the address space");
 }
 
+sdx_status sdx_run_spend(sdx_run *run, double operations)
+{
+    double steps = operations / SDX_STEP_WORK;
+    if (!run->steps_left) return SDX_OK;
+    if (steps > (double)*run->steps_left)
+        return sdx_fail(run->err, SDX_ERR_USAGE, "it takes %.3g operations, more than the run's limit of steps leaves",
+                        operations);
+    *run->steps_left -= (uint64_t)steps;
+    return SDX_OK;
+}
+
 void *sdx_workspace_take(char **workspace, size_t bytes)
 {
     void *part = *workspace;

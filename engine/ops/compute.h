@@ -47,6 +47,11 @@ sdx_status sdx_prepare_state(sdx_prepare *p, size_t bytes, void *state_pointer);
 /* Sizes of workspace parts, each rounded up to SDX_ALIGN; false on overflow. */
 bool sdx_workspace_add(size_t *total, size_t count, size_t size);
 sdx_status sdx_workspace_fail(sdx_error *err);
+
+/* Work that the sizes of inputs and outputs do not bound counts against the run's limit of steps, a step for every
+ * SDX_STEP_WORK operations: a file may ask for centuries in one node. */
+enum { SDX_STEP_WORK = 1 << 16 };
+sdx_status sdx_run_spend(sdx_run *run, double operations);
 static inline size_t sdx_align_up(size_t bytes)
 {
     return (bytes + SDX_ALIGN - 1) & ~(size_t)(SDX_ALIGN - 1);

@@ -81,10 +81,18 @@ sdx_element sdx_infer_size(sdx_infer *infer, const sdx_shape *shape)
     return size;
 }
 
+sdx_status sdx_infer_want_sizes(const sdx_infer *infer, int i)
+{
+    sdx_dtype dtype = infer->in[i].dtype;
+    if (dtype == SDX_UNDEFINED || dtype == SDX_I64 || dtype == SDX_I32) return SDX_OK;
+    return sdx_fail(infer->err, SDX_ERR_USAGE, "input %d holds sizes and must be int64, not %s", i, sdx_dtype_name(dtype));
+}
+
 sdx_status sdx_infer_shape_input(sdx_infer *infer, int i, sdx_shape *out)
 {
     const sdx_shape *own = &infer->in[i].shape;
     int n;
+    TRY(sdx_infer_want_sizes(infer, i));
     const sdx_element *e = sdx_infer_contents(infer, i, &n);
     int64_t rank = e ? n : own->rank == 1 ? own->dim[0] : -1;
     *out = SDX_SHAPE_UNKNOWN;

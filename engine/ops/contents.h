@@ -32,6 +32,8 @@ bool sdx_element_nonnegative(const sdx_model *model, sdx_element e);
 sdx_status sdx_infer_dim(sdx_infer *infer, sdx_element e, sdx_dim *out);
 /* Elements of a shape as an element: a number, a symbol, or unknown. */
 sdx_element sdx_infer_size(sdx_infer *infer, const sdx_shape *shape);
+/* Input i, if its type is known, is of integers that can be sizes. */
+sdx_status sdx_infer_want_sizes(const sdx_infer *infer, int i);
 /* Input i is a vector of dims: its contents when known, else as many unknown dims as its length says. */
 sdx_status sdx_infer_shape_input(sdx_infer *infer, int i, sdx_shape *out);
 

@@ -323,12 +323,13 @@ static void sum_range(void *context, int64_t begin, int64_t end, int worker)
     }
 }
 
-static void run_sum(const sdx_run *r, const axes *a)
+static sdx_status run_sum(sdx_run *r, const axes *a)
 {
     sum_call c = {.a = a, .operands = r->n_in, .floats = sdx_dtype_is_float(r->in[0].dtype), .y = &r->out[0]};
     char *at = r->workspace;
     double work = 1;
     for (int i = a->kept; i < a->count; i++) work *= (double)a->dim[i];
+    TRY(sdx_run_spend(r, work * (double)sdx_tensor_count(c.y) * r->n_in));
     for (int o = 0; o < r->n_in; o++) {
         int64_t n = sdx_tensor_count(&r->in[o]);
         sdx_lane *wide = sdx_workspace_take(&at, (size_t)n * sizeof *wide);
@@ -337,6 +338,7 @@ static void run_sum(const sdx_run *r, const axes *a)
     }
     sdx_parallel_for(r->threads, sdx_tensor_count(c.y),
                      sdx_row_grain(work > SDX_GRAIN ? SDX_GRAIN : (int64_t)work), sum_range, &c);
+    return SDX_OK;
 }
 
 /* ---- plan and run ------------------------------------------------------------------------------------ */
@@ -368,10 +370,8 @@ static sdx_status run_einsum(sdx_run *r)
     for (int i = 0; i < r->n_in && i < MAX_OPERANDS; i++) shape[i] = sdx_run_shape(r, i);
     TRY(read_equation(r->node, r->n_in, shape, &eq, r->err));
     find_axes(&eq, shape, &a);
-    if (as_product(&eq, &a, shape, r->in[0].dtype, &p))
-        run_product(r, &p, &a);
-    else
-        run_sum(r, &a);
+    if (!as_product(&eq, &a, shape, r->in[0].dtype, &p)) return run_sum(r, &a);
+    run_product(r, &p, &a);
     return SDX_OK;
 }
 

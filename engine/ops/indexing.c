@@ -402,6 +402,9 @@ static sdx_status infer_one_hot(sdx_infer *x)
     if (in->rank < 0) return SDX_OK;
     if (in->rank == SDX_MAX_RANK)
         return sdx_fail(x->err, SDX_ERR_UNSUPPORTED, "the result has rank %d", in->rank + 1);
+    int64_t depths = sdx_shape_count(&x->in[1].shape);
+    if (depths >= 0 && depths != 1)
+        return sdx_fail(x->err, SDX_ERR_USAGE, "the depth must be one number, not %lld", (long long)depths);
     int axis, n;
     TRY(one_hot_axis(x->node, in->rank, &axis, x->err));
     sdx_lane depth;

@@ -179,6 +179,7 @@ static sdx_status reshape_to(sdx_infer *x, int rank, const sdx_element *e)
 static sdx_status infer_reshape(sdx_infer *x)
 {
     TRY(sdx_infer_identity(x));
+    TRY(sdx_infer_want_sizes(x, 1));
     x->out[0].shape = SDX_SHAPE_UNKNOWN;
     const sdx_shape *s = &x->in[1].shape;
     int n;

@@ -342,21 +342,27 @@ typedef struct nms {
     candidate *candidate; /* [count] */
 } nms;
 
-/* Indices of the boxes kept, at most `most`, to index[]. */
-static int64_t suppress(const nms *s, int64_t *index)
+enum { OVERLAP_WORK = 16 }; /* operations of a comparison */
+
+/* Indices of the boxes kept, at most `most`, to index[]. Every box is compared with all that were kept. */
+static sdx_status suppress(sdx_run *run, const nms *s, int64_t *index, int64_t *count)
 {
-    int64_t n = 0, kept = 0;
+    int64_t n = 0, kept = 0, compared = 0;
     for (int64_t i = 0; i < s->count; i++)
         if (s->scores[i] > s->score) s->candidate[n++] = (candidate){s->scores[i], i};
     qsort(s->candidate, (size_t)n, sizeof *s->candidate, compare_candidates);
     for (int64_t i = 0; i < n && kept < s->most; i++) {
         const float *box = s->boxes + s->candidate[i].index * 4;
         bool lost = false;
-        for (int64_t k = 0; k < kept && !lost; k++)
+        for (int64_t k = 0; k < kept && !lost; k++, compared++)
             lost = overlap(box, s->boxes + index[k] * 4, s->by_center, s->iou);
         if (!lost) index[kept++] = s->candidate[i].index;
+        if (compared < SDX_STEP_WORK) continue;
+        TRY(sdx_run_spend(run, OVERLAP_WORK * (double)compared));
+        compared = 0;
     }
-    return kept;
+    *count = kept;
+    return sdx_run_spend(run, OVERLAP_WORK * (double)compared);
 }
 
 /* Workspace: candidates, and the boxes kept of every image and class. */
@@ -385,7 +391,8 @@ static sdx_status run_nms(sdx_run *run)
     for (int64_t i = 0; i < works; i++) {
         s.boxes = (const float *)run->in[0].data + i / classes * count * 4;
         s.scores = (const float *)scores->data + i * count;
-        total += kept[i] = suppress(&s, index + i * count);
+        TRY(suppress(run, &s, index + i * count, &kept[i]));
+        total += kept[i];
     }
     sdx_shape shape = {2, {total, 3}};
     TRY(run->allocate(run, 0, SDX_I64, &shape));

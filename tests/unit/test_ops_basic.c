@@ -69,7 +69,7 @@ static void make_node(bench *b, const char *op)
 
 static sdx_status run(bench *b, int threads)
 {
-    sdx_eval_context context = {sdx_kernels_get(SDX_ISA_COUNT - 1), threads};
+    sdx_eval_context context = {sdx_kernels_get(SDX_ISA_COUNT - 1), threads, SDX_FOLD_STEPS};
     sdx_status status = sdx_model_resolve(b->model, &sdx_operators, &b->err);
     if (status != SDX_OK) return status;
     return sdx_eval_node(&context, b->model, &b->model->graph->node[b->node], &b->arena, b->out, &b->err);

@@ -101,7 +101,7 @@ static sdx_status run(bench *b, const char *op)
     g->node[b->node].attr = b->attr;
     g->node[b->node].n_attr = b->n_attr;
     TRY(sdx_model_resolve(b->model, &sdx_operators, &b->err));
-    sdx_eval_context context = {sdx_kernels_get(SDX_ISA_COUNT - 1), 3};
+    sdx_eval_context context = {sdx_kernels_get(SDX_ISA_COUNT - 1), 3, SDX_FOLD_STEPS};
     return sdx_eval_node(&context, b->model, &g->node[b->node], &b->arena, b->out, &b->err);
 }
 

@@ -42,7 +42,7 @@ static void set(bench *b, const char *name, int64_t value)
 
 static sdx_status run(bench *b)
 {
-    sdx_eval_context context = {sdx_kernels_get(SDX_ISA_COUNT - 1), 2};
+    sdx_eval_context context = {sdx_kernels_get(SDX_ISA_COUNT - 1), 2, SDX_FOLD_STEPS};
     TRY(sdx_model_resolve(b->model, &sdx_operators, &b->err));
     return sdx_eval_node(&context, b->model, &b->model->graph->node[b->node], &b->arena, &b->out, &b->err);
 }

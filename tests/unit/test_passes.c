@@ -142,7 +142,7 @@ static void run_for(bool for_run, const char *only)
 {
     const sdx_kernels *kernels;
     ok(sdx_kernels_choose(NULL, &kernels, &err));
-    sdx_eval_context eval = {kernels, 1};
+    sdx_eval_context eval = {kernels, 1, SDX_FOLD_STEPS};
     sdx_pass_context context = {.model = model,
                                 .registry = &sdx_operators,
                                 .eval = sdx_eval_node,
