@@ -39,6 +39,7 @@ struct sdx_program {
     uint64_t max_steps; /* of a run; UINT64_MAX: no limit */
     sdx_body *body;     /* [n_body] by graph->index; .graph NULL: a function's, never run as such */
     int n_body;
+    struct sdx_prepared *prepared; /* nodes with large packed weights, newest first: their states are shared */
     pthread_mutex_t lock; /* held while inferring: the model's symbol table may grow */
 };
 

@@ -63,6 +63,52 @@ static sdx_status align_constant(sdx_program *p, const sdx_tensor **constant, sd
     return SDX_OK;
 }
 
+/* ---- weights read twice ---------------------------------------------------------------------------------- */
+
+/* Both branches of a merged decoder read the same weights, and so do the layers of an ALBERT: a node that is like one
+ * prepared before, with the same constants, gets its state. What prepare reads of other inputs is their type. */
+typedef struct sdx_prepared {
+    const sdx_node *node;
+    void *state;
+    unsigned packed;
+    struct sdx_prepared *next;
+    sdx_type in[]; /* [node->n_in], as they were before anything was copied */
+} sdx_prepared;
+
+static bool same_operand(const sdx_type *a, const sdx_type *b)
+{
+    const sdx_tensor *x = a->constant, *y = b->constant;
+    if (a->dtype != b->dtype || !x != !y) return false;
+    return !x || (x->data == y->data && x->rank == y->rank && !memcmp(x->dim, y->dim, (size_t)x->rank * sizeof *x->dim));
+}
+
+static const sdx_prepared *find_prepared(const sdx_program *p, const sdx_node *n, const sdx_type *in)
+{
+    for (const sdx_prepared *old = p->prepared; old; old = old->next) {
+        bool same = old->node->def == n->def && sdx_node_is_like(old->node, n);
+        for (int i = 0; i < n->n_in && same; i++)
+            same = (n->in[i] == SDX_NONE) == (old->node->in[i] == SDX_NONE) && same_operand(&in[i], &old->in[i]);
+        if (same) return old;
+    }
+    return NULL;
+}
+
+static sdx_status remember(sdx_program *p, const sdx_node *n, const sdx_type *in, const sdx_prepare *prepare,
+                           sdx_error *err)
+{
+    bool large = false;
+    for (int i = 0; i < n->n_in && i < 32; i++)
+        large |= prepare->packed >> i & 1 && in[i].constant && sdx_tensor_bytes(in[i].constant) >= LARGE;
+    if (!large) return SDX_OK;
+    size_t types = (size_t)n->n_in * sizeof *in;
+    sdx_prepared *one = sdx_arena_alloc(&p->arena, sizeof *one + types);
+    if (!one) return sdx_fail_memory(err, sizeof *one + types);
+    *one = (sdx_prepared){.node = n, .state = prepare->state, .packed = prepare->packed, .next = p->prepared};
+    memcpy(one->in, in, types);
+    p->prepared = one;
+    return SDX_OK;
+}
+
 /* ---- nodes ----------------------------------------------------------------------------------------------- */
 
 /* A view hands its bytes on to operators that may want them aligned. */
@@ -71,10 +117,14 @@ static bool takes_any_alignment(const sdx_op_def *def)
     return def->flags & SDX_OP_ANY_ALIGNMENT && !(def->flags & SDX_OP_VIEW);
 }
 
-static sdx_status gather_types(sdx_program *p, const sdx_graph *g, const sdx_node *n, sdx_type *in, sdx_error *err)
+static void gather_types(const sdx_graph *g, const sdx_node *n, sdx_type *in)
+{
+    for (int i = 0; i < n->n_in; i++) in[i] = n->in[i] == SDX_NONE ? sdx_unknown_type : g->value[n->in[i]].type;
+}
+
+static sdx_status align_types(sdx_program *p, const sdx_graph *g, const sdx_node *n, sdx_type *in, sdx_error *err)
 {
     for (int i = 0; i < n->n_in; i++) {
-        in[i] = sdx_unknown_type;
         if (n->in[i] == SDX_NONE) continue;
         sdx_value *value = &g->value[n->in[i]];
         const sdx_tensor *constant = value->type.constant;
@@ -85,16 +135,8 @@ static sdx_status gather_types(sdx_program *p, const sdx_graph *g, const sdx_nod
     return SDX_OK;
 }
 
-/* readers: [n_value], uses of each value that still read its bytes. */
-static sdx_status prepare_node(sdx_program *p, sdx_body *body, sdx_id id, int *readers, sdx_arena *scratch,
-                               sdx_error *err)
+static sdx_status prepare_alone(sdx_program *p, const sdx_node *n, const sdx_type *in, sdx_prepare *out, sdx_error *err)
 {
-    const sdx_graph *g = body->graph;
-    const sdx_node *n = &g->node[id];
-    sdx_type *in;
-    ARENA_NEW(scratch, in, (size_t)n->n_in, err);
-    TRY(gather_types(p, g, n, in, err));
-    if (!n->def->prepare) return SDX_OK;
     sdx_prepare prepare = {.model = p->model,
                            .node = n,
                            .n_in = n->n_in,
@@ -105,9 +147,29 @@ static sdx_status prepare_node(sdx_program *p, sdx_body *body, sdx_id id, int *r
                            .arena = &p->arena,
                            .err = err};
     sdx_status status = sdx_op_prepare(&prepare);
-    if (status != SDX_OK) {
-        sdx_node_error(p->model, n, in, n->n_in, err);
-        return status;
+    if (status != SDX_OK) sdx_node_error(p->model, n, in, n->n_in, err);
+    *out = prepare;
+    return status;
+}
+
+/* readers: [n_value], uses of each value that still read its bytes. */
+static sdx_status prepare_node(sdx_program *p, sdx_body *body, sdx_id id, int *readers, sdx_arena *scratch,
+                               sdx_error *err)
+{
+    const sdx_graph *g = body->graph;
+    const sdx_node *n = &g->node[id];
+    sdx_type *in, *aligned;
+    ARENA_NEW(scratch, in, (size_t)n->n_in, err);
+    ARENA_NEW(scratch, aligned, (size_t)n->n_in, err);
+    gather_types(g, n, in);
+    const sdx_prepared *old = n->def->prepare ? find_prepared(p, n, in) : NULL;
+    sdx_prepare prepare = {.state = old ? old->state : NULL, .packed = old ? old->packed : 0};
+    if (!old) {
+        memcpy(aligned, in, (size_t)n->n_in * sizeof *in);
+        TRY(align_types(p, g, n, aligned, err));
+        if (!n->def->prepare) return SDX_OK;
+        TRY(prepare_alone(p, n, aligned, &prepare, err));
+        TRY(remember(p, n, in, &prepare, err));
     }
     body->state[id] = prepare.state;
     for (int i = 0; i < n->n_in && i < 32; i++)

@@ -43,16 +43,20 @@ static bool same_attr(const sdx_attr *a, const sdx_attr *b)
     }
 }
 
-static bool same_node(const sdx_node *a, const sdx_node *b)
+bool sdx_node_is_like(const sdx_node *a, const sdx_node *b)
 {
     if (a->n_in != b->n_in || a->n_out != b->n_out || a->n_attr != b->n_attr) return false;
     if (strcmp(a->op_type, b->op_type) != 0 || strcmp(a->domain, b->domain) != 0) return false;
-    if (memcmp(a->in, b->in, (size_t)a->n_in * sizeof *a->in) != 0) return false;
     for (int i = 0; i < a->n_attr; i++) {
         const sdx_attr *other = sdx_node_attr(b, a->attr[i].name);
         if (!other || !same_attr(&a->attr[i], other)) return false;
     }
     return true;
+}
+
+static bool same_node(const sdx_node *a, const sdx_node *b)
+{
+    return sdx_node_is_like(a, b) && !memcmp(a->in, b->in, (size_t)a->n_in * sizeof *a->in);
 }
 
 /* FNV-1a */

@@ -203,6 +203,44 @@ START_TEST(a_known_branch_moves_out)
 }
 END_TEST
 
+/* A weight that both branches multiply by is packed once, unless the products differ. */
+START_TEST(branches_share_packed_weights)
+{
+    enum { N = 160 };
+    static float weight[N * N], row[N];
+    for (int i = 0; i < N * N; i++) weight[i] = (float)(i % 7 - 3);
+    for (int i = 0; i < N; i++) row[i] = (float)(i % 5);
+    sdx_tensor constant = {SDX_F32, 2, {N, N}, weight};
+    for (int same = 0; same < 2; same++) {
+        sdx_model *m = new_model();
+        sdx_graph *g = m->graph, *branch[2] = {new_graph(m, g), new_graph(m, g)};
+        sdx_id c = scalar_input(g, "c", SDX_BOOL), x = input(g, "x", SDX_F32, 2, (sdx_dim[]){1, N}), w, y;
+        ck_assert_int_eq(sdx_graph_add_constant(g, "w", &constant, &w, NULL), SDX_OK);
+        sdx_id n = node(g, "If", 1, &c, 1, &y);
+        for (int i = 0; i < 2; i++) {
+            sdx_graph *b = branch[i];
+            sdx_id own = capture(b, "x", x), shared = capture(b, "w", w);
+            b->value[shared].type = g->value[w].type;
+            output(b, binary(b, "Gemm", own, shared));
+            ck_assert_int_eq(sdx_node_set_int(b, 0, "transB", i && !same, NULL), SDX_OK);
+            carry(g, n, i ? "else_branch" : "then_branch", b);
+        }
+        output(g, y);
+        engine e = start(m);
+        const sdx_body *body = e.program->body;
+        ck_assert_int_eq(body[branch[0]->index].state[0] == body[branch[1]->index].state[0], same);
+        float got[2];
+        for (uint8_t condition = 0; condition < 2; condition++) {
+            sdx_tensor in[2] = {one(SDX_BOOL, &condition), {SDX_F32, 2, {1, N}, row}}, out;
+            ck_assert_msg(run(&e, 2, (const char *[]){"c", "x"}, in, 1, &out) == SDX_OK, "%s", e.err.message);
+            got[condition] = ((const float *)out.data)[1];
+        }
+        ck_assert_int_eq(got[0] == got[1], same);
+        stop(&e);
+    }
+}
+END_TEST
+
 /* ---- Loop ------------------------------------------------------------------------------------------------ */
 
 /* state' = state * x, list of states; goes on as long as state' < limit. */
@@ -577,7 +615,8 @@ END_TEST
 Suite *control_flow_suite(void)
 {
     Suite *s = suite_create("control_flow");
-    const TTest *const tests[] = {if_takes_one_branch, a_known_branch_moves_out, loops_carry_states_and_collect,
+    const TTest *const tests[] = {if_takes_one_branch, a_known_branch_moves_out, branches_share_packed_weights,
+                                         loops_carry_states_and_collect,
                                          endless_loops_end_at_the_limit_of_steps, loops_stand_in_loops,
                                          states_may_grow, a_state_keeps_its_type, subgraphs_must_fit,
                                          functions_become_their_nodes, functions_keep_their_opset, functions_end,
