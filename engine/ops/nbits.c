@@ -1,8 +1,8 @@
-/* nbits.c: com.microsoft MatMulNBits and GatherBlockQuantized: weights of 2, 4 or 8 bits in blocks that share a
- * scale and a zero point,
+/* nbits.c: com.microsoft MatMulNBits, MatMulBnb4 and GatherBlockQuantized: weights of 2, 4 or 8 bits in blocks that
+ * share a scale and a zero point,
  *
  *     w = (q - zero) * scale
- * MatMulNBits keeps the weight as [N][blocks of K][bits], low bits first, zero points in the same packing or as
+ * or, in MatMulBnb4, a scale and one of 16 numbers for each q. MatMulNBits keeps the weight as [N][blocks of K][bits], low bits first, zero points in the same packing or as
  * numbers. A constant weight becomes panels of float32 once, when the program is made: exact in the operator's
  * own terms, fast, and 32 bits per weight in memory.
  *
@@ -39,6 +39,7 @@ enum { A, WEIGHT, SCALES, ZEROS, GROUPS, BIAS };
 typedef struct matmul_nbits {
     int64_t k, n, block, blocks; /* blocks of a column */
     int bits;
+    const float *code;   /* MatMulBnb4: [16], what q stands for before its scale; else NULL */
     const float *packed; /* constant weights */
 } matmul_nbits;
 
@@ -81,27 +82,62 @@ static sdx_status check_weight(const sdx_infer *infer, const matmul_nbits *m)
     return want_count(infer, ZEROS, "zero_points", m->n * m->blocks);
 }
 
-static sdx_status infer_matmul(sdx_infer *infer)
+static sdx_status check_sizes(const sdx_infer *infer, const matmul_nbits *m)
 {
     const int64_t most = INT32_MAX;
+    if (m->k <= 0 || m->n <= 0 || m->k > most || m->n > most || !is_block_size(m->block))
+        return sdx_fail(infer->err, SDX_ERR_FILE, "K %lld, N %lld and block_size %lld make no sense",
+                        (long long)m->k, (long long)m->n, (long long)m->block);
+    TRY(sdx_want_dtype(infer, A, "A", SDX_SET(SDX_F32) | SDX_SET(SDX_F16) | SDX_SET(SDX_BF16)));
+    TRY(sdx_want_rank(infer, A, "A", 1, SDX_MAX_RANK));
+    return sdx_want_dim(infer, A, "A", -1, m->k);
+}
+
+static sdx_status set_product(sdx_infer *infer, const matmul_nbits *m)
+{
+    sdx_shape shape = infer->in[A].shape;
+    if (shape.rank > 0) shape.dim[shape.rank - 1] = m->n;
+    sdx_infer_set(infer, 0, infer->in[A].dtype, &shape);
+    return SDX_OK;
+}
+
+static sdx_status infer_matmul(sdx_infer *infer)
+{
     int64_t bits = sdx_node_int(infer->node, "bits", 4);
     matmul_nbits m = read_attributes(infer->node);
     if (!knows_bits(bits))
         return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED,
                         "weights of %lld bits are not known; known are 2, 4 and 8", (long long)bits);
-    if (m.k <= 0 || m.n <= 0 || m.k > most || m.n > most || !is_block_size(m.block))
-        return sdx_fail(infer->err, SDX_ERR_FILE, "K %lld, N %lld and block_size %lld make no sense",
-                        (long long)m.k, (long long)m.n, (long long)m.block);
     if (sdx_node_int(infer->node, "weight_prepacked", 0))
         return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "a weight packed for a GPU is not supported");
-    TRY(sdx_want_dtype(infer, A, "A", SDX_SET(SDX_F32) | SDX_SET(SDX_F16) | SDX_SET(SDX_BF16)));
-    TRY(sdx_want_rank(infer, A, "A", 1, SDX_MAX_RANK));
-    TRY(sdx_want_dim(infer, A, "A", -1, m.k));
+    TRY(check_sizes(infer, &m));
     TRY(check_weight(infer, &m));
-    sdx_shape shape = infer->in[A].shape;
-    if (shape.rank > 0) shape.dim[shape.rank - 1] = m.n;
-    sdx_infer_set(infer, 0, infer->in[A].dtype, &shape);
-    return SDX_OK;
+    return set_product(infer, &m);
+}
+
+/* What bitsandbytes' FP4 (a sign, two bits of exponent, one of mantissa, over 12) and NF4 (quantiles of the normal
+ * distribution; Dettmers et al., QLoRA, 2023, appendix E) stand for. */
+static const float bnb4_codes[2][16] = {
+    {0, 1 / 192.0f, 2 / 3.0f, 1, 1 / 3.0f, 1 / 2.0f, 1 / 6.0f, 1 / 4.0f,
+     -0.0f, -1 / 192.0f, -2 / 3.0f, -1, -1 / 3.0f, -1 / 2.0f, -1 / 6.0f, -1 / 4.0f},
+    {-1, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f,
+     -0.18477343022823334f, -0.09105003625154495f, 0, 0.07958029955625534f, 0.16093020141124725f,
+     0.24611230194568634f, 0.33791524171829224f, 0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1},
+};
+
+static sdx_status infer_bnb4(sdx_infer *infer)
+{
+    matmul_nbits m = read_attributes(infer->node);
+    int64_t type = sdx_node_int(infer->node, "quant_type", 0);
+    if (type < 0 || type > 1 || !sdx_node_int(infer->node, "transB", 1))
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "quant_type is %lld, known are 0 (FP4) and 1 (NF4), with transB 1",
+                        (long long)type);
+    TRY(check_sizes(infer, &m));
+    TRY(sdx_want_dtype(infer, WEIGHT, "the weight", SDX_SET(SDX_U8)));
+    TRY(want_count(infer, WEIGHT, "the weight", (m.n * m.k + 1) / 2));
+    TRY(sdx_want_same_dtype(infer, SCALES, "absmax", A, "A"));
+    TRY(want_count(infer, SCALES, "absmax", (m.n * m.k + m.block - 1) / m.block));
+    return set_product(infer, &m);
 }
 
 /* The weight as numbers, [N, K]; in[] has WEIGHT .. GROUPS, absent ones without data. */
@@ -126,10 +162,19 @@ static sdx_status spread(const matmul_nbits *m, const sdx_tensor *in, float *w, 
     return SDX_OK;
 }
 
+/* The same of MatMulBnb4: a stream of all N x K numbers, high bits first, in blocks that heed no column. */
+static void spread_code(const matmul_nbits *m, const sdx_tensor *in, float *w)
+{
+    const uint8_t *q = in[WEIGHT].data;
+    for (int64_t i = 0; i < m->n * m->k; i++)
+        w[i] = m->code[q[i / 2] >> (i % 2 ? 0 : 4) & 15] * (float)sdx_tensor_get_f64(&in[SCALES], i / m->block);
+}
+
 static sdx_status pack(const sdx_kernels *kernels, int threads, const matmul_nbits *m, const sdx_tensor *in,
                        float *w, float *packed, sdx_error *err)
 {
-    TRY(spread(m, in, w, err));
+    if (m->code) spread_code(m, in, w);
+    else TRY(spread(m, in, w, err));
     sdx_gemm_f32_pack(&kernels->gemm_f32, threads, m->k, m->n, w, 1, m->k, 1.0f, packed);
     return SDX_OK;
 }
@@ -159,6 +204,15 @@ static sdx_status prepare_matmul(sdx_prepare *p)
     matmul_nbits *state;
     PREPARE_STATE(p, state);
     *state = read_attributes(p->node);
+    return pack_constants(p, state);
+}
+
+static sdx_status prepare_bnb4(sdx_prepare *p)
+{
+    matmul_nbits *state;
+    PREPARE_STATE(p, state);
+    *state = read_attributes(p->node);
+    state->code = bnb4_codes[sdx_node_int(p->node, "quant_type", 0)];
     return pack_constants(p, state);
 }
 
@@ -360,6 +414,7 @@ static sdx_status run_gather(sdx_run *run)
 #define MS "com.microsoft"
 static const sdx_op_def rows[] = {
     {MS, "MatMulNBits", 1, 0, 3, 6, 1, 1, 0, infer_matmul, prepare_matmul, plan_matmul, run_matmul},
+    {MS, "MatMulBnb4", 1, 0, 3, 3, 1, 1, 0, infer_bnb4, prepare_bnb4, plan_matmul, run_matmul},
     {MS, "GatherBlockQuantized", 1, 0, 3, 4, 1, 1, 0, infer_gather, prepare_gather, NULL, run_gather},
 };
 

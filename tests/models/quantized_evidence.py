@@ -106,8 +106,30 @@ def check(program, zoo, path):
             print("   ", first_flip(program, path, inputs), flush=True)
 
 
+def check_levels(program):
+    """MatMulNBits of 4 bits, K 768, N 256, blocks of 32, under ONNX Runtime's accuracy levels 0 and 4."""
+    random, there = np.random.default_rng(1), {}
+    constants = [random.integers(0, 256, (256, 24, 16), np.uint8), random.uniform(0.01, 0.02, 256 * 24).astype(np.float32)]
+    x = {"x": random.standard_normal((64, 768)).astype(np.float32)}
+    for level in (0, 4):
+        node = onnx.helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=768, N=256, bits=4,
+                                     block_size=32, accuracy_level=level)
+        graph = onnx.helper.make_graph(
+            [node], "g", [onnx.helper.make_tensor_value_info("x", 1, [64, 768])], [onnx.ValueInfoProto(name="y")],
+            [numpy_helper.from_array(c, n) for c, n in zip(constants, "ws")])
+        made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(d, v)
+                                                            for d, v in (("", 17), ("com.microsoft", 1))], ir_version=8)
+        there[level] = run_there(made.SerializeToString(), x)["y"]
+        with tempfile.TemporaryDirectory() as work:
+            onnx.save(made, f"{work}/m.onnx")
+            here = run_here(program, f"{work}/m.onnx", x, ["y"])["y"]
+        print("MatMulNBits, accuracy_level", level, "we to ONNX Runtime %.1e/%.1e" % difference(here, there[level]))
+    print("ONNX Runtime, accuracy_level 4 to 0 %.1e/%.1e" % difference(there[4], there[0]))
+
+
 def main():
     program, zoo, *patterns = sys.argv[1:]
+    check_levels(program)
     for path in sorted(p for t in (patterns or ["*8bit*", "*qdq*"]) for d in ("*", "*/*") for p in glob.glob(f"{zoo}/{d}/{t}.onnx")):
         check(program, zoo, path)
 

@@ -129,6 +129,9 @@ def cases():
     yield "Upsample", [image], None, {"version": 7, "scales": [1.0, 1.0, 2.0, 2.0], "mode": "nearest"}
     yield "LogSoftmax", [x], None, {"version": 11, "axis": 1}
     yield "TopK", [x], None, {"version": 9, "k": 3, "axis": -1, "n_out": 2}
+    for quant_type in (0, 1):
+        yield "MatMulBnb4", [floats(3, 64), codes(9 * 64 // 2), floats(9 * 64 // 32)], None, \
+            {"domain": MS, "K": 64, "N": 9, "block_size": 32, "quant_type": quant_type}
 
 
 def gated_bias():
