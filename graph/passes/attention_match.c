@@ -238,7 +238,8 @@ static const char *match_heads(const sdx_graph *g, sdx_id v, sdx_heads *h, doubl
     double cached = 1;
     *h = no_heads;
     sdx_path_read(g, v, SDX_NONE, &path);
-    sdx_id stopped = producer_id(g, path.top);
+    sdx_id split = path.count ? path.node[path.count - 1] : SDX_NONE; /* where it begins to change */
+    sdx_id stopped = split != SDX_NONE && sdx_match_is(&g->node[split], "Reshape") ? split : producer_id(g, path.top);
     const sdx_node *concat = match_cache(g, path.top);
     const char *reason =
         concat ? match_cached(g, concat, &path, h, &cached, layout) : match_fresh(g, &path, h, layout);

@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 SELF = "/m/bert/encoder/layer.0/attention/self/"
+LAST = "/m/bert/encoder/layer.1/attention/self/"  # for faults that leave sizes unknown: nothing comes after
 NORM = "/m/bert/encoder/layer.0/output/LayerNorm/"
 GELU = "/m/bert/encoder/layer.0/intermediate/intermediate_act_fn/"
 
@@ -60,6 +61,23 @@ def variable_gamma(g):
     g.node[NORM + "Mul"].input[1] = "gamma"
 
 
+def keep_heads(g):
+    """The number of heads is an input: no constant tells where x is split."""
+    g.model.graph.input.append(helper.make_tensor_value_info("heads", onnx.TensorProto.INT64, [4]))
+    g.node[LAST + "Reshape"].input[1] = "heads"
+
+
+def halves(g):
+    """Scores rounded to float16 on their way."""
+    g.insert("Cast", SELF + "Softmax", 0, to=onnx.TensorProto.FLOAT16)
+    g.insert("Cast", SELF + "Softmax", 0, name="back", to=onnx.TensorProto.FLOAT)
+
+
+def mean_over_tokens(g):
+    for mean in ("ReduceMean", "ReduceMean_1"):
+        g.set(NORM + mean, axes=[1])
+
+
 CASES = [  # what is broken, how, kind, node where matching stops, reason, whether an operator exists for it
     ("an operator between scores and Softmax", lambda g: g.insert("Relu", SELF + "Softmax", 0), "attention", "broken",
      "the scores are not a product", True),
@@ -71,6 +89,17 @@ CASES = [  # what is broken, how, kind, node where matching stops, reason, wheth
      "the values are scaled", True),
     ("a Softmax over the queries", lambda g: g.set(SELF + "Softmax", axis=2), "attention", SELF + "Softmax",
      "the Softmax is not over the keys", True),
+    ("scores scaled head by head", lambda g: g.insert("Mul", SELF + "Add", 0, constant=[[[x]] for x in (1, 2, 3, 4)]),
+     "attention",
+     "broken", "the scores are not a product", True),
+    ("scores that pass through float16", halves, "attention", "back", "the scores are not a product", True),
+    ("a mask whose batch lies on the heads", lambda g: g.insert("Transpose", SELF + "Add", 1, perm=[1, 0, 2, 3]),
+     "attention", "broken", "what is added to the scores is not", True),
+    ("values whose heads and batch are exchanged", lambda g: g.insert("Transpose", LAST + "MatMul_1", 1, perm=[1, 0, 2, 3]),
+     "attention", "broken", "the values do not arrive as [b,n,T,h]", True),
+    ("heads that an input splits", keep_heads, "attention", LAST + "Reshape", "no Reshape splits the heads", True),
+    ("a root over the mean of another axis", mean_over_tokens, "norm", NORM + "ReduceMean_1",
+     "what epsilon is added to is no mean over the last axis", True),
     ("heads joined without a Transpose", skip_transpose, "attention", SELF + "Reshape_3", "the heads are not joined", True),
     ("weights that are an output", lambda g: g.output(SELF + "Softmax"), "attention", SELF + "Softmax",
      "the attention weights are an output", False),
@@ -83,6 +112,8 @@ CASES = [  # what is broken, how, kind, node where matching stops, reason, wheth
      "the coefficients", True),
     ("a GELU without its half", lambda g: g.insert("Mul", GELU + "Mul_1", 0, constant=1.5), "GELU", GELU + "Erf",
      "the constant factor differs", True),
+    ("a GELU whose gate has another argument", lambda g: g.insert("Relu", GELU + "Erf", 0), "GELU", GELU + "Erf",
+     "the gate's argument is not odd in x", True),
     ("words that pass through an operator", lambda g: g.insert("Relu", "/m/bert/embeddings/Add", 0), "embedding", "broken",
      "a summand is not a look-up", True),
 ]
