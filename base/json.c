@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "file.h"
+#include "memory.h"
 
 enum { FILE_LIMIT = 64 << 20 }; /* the index of a checkpoint in shards is the longest of them */
 
@@ -96,4 +97,17 @@ sdx_status sdx_json_size(const json_t *object, const char *name, int64_t fallbac
     if (value < 0) return sdx_fail(err, SDX_ERR_FILE, "\"%s\" is negative", name);
     *out = (size_t)value;
     return SDX_OK;
+}
+
+json_t *sdx_json_text(const char *s)
+{
+    json_t *string = json_string(s);
+    if (string) return string;
+    char *ascii = sdx_strdup(s);
+    if (!ascii) return NULL;
+    for (char *c = ascii; *c; c++)
+        if ((unsigned char)*c > 126) *c = '?';
+    string = json_string(ascii);
+    free(ascii);
+    return string;
 }

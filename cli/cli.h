@@ -84,6 +84,11 @@ char *cli_rewrite_output(const cli_args *args, const char *input, const char *su
 int cli_task_options(const cli_args *args, size_t max_length, sdx_task_options *out, char **folder);
 int cli_make_directory(const char *path); /* with parents; EXIT_FINE or EXIT_USAGE after a sentence */
 
+/* "8x128" */
+bool cli_parse_shape(const char *text, long *batch, long *sequence);
+/* An input without data. Of its unknown sizes the first dimension's is the batch, the others the sequence. */
+sdx_tensor cli_shape_input(const sdx_port *port, long batch, long sequence);
+
 /* ---- the Hugging Face hub (hub.c) --------------------------------------------------------------------------------- */
 
 /* The folder of the model's snapshot in the local cache, downloaded when it is not there. New memory, or NULL after a

@@ -82,17 +82,12 @@ static bool fill(sdx_tensor *t, const char *name, const long *lengths)
     return true;
 }
 
-/* Unknown sizes: the first is the batch, the others the sequence. */
 static int make_work(const bench *b, long batch, long sequence, const long *lengths, work *w)
 {
     *w = (work){.count = 0};
     for (size_t i = 0; i < sdx_model_input_count(b->model) && i < MAX_PORTS; i++) {
         sdx_port port = sdx_model_input(b->model, i);
-        sdx_tensor t = {.dtype = port.dtype, .rank = port.rank < 0 ? 2 : port.rank};
-        for (int d = 0; d < t.rank; d++) {
-            int64_t size = port.rank < 0 ? -1 : port.dim[d];
-            t.dim[d] = size >= 0 ? size : d ? sequence : batch;
-        }
+        sdx_tensor t = cli_shape_input(&port, batch, sequence);
         if (!fill(&t, port.name, lengths)) {
             free(t.data);
             free_work(w);
@@ -143,13 +138,6 @@ static int time_work(const cli_args *args, const bench *b, const work *w, timing
     return code;
 }
 
-static bool parse_shape(const char *text, long *batch, long *sequence)
-{
-    char end;
-    return sscanf(text, "%ldx%ld%c", batch, sequence, &end) == 2 && *batch > 0 && *sequence > 0 &&
-           *batch <= 1 << 20 && *sequence <= 1 << 20;
-}
-
 static int bench_shape(const cli_args *args, const bench *b, const char *label, long batch, long sequence,
                        const long *lengths, bool first)
 {
@@ -189,7 +177,7 @@ static int bench_all(const cli_args *args, const bench *b)
     if (!label && !ragged) label = "1x128";
     for (; code == EXIT_FINE && label; label = cli_nth(args, "shape", ++done)) {
         long batch, sequence;
-        if (!parse_shape(label, &batch, &sequence)) return cli_usage_error("a shape is BxS, as 8x128, not \"%s\"", label);
+        if (!cli_parse_shape(label, &batch, &sequence)) return cli_usage_error("a shape is BxS, as 8x128, not \"%s\"", label);
         code = bench_shape(args, b, label, batch, sequence, NULL, done == 0);
     }
     if (code == EXIT_FINE && ragged) {
@@ -207,7 +195,7 @@ static int run_line(const bench *b, const char *line, double *ms)
 {
     static long lengths[MAX_LENGTHS];
     long batch, sequence;
-    const bool even = parse_shape(line, &batch, &sequence);
+    const bool even = cli_parse_shape(line, &batch, &sequence);
     if (!even) batch = (long)parse_lengths(line, lengths, &sequence);
     if (!batch) return cli_usage_error("a line is BxS or A,B,..., not \"%s\"", line);
     work w;
@@ -244,7 +232,7 @@ static int first_run(const cli_args *args, const bench *b, double *ms)
 {
     long batch = 1, sequence = 128;
     const char *shape = cli_nth(args, "shape", 0);
-    if (shape && !parse_shape(shape, &batch, &sequence)) return cli_usage_error("a shape is BxS, not \"%s\"", shape);
+    if (shape && !cli_parse_shape(shape, &batch, &sequence)) return cli_usage_error("a shape is BxS, not \"%s\"", shape);
     work w;
     int code = make_work(b, batch, sequence, NULL, &w);
     if (code == EXIT_FINE) code = run_once(b, &w, ms);

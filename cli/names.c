@@ -95,3 +95,20 @@ int cli_task_options(const cli_args *args, size_t max_length, sdx_task_options *
     };
     return EXIT_FINE;
 }
+
+bool cli_parse_shape(const char *text, long *batch, long *sequence)
+{
+    char end;
+    return sscanf(text, "%ldx%ld%c", batch, sequence, &end) == 2 && *batch > 0 && *sequence > 0 &&
+           *batch <= 1 << 20 && *sequence <= 1 << 20;
+}
+
+sdx_tensor cli_shape_input(const sdx_port *port, long batch, long sequence)
+{
+    sdx_tensor t = {.dtype = port->dtype, .rank = port->rank < 0 ? 2 : port->rank};
+    for (int d = 0; d < t.rank; d++) {
+        int64_t size = port->rank < 0 ? -1 : port->dim[d];
+        t.dim[d] = size >= 0 ? size : d ? sequence : batch;
+    }
+    return t;
+}

@@ -14,9 +14,9 @@
 #include <string.h>
 #include <utf8proc.h>
 
-#include "../base/buffer.h"
 #include "explain.h"
 #include "inspect_html.h"
+#include "value_text.h"
 
 enum { N_PREVIEW = 12, N_LIST = 64 };
 
@@ -56,28 +56,19 @@ static void write_text(sdx_buffer *b, const char *s)
 
 /* ---- types and tensors: pieces of a JSON string ------------------------------------------------------------ */
 
-static void write_dim(sdx_buffer *b, const sdx_model *m, sdx_dim d)
+/* What sdx_write_type and its like have written into `plain`, which ends here. */
+static void write_plain(sdx_buffer *b, sdx_buffer *plain)
 {
-    sdx_element e = sdx_model_resolve_element(m, sdx_element_from_dim(d));
-    if (e.symbol == SDX_ELEMENT_NUMBER) {
-        sdx_buffer_printf(b, "%" PRId64, e.number);
-        return;
-    }
-    const char *name = e.symbol >= 0 && e.symbol < m->n_symbol ? m->symbol[e.symbol].name : "?";
-    write_escaped(b, name, strlen(name));
+    if (plain->size) write_escaped(b, plain->data, plain->size);
+    b->failed |= plain->failed;
+    sdx_buffer_fini(plain);
 }
 
 static void write_type(sdx_buffer *b, const sdx_model *m, sdx_dtype dtype, const sdx_shape *shape)
 {
-    if (dtype == SDX_UNDEFINED) return;
-    sdx_buffer_puts(b, sdx_dtype_name(dtype));
-    sdx_buffer_putc(b, '[');
-    if (shape->rank < 0) sdx_buffer_puts(b, "...");
-    for (int i = 0; i < shape->rank; i++) {
-        if (i) sdx_buffer_putc(b, ',');
-        write_dim(b, m, shape->dim[i]);
-    }
-    sdx_buffer_putc(b, ']');
+    sdx_buffer plain = {0};
+    sdx_write_type(&plain, m, dtype, shape);
+    write_plain(b, &plain);
 }
 
 static bool has_numbers(sdx_dtype dtype)
@@ -108,38 +99,15 @@ static void write_preview(sdx_buffer *b, const sdx_tensor *t)
 
 /* ---- values, attributes, nodes ------------------------------------------------------------------------------ */
 
-static void write_value_type(writer *w, const sdx_graph *g, const sdx_value *v)
-{
-    const sdx_model *m = w->model;
-    const sdx_tensor *stored = sdx_value_stored(v);
-    const sdx_type *type = &v->type;
-    if (stored) {
-        sdx_shape shape = sdx_tensor_shape(stored);
-        write_type(&w->out, m, stored->dtype, &shape);
-        return;
-    }
-    if (v->declared && (v->declared->sequence || v->declared->optional)) {
-        sdx_buffer_puts(&w->out, v->declared->sequence ? "sequence of " : "optional ");
-        write_type(&w->out, m, v->declared->dtype, &v->declared->shape);
-        return;
-    }
-    if (!v->is_input && w->shapes && g == m->graph) {
-        sdx_id other = sdx_graph_find_value(w->shapes->graph, v->name);
-        if (other != SDX_NONE && w->shapes->graph->value[other].type.dtype != SDX_UNDEFINED) {
-            m = w->shapes;
-            type = &m->graph->value[other].type;
-        }
-    }
-    write_type(&w->out, m, type->dtype, &type->shape);
-}
-
 static void write_value(writer *w, const sdx_graph *g, const sdx_value *v)
 {
     const sdx_tensor *stored = sdx_value_stored(v);
     sdx_buffer_putc(&w->out, '[');
     write_text(&w->out, v->name);
     sdx_buffer_puts(&w->out, ",\"");
-    write_value_type(w, g, v);
+    sdx_buffer type = {0};
+    sdx_write_value_type(&type, g, v, w->shapes);
+    write_plain(&w->out, &type);
     if (stored) {
         sdx_buffer_printf(&w->out, "\",%zu,\"", sdx_tensor_bytes(stored));
         write_preview(&w->out, stored);

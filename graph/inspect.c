@@ -1,10 +1,10 @@
 /* inspect.c: what is in a model, for people and for programs: one summary is gathered, then printed as text or
  * as JSON. Nodes, operators and initializers of subgraphs count too. */
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../base/buffer.h"
+#include "../base/json.h"
 #include "../base/memory.h"
 #include "graph.h"
 
@@ -182,20 +182,6 @@ static void append(json_out *o, json_t *array, json_t *value)
     o->lost += json_array_append_new(array, value) != 0;
 }
 
-/* A file's strings need not be UTF-8; such bytes become '?'. */
-static json_t *json_text(const char *s)
-{
-    json_t *string = json_string(s);
-    if (string) return string;
-    char *ascii = sdx_strdup(s);
-    if (!ascii) return NULL;
-    for (char *c = ascii; *c; c++)
-        if ((unsigned char)*c > 126) *c = '?';
-    string = json_string(ascii);
-    free(ascii);
-    return string;
-}
-
 static json_t *json_port(json_out *o, const sdx_port *p)
 {
     json_t *port = json_object(), *shape = p->rank < 0 ? json_null() : json_array();
@@ -203,9 +189,9 @@ static json_t *json_port(json_out *o, const sdx_port *p)
         if (p->dim[i] >= 0)
             append(o, shape, json_integer(p->dim[i]));
         else
-            append(o, shape, p->symbol[i] ? json_text(p->symbol[i]) : json_null());
+            append(o, shape, p->symbol[i] ? sdx_json_text(p->symbol[i]) : json_null());
     }
-    set(o, port, "name", json_text(p->name));
+    set(o, port, "name", sdx_json_text(p->name));
     set(o, port, "dtype", json_string(sdx_dtype_name(p->dtype)));
     set(o, port, "shape", shape);
     return port;
@@ -229,7 +215,7 @@ static json_t *json_largest(json_out *o, const summary *s)
         const sdx_tensor *t = sdx_value_stored(s->largest[i]);
         json_t *entry = json_object(), *shape = json_array();
         for (int k = 0; k < t->rank; k++) append(o, shape, json_integer(t->dim[k]));
-        set(o, entry, "name", json_text(s->largest[i]->name));
+        set(o, entry, "name", sdx_json_text(s->largest[i]->name));
         set(o, entry, "dtype", json_string(sdx_dtype_name(t->dtype)));
         set(o, entry, "shape", shape);
         set(o, entry, "bytes", json_integer((json_int_t)sdx_tensor_bytes(t)));
@@ -241,7 +227,7 @@ static json_t *json_largest(json_out *o, const summary *s)
 /* set, under a key that comes from the file. */
 static void set_text(json_out *o, json_t *object, const char *key, json_t *value)
 {
-    json_t *name = json_text(key);
+    json_t *name = sdx_json_text(key);
     if (name)
         set(o, object, json_string_value(name), value);
     else
@@ -259,15 +245,15 @@ static json_t *json_summary(json_out *o, const summary *s)
     for (int i = 0; i < m->n_opset; i++)
         set_text(o, opsets, domain_text(m->opset[i].domain), json_integer(m->opset[i].version));
     for (int i = 0; i < m->n_metadata; i++)
-        set_text(o, metadata, m->metadata[i].key, json_text(m->metadata[i].value));
+        set_text(o, metadata, m->metadata[i].key, sdx_json_text(m->metadata[i].value));
     for (int i = 0; i < s->n_op; i++)
         set_text(o, operators, s->op[i].name, json_integer((json_int_t)s->op[i].count));
     set(o, initializers, "count", json_integer((json_int_t)s->initializers));
     set(o, initializers, "bytes", json_integer((json_int_t)s->initializer_bytes));
-    set(o, root, "path", json_text(m->path));
+    set(o, root, "path", sdx_json_text(m->path));
     set(o, root, "ir_version", json_integer(m->ir_version));
-    set(o, root, "producer", json_text(m->producer_name));
-    set(o, root, "producer_version", json_text(m->producer_version));
+    set(o, root, "producer", sdx_json_text(m->producer_name));
+    set(o, root, "producer_version", sdx_json_text(m->producer_version));
     set(o, root, "opsets", opsets);
     set(o, root, "metadata", metadata);
     set(o, root, "inputs", json_ports(o, m, sdx_model_input_count(m), sdx_model_input));

@@ -152,6 +152,8 @@ SDX_API sdx_status sdx_model_inspect(const sdx_model *model, bool json, char **t
 /* The graph as a self-contained HTML page; free() the string. shapes: NULL, or the model of a program made of the same
  * file (with no_optimize), whose inferred shapes are shown where the file itself says none. */
 SDX_API sdx_status sdx_model_inspect_html(const sdx_model *model, const sdx_model *shapes, char **html, sdx_error *err);
+/* The same in the DOT language of Graphviz. */
+SDX_API sdx_status sdx_model_inspect_dot(const sdx_model *model, const sdx_model *shapes, char **dot, sdx_error *err);
 
 /* ---- running ----------------------------------------------------------------------------------- */
 
@@ -186,6 +188,10 @@ SDX_API sdx_status sdx_program_open(const char *path, const sdx_run_options *opt
                                     sdx_error *err);
 SDX_API void sdx_program_free(sdx_program *program);
 SDX_API const sdx_model *sdx_program_model(const sdx_program *program);
+/* What a run on inputs of these types and shapes (data may be NULL) would do: the steps in order, and where in memory
+ * each leaves its outputs; as text or as one JSON object. free() the string. */
+SDX_API sdx_status sdx_program_describe_plan(const sdx_program *program, size_t n_inputs, const char *const *input_names,
+                                             const sdx_tensor *inputs, bool json, char **text, sdx_error *err);
 /* Of a program's model: some operator draws random numbers, so that two runs differ. */
 SDX_API bool sdx_model_is_random(const sdx_model *model);
 /* Of a program's model: the rows of a batch change each other's numbers, because one scale quantizes them all. */

@@ -78,6 +78,13 @@ refuses 'static needs --calibration' "$sdx" quantize --model_path "$optimized" -
 refuses 'texts need --tokenizer' "$sdx" quantize --model_path "$optimized" --static --calibration "$work/calibration.txt"
 says 0 'com.microsoft' "$sdx" inspect "$work/models/checkpoint-optimized-8bit.onnx"
 says 0 '"ir_version"' "$sdx" inspect "$model" --json
+says 0 'n0_[0-9]+ -> n0_[0-9]+ \[label="float32\[batch_size,sequence,64\]"\]' "$sdx" inspect "$model" --dot
+says 0 'com.microsoft::Attention|sardonyx::PackedAttention' "$sdx" inspect "$model" --stage passes
+says 0 'EmbedLayerNormalization +float32\[2,9,64\] +buffer [0-9]+ \+4608' "$sdx" inspect "$optimized" --stage plan --shape 2x9
+says 0 '"buffer_bytes": [1-9]' "$sdx" inspect "$model" --stage plan --json
+refuses 'graph, passes or plan' "$sdx" inspect "$model" --stage planned
+refuses 'a shape is BxS' "$sdx" inspect "$model" --stage plan --shape 2
+refuses 'neither --dot nor --html' "$sdx" inspect "$model" --stage plan --dot
 says 0 'last_hidden_state' "$sdx" run --model_path "$model" --model_name $zoo/bert-model/checkpoint --text 'what is AI?'
 says 0 'float32\[1,[0-9]+,64\]' "$sdx" run "$model" --output_dir "$work/npy" --input \
     input_ids=$zoo/bert-model/case_0/input_input_ids.npy attention_mask=$zoo/bert-model/case_0/input_attention_mask.npy \

@@ -444,6 +444,36 @@ START_TEST(inspects)
 }
 END_TEST
 
+START_TEST(draws)
+{
+    sdx_model *m;
+    sdx_graph *body, *g;
+    sdx_id x, y, z;
+    char *text;
+    ck_assert_int_eq(sdx_model_create(&m, NULL), SDX_OK);
+    g = m->graph;
+    sdx_shape shape = {.rank = 1, .dim = {3}};
+    ck_assert_int_eq(sdx_graph_add_input(g, "x", SDX_F32, &shape, &x, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_graph_emit(g, "", "If", "y", 1, &x, &y, NULL), SDX_OK);
+    g->node[0].name = "a \"quoted\\\n\" name";
+    ck_assert_int_eq(sdx_graph_create(m, g, &body, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_graph_add_value(body, "x", &z, NULL), SDX_OK);
+    body->value[z].outer = x;
+    ck_assert_int_eq(sdx_graph_emit(body, "", "Relu", "z", 1, &z, &z, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_graph_add_output(body, z, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_node_set_graph(g, 0, "then_branch", body, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_graph_add_output(g, y, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_model_inspect_dot(m, NULL, &text, NULL), SDX_OK);
+    ck_assert_ptr_nonnull(strstr(text, "tooltip=\"a \\\"quoted\\\\ \\\" name\""));
+    ck_assert_ptr_nonnull(strstr(text, "v0_0 -> n0_0 [label=\"float32[3]\"]"));
+    ck_assert_ptr_nonnull(strstr(text, "subgraph cluster_1 {"));
+    ck_assert_ptr_nonnull(strstr(text, "v0_0 -> n1_0")); /* captured */
+    ck_assert_ptr_nonnull(strstr(text, "n1_0 -> o1_1"));
+    free(text);
+    sdx_model_close(m);
+}
+END_TEST
+
 /* ---- external data --------------------------------------------------------------------------------------- */
 
 /* A model whose only tensor, uint8[n], lives in `location`. */
@@ -658,6 +688,7 @@ Suite *onnx_io_suite(void)
     tcase_add_loop_test(c, round_trip, 0, 2);
     tcase_add_loop_test(c, packs_small_weights, 0, 7);
     tcase_add_test(c, inspects);
+    tcase_add_test(c, draws);
     tcase_add_test(c, external_data_stays_in_its_folder);
     tcase_add_test(c, reads_tensor_files);
     tcase_add_test(c, truncations_are_refused);
