@@ -96,8 +96,8 @@ static void put_spans(sdx_builder *b, flow *v)
 }
 
 /* An output matrix of its own may have a bias of its own, beside the head's, which then counts for nothing. */
-static const char *bias_of_words(const sdx_checkpoint *c, const sdx_settings *s, const sdx_step *step, bool untied,
-                                 char *own, size_t size)
+static const char *bias_of_words(const sdx_checkpoint *c, const sdx_settings *s, const sdx_step *step,
+                                 bool untied, char *own, size_t size)
 {
     if (!untied) return step->name;
     snprintf(own, size, "%.*sbias", (int)(strrchr(step->untied, '.') + 1 - step->untied), step->untied);

@@ -9,8 +9,8 @@
 #include "pickle.h"
 #include "zip.h"
 
-/* Tied tensors share a storage, of which BART has four at most. What claims more would grow without end: a million
- * names for the same bytes. */
+/* Tied tensors share a storage, four at most in BART. What claims more would grow without end: a million names for
+ * the same bytes. */
 enum { MAX_PATH = 600, MAX_PICKLE = 2 << 20, MAX_SHARING = 4 };
 static const char pickle_name[] = "/data.pkl";
 
@@ -105,7 +105,8 @@ static sdx_status add_tensor(sdx_checkpoint *c, archive *a, const sdx_pickle_ten
                         t->name.data, e->size);
     a->claimed += (size_t)count * size; /* each at most the file's size */
     if (a->claimed / MAX_SHARING > a->size)
-        return sdx_fail(err, SDX_ERR_FILE, "tensor \"%.*s\": the tensors so far share more than %d times the %zu bytes of the file",
+        return sdx_fail(err, SDX_ERR_FILE,
+                        "tensor \"%.*s\": the tensors so far share more than %d times the %zu bytes of the file",
                         length, t->name.data, MAX_SHARING, a->size);
     const unsigned char *from = e->data + (size_t)t->offset * size;
     const void *data = from;
