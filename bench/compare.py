@@ -99,10 +99,9 @@ class Engine:
         self.label = label
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         stderr=subprocess.DEVNULL)
-        answer = self.process.stdout.readline().split()
-        if not answer or answer[0] != "ready":
+        if self.process.stdout.readline() != "ready\n":
             raise SystemExit(f"{label} does not start: {' '.join(command)}")
-        self.load = float(answer[1])
+        self.load = self.run("load")
 
     def run(self, line):
         self.process.stdin.write(line + "\n")

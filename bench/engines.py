@@ -1,6 +1,6 @@
 """engines.py ENGINE FILE THREADS: one peer in a process of its own, spoken to as `sardonyx bench --repeat_on_stdin` is:
-prints "ready" and the milliseconds of the load (its library imported before), then, for each line BxS or A,B,... (the
-lengths of a ragged batch), runs it once and prints the milliseconds. ENGINE is ort, openvino, ctranslate2 or torch;
+prints "ready", then, for each line BxS or A,B,... (the lengths of a ragged batch), runs it once and prints the
+milliseconds, for "load" those of the load (its library imported before). ENGINE is ort, openvino, ctranslate2 or torch;
 ctranslate2 takes a folder of write_ctranslate2, torch a Hugging Face folder of BERT. All compute in float32 unless
 the file is quantized. """
 import json
@@ -180,8 +180,12 @@ def write_ctranslate2(checkpoint, target, int8):
 
 def main():
     engine = ENGINES[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
-    print(f"ready {(time.perf_counter() - engine.start) * 1e3:.3f}", flush=True)
+    load = time.perf_counter() - engine.start
+    print("ready", flush=True)
     for line in sys.stdin:
+        if line == "load\n":
+            print(f"{load * 1e3:.4f}", flush=True)
+            continue
         work = engine.prepare(line.strip())
         start = time.perf_counter()
         engine.run(work)

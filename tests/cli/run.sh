@@ -110,6 +110,7 @@ says 0 '"median_ms": [0-9.]+' "$sdx" bench "$model" --shape 1x8 2x16 --lengths 3
 says 0 '^ready .*[0-9.]+' bash -c 'printf "1x8\n3,9,5\n" | "$@" --repeat_on_stdin | tr "\n" " "' _ "$sdx" bench "$model"
 says 2 'a line is BxS' bash -c 'echo 8x | "$@" --repeat_on_stdin 2>&1' _ "$sdx" bench "$model"
 refuses 'a shape is BxS' "$sdx" bench "$model" --shape 8
+says 0 '^ready [0-9.]+ [0-9.]+ [0-9.]+ $' sh -c "printf '1x8\\nload\\n3,5\\n' | $sdx bench $model --repeat-on-stdin | tr '\\n' ' '"
 
 # ---- more than 100 MB: a bar on a terminal, and nothing but results anywhere else
 cat > "$work/large.json" <<'end'
