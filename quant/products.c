@@ -158,15 +158,33 @@ static sdx_status emit_qdq_conv(sdx_quantizer *z, const sdx_node *n, const sdx_q
     return copy_conv(z, n, made);
 }
 
-/* ConvInteger takes one zero point for the weight, which symmetric codes do not need. */
+/* ONNX Runtime before 1.20 runs ConvInteger by uint8 weights only: int8 ones go around 128. */
+static sdx_quant_format conv_format(const sdx_quantizer *z)
+{
+    sdx_quant_format format = weight_format(z);
+    if (z->options->format != SDX_QUANTIZE_QDQ) format.is_signed = false;
+    return format;
+}
+
+/* ConvInteger takes one zero point for the weight, which all channels of symmetric codes have in common. */
+static sdx_status conv_zero(sdx_quantizer *z, const char *name, sdx_id *zero)
+{
+    sdx_tensor t = {.dtype = SDX_U8};
+    uint8_t *middle;
+    ARENA_NEW(&z->model->arena, middle, 1, z->err);
+    *middle = (uint8_t)sdx_quant_params_of(conv_format(z), -1, 1).zero_point;
+    t.data = middle;
+    return sdx_quantizer_constant(z, name, "_weight_zero_point", &t, zero);
+}
+
 static sdx_status emit_conv_integer(sdx_quantizer *z, const sdx_node *n, int rank, const sdx_quantized *x,
                                     const sdx_quantized *w)
 {
     const char *name = sdx_quantizer_node_name(z, n);
-    sdx_id acc, scale = w->scale, bias = sdx_node_in(n, 2), y = n->out[0];
+    sdx_id acc, scale = w->scale, zero = w->zero, bias = sdx_node_in(n, 2), y = n->out[0];
     bool channels = w->kind / 2 == SDX_QUANT_ROW;
-    int n_in = w->zero == SDX_NONE || channels ? 3 : 4;
-    TRY(sdx_quantizer_emit(z, "", "ConvInteger", name, "_quant", n_in, (sdx_id[]){x->q, w->q, x->zero, w->zero}, &acc));
+    if (channels) TRY(conv_zero(z, name, &zero));
+    TRY(sdx_quantizer_emit(z, "", "ConvInteger", name, "_quant", 4, (sdx_id[]){x->q, w->q, x->zero, zero}, &acc));
     TRY(copy_conv(z, n, z->graph->n_node - 1));
     if (channels) TRY(to_channels(z, sdx_quantizer_suffixed(z, name, "_scale"), rank, scale, &scale));
     if (bias != SDX_NONE) TRY(sdx_graph_add_value(z->graph, sdx_quantizer_suffixed(z, name, "_unbiased"), &y, z->err));
@@ -182,8 +200,8 @@ sdx_status sdx_quant_conv(sdx_quantizer *z, sdx_id node, bool *done)
     if (!sdx_quantizer_is_weight(z, n.in[1], 3) || is_refused(z, n.in[0])) return SDX_OK;
     z->graph->node[node].dead = *done = true;
     int rank = sdx_graph_constant(z->graph, n.in[1])->rank;
-    sdx_quant_format format = weight_format(z);
-    bool channels = z->recipe.per_channel && format.is_signed;
+    sdx_quant_format format = conv_format(z);
+    bool channels = z->recipe.per_channel && format.symmetric;
     sdx_quantized x, w;
     TRY(sdx_quantizer_activation(z, n.in[0], &x));
     TRY(sdx_quantizer_weight(z, n.in[1], format, channels ? SDX_QUANT_ROW : SDX_QUANT_TENSOR, NULL, &w));

@@ -75,8 +75,8 @@ sdx_status sdx_quantizer_leave_owner(sdx_quantizer *z, sdx_graph *inside, sdx_qu
 sdx_status sdx_quantizer_dequantize(sdx_quantizer *z, const char *name, sdx_quant_axis axis, sdx_quantized *x);
 /* A float32 constant with a matrix (or, by min_rank, a vector) in it. */
 bool sdx_quantizer_is_weight(const sdx_quantizer *z, sdx_id v, int min_rank);
-/* Constant v in integers, made once. Per column (the last axis) scale and zero are vectors, per row (axis 0 of 2) the
- * scale is [rows, 1]. factor: [rows], multiplied in first (per column only), or NULL. */
+/* Constant v in integers, made once. Per column (the last axis) or row (axis 0) scale and zero are vectors, but
+ * [rows, 1] for a matrix by row, whose rows are looked up. factor: [rows], multiplied in first (per column only), or NULL. */
 sdx_status sdx_quantizer_weight(sdx_quantizer *z, sdx_id v, sdx_quant_format format, sdx_quant_axis axis,
                                 const float *factor, sdx_quantized *out);
 /* Value v through a DynamicQuantizeLinear, or by the range that calibration found through a QuantizeLinear; made once. */

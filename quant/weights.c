@@ -12,6 +12,7 @@
 typedef struct job {
     const char *x; /* [rows, columns] floats, any alignment */
     int64_t rows, columns;
+    int rank; /* of the tensor */
     sdx_quant_axis axis;
     sdx_quant_format format;
     const float *factor; /* [rows], multiplied in; NULL: none */
@@ -33,7 +34,8 @@ static job make_job(const sdx_tensor *t, sdx_quant_format format, sdx_quant_axis
 {
     int64_t count = sdx_tensor_count(t), last = t->rank ? t->dim[t->rank - 1] : 1;
     int64_t columns = axis == SDX_QUANT_ROW ? count / t->dim[0] : last;
-    return (job){.x = t->data, .rows = count / columns, .columns = columns, .axis = axis, .format = format, .factor = factor};
+    return (job){.x = t->data, .rows = count / columns, .columns = columns, .rank = t->rank, .axis = axis, .format = format,
+                 .factor = factor};
 }
 
 static const char *row_of(const job *j, int64_t i, int64_t column)
@@ -118,7 +120,8 @@ static sdx_status quantize(sdx_quantizer *z, job *j, const char *name, float *sc
 static sdx_status add_params(sdx_quantizer *z, const char *name, const job *j, sdx_quantized *out)
 {
     int64_t n = scale_count(j);
-    int rank = j->axis == SDX_QUANT_TENSOR ? 0 : j->axis == SDX_QUANT_COLUMN ? 1 : 2;
+    bool looked_up = j->axis == SDX_QUANT_ROW && j->rank == 2;
+    int rank = j->axis == SDX_QUANT_TENSOR ? 0 : looked_up ? 2 : 1;
     sdx_tensor scale = {.dtype = SDX_F32, .rank = rank, .dim = {n, 1}, .data = j->scale};
     sdx_tensor zero = {.dtype = j->format.is_signed ? SDX_I8 : SDX_U8, .rank = rank, .dim = {n, 1}};
     uint8_t *zeros;

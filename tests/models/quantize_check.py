@@ -16,12 +16,13 @@ import tempfile
 import numpy as np
 import onnxruntime as ort
 
+WITH_CONV = ["--op_types", "MatMul,Gemm,Gather,Attention,EmbedLayerNormalization,Conv"]
 FORMS = {
     "ours": [],
     "tensor": ["--preset", "anserini"],
-    "channel": ["--preset", "anserini", "--per_channel"],
-    "uint8": ["--weight_type", "QUInt8", "--per_channel", "--op_types", "MatMul,Gemm,Gather,Attention,EmbedLayerNormalization,Conv"],
-    "qdq": ["--static", "--format", "qdq"],
+    "channel": ["--preset", "anserini", "--per_channel", *WITH_CONV],
+    "uint8": ["--weight_type", "QUInt8", "--per_channel", *WITH_CONV],
+    "qdq": ["--static", "--format", "qdq", *WITH_CONV],
     "qdq-percentile": ["--static", "--format", "qdq", "--calibrate_method", "percentile", "--preset", "anserini"],
     "static": ["--static", "--calibrate_method", "entropy", "--op_types", "MatMul,Gemm,Attention,Conv"],
     "4-bit": ["--weight_only", "4"],
