@@ -20,8 +20,15 @@ typedef struct answers {
     float **vector;  /* [cases], each [width]. Owned */
     int64_t *width;  /* [cases] */
     size_t count;
-    double milliseconds; /* of the first case, the fastest run */
 } answers;
+
+/* A program ready to run. */
+typedef struct runner {
+    sdx_program *program;
+    sdx_session *session;
+    sdx_tensor *output; /* [n_output] */
+    size_t n_output;
+} runner;
 
 typedef struct layer {
     const char *name, *op_type; /* the value it makes; in the arena of `names` */
@@ -37,7 +44,9 @@ typedef struct study {
     layer *layer;       /* [n_layer], most harmful first once measured. Owned */
     const char **list;  /* [n_layer + options->n_exclude]: names to exclude. Owned */
     size_t n_layer;
+    runner in_float;    /* open all the time, to be timed in turns with the others */
     answers reference;
+    double milliseconds; /* of its first case, when it was timed last */
     sdx_error *err;
 } study;
 
@@ -90,6 +99,47 @@ static float *vector_of(const sdx_tensor *output, size_t n, int64_t *width)
     return sdx_calloc(1, sizeof(float));
 }
 
+static void runner_close(runner *r)
+{
+    sdx_session_free(r->session);
+    sdx_program_free(r->program);
+    free(r->output);
+    *r = (runner){.program = NULL};
+}
+
+/* Takes the model over. */
+static sdx_status runner_open(sdx_model *model, runner *r, sdx_error *err)
+{
+    *r = (runner){.program = NULL};
+    TRY(sdx_program_create(model, NULL, &r->program, err));
+    r->n_output = sdx_model_output_count(sdx_program_model(r->program));
+    r->output = sdx_calloc(r->n_output + 1, sizeof *r->output);
+    sdx_status status = r->output ? sdx_session_create(r->program, &r->session, err)
+                                  : sdx_fail_memory(err, r->n_output * sizeof *r->output);
+    if (status != SDX_OK) runner_close(r);
+    return status;
+}
+
+static sdx_status run_case(const runner *r, const sdx_case *k, sdx_error *err)
+{
+    return sdx_session_run(r->session, k->count, k->name, k->tensor, r->n_output, r->output, err);
+}
+
+/* What it answers to all cases. */
+static sdx_status answer(const sdx_calibration *c, const runner *r, answers *a, sdx_error *err)
+{
+    *a = (answers){.vector = sdx_calloc(c->n_kept + 1, sizeof *a->vector), .width = sdx_calloc(c->n_kept + 1, sizeof *a->width)};
+    sdx_status status = a->vector && a->width ? SDX_OK : sdx_fail_memory(err, c->n_kept * sizeof *a->vector);
+    for (size_t i = 0; i < c->n_kept && status == SDX_OK; i++) {
+        status = run_case(r, &c->kept[i], err);
+        if (status != SDX_OK) break;
+        a->vector[a->count] = vector_of(r->output, r->n_output, &a->width[a->count]);
+        if (!a->vector[a->count++]) status = sdx_fail_memory(err, sizeof(float));
+    }
+    if (status != SDX_OK) answers_fini(a);
+    return status;
+}
+
 static double now(void)
 {
     struct timespec t;
@@ -97,40 +147,16 @@ static double now(void)
     return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
 }
 
-static sdx_status run_all(const sdx_calibration *c, sdx_session *session, size_t n, sdx_tensor *output, answers *a,
-                          sdx_error *err)
+/* Milliseconds of the first case, the fastest run of each; in turns, so that both meet the machine in one mood. */
+static sdx_status race(const sdx_calibration *c, const runner *const r[2], double time[2], sdx_error *err)
 {
-    a->milliseconds = INFINITY;
-    for (size_t i = 0; i < c->n_kept; i++) {
-        const sdx_case *k = &c->kept[i];
-        for (int run = 0; run < (i ? 1 : 1 + TIMED_RUNS); run++) {
-            double start = now();
-            TRY(sdx_session_run(session, k->count, k->name, k->tensor, n, output, err));
-            if (run) a->milliseconds = fmin(a->milliseconds, now() - start);
-        }
-        a->vector[a->count] = vector_of(output, n, &a->width[a->count]);
-        if (!a->vector[a->count++]) return sdx_fail_memory(err, sizeof(float));
+    time[0] = time[1] = INFINITY;
+    for (int run = 0; run < 2 * TIMED_RUNS; run++) {
+        double start = now();
+        TRY(run_case(r[run % 2], &c->kept[0], err));
+        time[run % 2] = fmin(time[run % 2], now() - start);
     }
     return SDX_OK;
-}
-
-/* Takes the model over. */
-static sdx_status answer(const sdx_calibration *c, sdx_model *model, answers *a, sdx_error *err)
-{
-    sdx_program *program;
-    sdx_session *session = NULL;
-    TRY(sdx_program_create(model, NULL, &program, err));
-    size_t n = sdx_model_output_count(sdx_program_model(program));
-    sdx_tensor *output = sdx_calloc(n + 1, sizeof *output);
-    *a = (answers){.vector = sdx_calloc(c->n_kept + 1, sizeof *a->vector), .width = sdx_calloc(c->n_kept + 1, sizeof *a->width)};
-    sdx_status status = output && a->vector && a->width ? sdx_session_create(program, &session, err)
-                                                        : sdx_fail_memory(err, c->n_kept * sizeof *a->vector);
-    if (status == SDX_OK) status = run_all(c, session, n, output, a, err);
-    sdx_session_free(session);
-    sdx_program_free(program);
-    free(output);
-    if (status != SDX_OK) answers_fini(a);
-    return status;
 }
 
 /* ---- comparing --------------------------------------------------------------------------------------------------------- */
@@ -187,13 +213,16 @@ static double overlap(const answers *a, const answers *b)
 
 /* ---- layers ------------------------------------------------------------------------------------------------------------ */
 
-/* The model with the layers for which keep says so in float, and what it answers. */
+/* The model with the layers for which keep says so in float: what it answers and, unless `saved` is NULL, the
+ * milliseconds that it is faster. */
 static sdx_status try_layers(study *s, bool (*keep)(const layer *, const layer *), const layer *only, answers *a,
-                             size_t *quantized)
+                             double *saved, size_t *quantized)
 {
     sdx_quantize_options o = *s->options;
     sdx_quantize_report r;
     sdx_model *model;
+    runner tried;
+    double time[2] = {0, 0};
     size_t n = 0;
     for (; n < o.n_exclude; n++) s->list[n] = o.exclude[n];
     for (size_t i = 0; i < s->n_layer; i++)
@@ -202,7 +231,16 @@ static sdx_status try_layers(study *s, bool (*keep)(const layer *, const layer *
     o.n_exclude = n;
     TRY(sdx_quantize_model(&o, s->calibration->sample, s->calibration->n_watched, &model, &r, s->err));
     *quantized = r.quantized;
-    return answer(s->calibration, model, a, s->err);
+    TRY(runner_open(model, &tried, s->err));
+    sdx_status status = answer(s->calibration, &tried, a, s->err);
+    if (saved && status == SDX_OK) {
+        status = race(s->calibration, (const runner *const[]){&s->in_float, &tried}, time, s->err);
+        *saved = time[0] - time[1];
+        s->milliseconds = time[0];
+        if (status != SDX_OK) answers_fini(a);
+    }
+    runner_close(&tried);
+    return status;
 }
 
 static bool is_other(const layer *l, const layer *only) { return l != only; }
@@ -238,9 +276,8 @@ static sdx_status measure_layers(study *s)
     for (size_t i = 0; i < s->n_layer; i++) {
         answers a;
         layer *l = &s->layer[i];
-        TRY(try_layers(s, is_other, l, &a, &quantized));
+        TRY(try_layers(s, is_other, l, &a, s->options->report ? &l->saved : NULL, &quantized));
         l->error = 1 - mean_cosine(&s->reference, &a);
-        l->saved = s->reference.milliseconds - a.milliseconds;
         l->none = !quantized;
         answers_fini(&a);
     }
@@ -276,7 +313,7 @@ static sdx_status meets(study *s, const target *t, bool *met)
 {
     answers a;
     size_t quantized;
-    TRY(try_layers(s, is_in_float, NULL, &a, &quantized));
+    TRY(try_layers(s, is_in_float, NULL, &a, NULL, &quantized));
     *met = t->measure(&s->reference, &a) >= t->least;
     answers_fini(&a);
     return SDX_OK;
@@ -287,8 +324,6 @@ static sdx_status choose_layers(study *s, const target *t)
 {
     size_t low = 0, high = s->n_layer; /* with `high` of them in float, which is all, nothing is quantized */
     bool met;
-    TRY(meets(s, t, &met));
-    if (met) return SDX_OK;
     while (high - low > 1) {
         size_t middle = (low + high) / 2;
         for (size_t i = 0; i < s->n_layer; i++) s->layer[i].in_float = i < middle;
@@ -313,15 +348,15 @@ static sdx_status write_table(study *s, char **out)
 {
     answers a;
     sdx_buffer b = {0};
+    double saved;
     size_t quantized;
-    TRY(try_layers(s, is_in_float, NULL, &a, &quantized));
+    TRY(try_layers(s, is_in_float, NULL, &a, &saved, &quantized));
     sdx_buffer_printf(&b, "1 - cosine  ms saved  operator                 result\n");
     for (size_t i = 0; i < s->n_layer; i++)
         sdx_buffer_printf(&b, "%10.2e  %8.3f  %-24s %s%s\n", fmax(s->layer[i].error, 0), s->layer[i].saved, s->layer[i].op_type,
                           s->layer[i].name, s->layer[i].in_float ? "  (left in float)" : "");
     sdx_buffer_printf(&b, "%10.2e  %8.3f  all that are not in float; on %zu cases, the first of them %.3f ms in float\n",
-                      fmax(1 - mean_cosine(&s->reference, &a), 0), s->reference.milliseconds - a.milliseconds, a.count,
-                      s->reference.milliseconds);
+                      fmax(1 - mean_cosine(&s->reference, &a), 0), saved, a.count, s->milliseconds);
     answers_fini(&a);
     return sdx_buffer_take(&b, out, s->err);
 }
@@ -334,9 +369,12 @@ static sdx_status run_study(study *s, char **table, sdx_excluded *excluded)
     TRY(sdx_model_open(s->options->input, &s->names, s->err));
     TRY(list_layers(s));
     TRY(sdx_model_open(s->options->input, &model, s->err));
-    TRY(answer(s->calibration, model, &s->reference, s->err));
-    TRY(measure_layers(s));
-    if (s->options->target) TRY(choose_layers(s, &t));
+    TRY(runner_open(model, &s->in_float, s->err));
+    TRY(answer(s->calibration, &s->in_float, &s->reference, s->err));
+    bool met = true; /* then layers are measured for the report only */
+    if (s->options->target) TRY(meets(s, &t, &met));
+    if (!met || s->options->report) TRY(measure_layers(s));
+    if (!met) TRY(choose_layers(s, &t));
     if (s->options->report) TRY(write_table(s, table));
     for (size_t i = 0; i < s->n_layer; i++) {
         if (!s->layer[i].in_float) continue;
@@ -357,6 +395,7 @@ sdx_status sdx_sensitivity_study(const sdx_quantize_options *options, const sdx_
                                   : sdx_fail(err, SDX_ERR_USAGE, "%s: a report or a target needs calibration cases, which "
                                              "cannot be made up for this model", options->input);
     answers_fini(&s.reference);
+    runner_close(&s.in_float);
     free(s.layer);
     free(s.list);
     sdx_model_close(s.names);
