@@ -158,7 +158,7 @@ static sdx_status emit_qdq_conv(sdx_quantizer *z, const sdx_node *n, const sdx_q
     return copy_conv(z, n, made);
 }
 
-/* ONNX Runtime before 1.20 runs ConvInteger by uint8 weights only: int8 ones go around 128. */
+/* ONNX Runtime 1.17 runs ConvInteger by uint8 weights only: int8 ones go around 128. */
 static sdx_quant_format conv_format(const sdx_quantizer *z)
 {
     sdx_quant_format format = weight_format(z);
