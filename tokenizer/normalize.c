@@ -74,7 +74,10 @@ static sdx_status bert_points(const sdx_step *step, const char *text, size_t n, 
         TRY(sdx_point_reserve(s, k + SDX_DECOMPOSED_MAX + 2, err));
         uint32_t c = sdx_utf8_next(&p);
         if (step->clean_text) {
-            if (c == SDX_REPLACEMENT || sdx_is_other(c)) continue;
+            if (c == SDX_REPLACEMENT || sdx_is_other(c)) {
+                if (!k && !s->next.size) s->at_start = false;
+                continue;
+            }
             if (sdx_is_space(c)) c = ' ';
         }
         bool han = step->han && sdx_is_han(c);
@@ -99,7 +102,10 @@ static sdx_status bert_other(const sdx_step *step, const char *text, size_t n, s
     char *to = out->text + out->size;
     for (size_t i = 0; i < count; i++) {
         uint32_t c = s->points[i], lower[2] = {c};
-        if (step->strip_accents && sdx_is_nonspacing(c)) continue;
+        if (step->strip_accents && sdx_is_nonspacing(c)) {
+            if (to == out->text) s->at_start = false;
+            continue;
+        }
         int m = step->lowercase ? sdx_lower(c, lower) : 1;
         for (int j = 0; j < m; j++) to = sdx_utf8_put(to, lower[j]);
     }
@@ -112,6 +118,7 @@ sdx_status sdx_normalize_bert(const sdx_step *step, sdx_scratch *s, sdx_error *e
     const char *text = s->now.text;
     for (size_t i = 0, n = s->now.size; i < n;) {
         size_t run = ascii_run(text + i, n - i);
+        if (run && !s->next.size && step->ascii[(unsigned char)text[i]] == 0xff) s->at_start = false;
         TRY(bert_ascii(step->ascii, text + i, run, &s->next, err));
         i += run;
         run = other_run(text + i, n - i);

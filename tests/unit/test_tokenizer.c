@@ -309,6 +309,27 @@ START_TEST(added_tokens)
 }
 END_TEST
 
+/* Metaspace's "first" asks for the first character of the text; one that the normalizer dropped was it. */
+START_TEST(lost_start)
+{
+    static const char bert[] = "{\"type\":\"BertNormalizer\",\"strip_accents\":true,\"lowercase\":false}";
+    static const char first[] = "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\"}";
+    check_steps(bert, first, "b", "23 9");
+    check_steps(bert, first,
+                "\x01"
+                "b",
+                "14");
+    check_steps(bert, first,
+                "\u0325"
+                "b",
+                "14");
+    check_steps(bert, first,
+                "\ufffd"
+                "b",
+                "14");
+}
+END_TEST
+
 /* Of tokens that normalization makes equal, special ones are found, then the first; what stands right of a
  * token that strips there is gone. */
 START_TEST(added_tokens_that_meet)
@@ -1100,7 +1121,8 @@ Suite *tokenizer_suite(void)
                                   numbers,          ctc,
                                   older_files,      classes,
                                   old_added_tokens, marian,
-                                  sets_in_patterns, added_tokens_that_meet};
+                                  sets_in_patterns, added_tokens_that_meet,
+                                  lost_start};
     Suite *suite = suite_create("tokenizer");
     TCase *components = tcase_create("components"), *rows = tcase_create("rows");
     tcase_add_checked_fixture(components, make_folder, remove_folder);
