@@ -407,8 +407,16 @@ SDX_API size_t sdx_tokenizer_vocab_size(const sdx_tokenizer *tokenizer);
 SDX_API const char *sdx_tokenizer_token(const sdx_tokenizer *tokenizer, int64_t id);
 SDX_API bool sdx_tokenizer_is_special(const sdx_tokenizer *tokenizer, int64_t id);
 
+/* ---- tasks ---------------------------------------------------------------------------------------
+ *
+ * From a folder and some text (or a sound) to an answer: open, run as often as you like, free; examples/answer.c has them
+ * all. A task object belongs to one thread. Opening fails with SDX_ERR_FILE when a file is absent or damaged and with
+ * SDX_ERR_UNSUPPORTED when the model has not the outputs that the task needs; running with SDX_ERR_USAGE when the fault is
+ * the caller's (an option, a text that gives no token, a sound that is too short).
+ */
+
 typedef struct sdx_task_options {
-    const char *model;     /* .onnx file, or a folder that holds one */
+    const char *model;     /* .onnx file, a folder that holds one, or a checkpoint folder, converted in memory */
     const char *tokenizer; /* folder or file; NULL: beside the model */
     size_t max_length;     /* tokens; 0: what the tokenizer's or the model's configuration says */
     size_t batch_tokens;   /* padded tokens in one run; 0: 4096 */
@@ -424,7 +432,7 @@ SDX_API size_t sdx_embedder_dim(const sdx_embedder *embedder);
 /* What stands before every text from now on: a prompt of config_sentence_transformers.json by its name, or any text. Both
  * NULL: the folder's default_prompt_name, as after opening. An unknown name is SDX_ERR_USAGE. */
 SDX_API sdx_status sdx_embedder_set_prompt(sdx_embedder *embedder, const char *name, const char *text, sdx_error *err);
-/* out: [count, dim] row-major. The vector of a text does not depend on its neighbours. */
+/* out: [count, dim] float32, row-major. The vector of a text does not depend on its neighbours. */
 SDX_API sdx_status sdx_embedder_run(sdx_embedder *embedder, const sdx_text *texts, size_t count, float *out,
                                     sdx_error *err);
 
@@ -530,7 +538,7 @@ typedef struct sdx_transcript {
 
 SDX_API sdx_status sdx_transcriber_open(const sdx_task_options *options, sdx_transcriber **out, sdx_error *err);
 SDX_API void sdx_transcriber_free(sdx_transcriber *transcriber);
-/* samples: [count], one channel at rate Hz; rate 0: the model's input as it is, neither resampled nor normalized. options:
+/* samples: [count], one channel in [-1, 1] at rate Hz; rate 0: the model's input as it is, neither resampled nor normalized. options:
  * NULL for the defaults. Free with sdx_transcript_free. */
 SDX_API sdx_status sdx_transcriber_run(sdx_transcriber *transcriber, const sdx_transcribe_options *options,
                                        const float *samples, size_t count, int rate, sdx_transcript *out,

@@ -98,6 +98,7 @@ says 0 '"attention_mask":\[.*"overflowing":\[' "$sdx" tokenize --model_name $zoo
 says 0 '"embedding":\[' "$sdx" embed --model_path "$model" --tokenizer $zoo/bert-model/checkpoint --text 'what is AI?'
 says 0 '"embedding":\[' "$sdx" embed --model_name $zoo/bert-model/checkpoint --text 'straight from the checkpoint'
 # softmax of the golden logits, straight from a pickled checkpoint
+says 0 '^[01][.][0-9]+ LABEL_4' "${sdx%/*}/answer" classify $zoo/bert-classify-bin/checkpoint 'what is AI?'
 says 0 '"labels":\[\{"label":"LABEL_0","score":0.44813[0-9]*' "$sdx" classify --model_name $zoo/bert-classify-bin/checkpoint --text 'what is AI?' --top_k 1
 says 0 'L1 difference' "$sdx" convert --model_name $zoo/bert-splade/checkpoint --output_dir "$work/splade" --splade
 says 0 '"vector":\{"' "$sdx" encode --model_path "$work/splade/checkpoint.onnx" --tokenizer $zoo/bert-splade/checkpoint --text 'what is AI?'
