@@ -9,7 +9,7 @@
 const cli_option cli_common_options[] = {
     {"threads", CLI_INT, "N", "worker threads (default: what cgroup, cpuset and OMP_NUM_THREADS allow)"},
     {"isa", CLI_STRING, "NAME", "cap: scalar, avx2, avxvnni, avx512, avx512vnni, neon, neon_dot, neon_i8mm"},
-    {"precision", CLI_STRING, "NAME", "fp32 (default) or bf16: products with weights in 16 bits, where the CPU has them"},
+    {"precision", CLI_STRING, "NAME", "fp32 (default), bf16: products with weights in 16 bits, or auto: where the CPU gains by them"},
     {"json", CLI_FLAG, NULL, "print one JSON object instead of text"},
     {"quiet", CLI_FLAG, NULL, "no progress on stderr"},
     {"help", CLI_FLAG, NULL, "this page"},

@@ -50,22 +50,6 @@ sdx_status sdx_kernels_choose(const char *option, const sdx_kernels **out, sdx_e
     return SDX_OK;
 }
 
-sdx_status sdx_kernels_set_precision(const char *precision, sdx_arena *arena, const sdx_kernels **kernels, sdx_error *err)
-{
-    if (!precision || !strcmp(precision, "fp32")) return SDX_OK;
-    if (strcmp(precision, "bf16"))
-        return sdx_fail(err, SDX_ERR_USAGE, "precision is fp32 or bf16, not \"%s\"", precision);
-    if (!(*kernels)->gemm_bf16.run)
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "bf16 needs a CPU with AVX512-BF16; this one (%s) runs fp32 faster",
-                        sdx_isa_name((*kernels)->isa));
-    sdx_kernels *own;
-    ARENA_NEW(arena, own, 1, err);
-    *own = **kernels;
-    own->linear = own->gemm_bf16;
-    *kernels = own;
-    return SDX_OK;
-}
-
 const char *sdx_cpu_isa(void)
 {
     return sdx_isa_name(sdx_isa_detect());

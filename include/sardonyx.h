@@ -164,7 +164,8 @@ typedef struct sdx_run_options {
     int threads;      /* 0: what the cgroup quota, the cpuset and OMP_NUM_THREADS allow */
     const char *isa;  /* cap on the instruction set, NULL: SARDONYX_ISA, else the best this CPU has */
     /* "bf16": products with constant weights of float32 round both sides to bfloat16 and sum in float32; about two
-     * digits for twice the speed, on CPUs that multiply bfloat16. NULL or "fp32": float32 throughout. */
+     * digits for twice the speed, on CPUs that multiply bfloat16. "auto": bf16 where a short measurement says that it
+     * pays here, else float32; so another machine may give other values. NULL or "fp32": float32 throughout. */
     const char *precision;
     bool no_optimize; /* run the graph as the file spells it */
     bool strict;      /* only what the standard says, also where the file's metadata allows something better */
