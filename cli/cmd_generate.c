@@ -186,6 +186,7 @@ static int answer_in_pieces(job *j, const cli_record *doc)
     o.context = &s;
     sdx_text text = {doc->text, doc->text_length};
     int code = sdx_generator_run(j->g, &o, &text, 1, &out, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
+    j->options.first_text++;
     if (code == EXIT_FINE) write_more(&s, true);
     if (s.written || code == EXIT_FINE) fprintf(j->f, "\n");
     free(s.ids);
@@ -207,6 +208,7 @@ static int answer(job *j, const cli_record *docs, size_t count)
         code = cli_fail(&err);
     for (size_t i = 0; i < count * each && code == EXIT_FINE; i++)
         code = write_answer(j, docs[i / each].id, &out[i]);
+    j->options.first_text += count;
     fflush(j->f); /* the next may take a while */
     free(texts);
     free(out);

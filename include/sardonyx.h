@@ -492,7 +492,8 @@ typedef struct sdx_generate_options {
     bool do_sample;               /* draw tokens, with one beam only */
     double temperature, top_p;    /* 1: none */
     size_t top_k;                 /* 0: all */
-    uint64_t seed;                /* the same seed, text and position in `texts`: the same draws */
+    uint64_t seed;                /* the same seed, text and number of the text: the same draws */
+    size_t first_text;            /* the number of texts[0]: of runs before this one, if they belong together */
     /* NULL, or told each new token of texts[text] as soon as it is chosen; with one beam and one sequence a text.
      * Returns false to end the run, which then fails with SDX_ERR_USAGE. */
     bool (*on_token)(void *context, size_t text, int64_t id);

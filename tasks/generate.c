@@ -108,7 +108,7 @@ static sdx_status hunt_begin(hunt *h, sdx_error *err)
     const sdx_generate_options *o = &h->rules.options;
     TRY(sdx_rules_fix_lengths(&h->rules, h->n, err));
     if (o->num_beams > 1) return sdx_beam_create(&h->rules, h->prompt, h->n, &h->beam, err);
-    size_t first = h->text * o->num_return_sequences;
+    size_t first = (o->first_text + h->text) * o->num_return_sequences;
     return sdx_sampler_create(&h->rules, h->prompt, h->n, first, o->num_return_sequences, &h->sampler, err);
 }
 
@@ -232,9 +232,24 @@ static sdx_status tell(const hunt *h, sdx_error *err)
     return sdx_fail(err, SDX_ERR_USAGE, "the run was ended by its caller");
 }
 
+/* The model has a position for each token of every row. */
+static sdx_status check_positions(const batch *b, sdx_error *err)
+{
+    for (size_t i = 0; i < b->count; i++) {
+        const hunt *h = &b->hunts[i];
+        if (h->done || !h->rules.hard_limit || h->length <= h->rules.positions) continue;
+        return sdx_fail(err, SDX_ERR_USAGE,
+                        "an answer grew beyond the %zu positions that the model has; give a smaller max_length or "
+                        "max_new_tokens",
+                        h->rules.positions);
+    }
+    return SDX_OK;
+}
+
 static sdx_status batch_step(batch *b, bool *done, sdx_error *err)
 {
     size_t length = batch_collect(b);
+    TRY(check_positions(b, err));
     TRY(sdx_decoder_step(b->g->decoder, b->ids, b->width, length, b->parent, b->rows, &b->scores, &b->vocab, err));
     sdx_parallel_for(b->g->threads, (int64_t)b->rows, 1, prepare_rows, b);
     *done = true;
@@ -359,13 +374,20 @@ static sdx_status check_options(const sdx_generate_options *o, sdx_error *err)
     return SDX_OK;
 }
 
-static sdx_status encode(sdx_generator *g, const sdx_text *texts, size_t count, source *sources, sdx_error *err)
+static sdx_status encode(sdx_generator *g, const sdx_text *texts, size_t count, size_t first, source *sources,
+                         sdx_error *err)
 {
     for (size_t i = 0; i < count; i++) {
+        size_t number = first + i + 1;
         sdx_encoding *e = &sources[i].encoding;
         sources[i].text = i;
         TRY(sdx_tokenizer_encode(g->tokenizer, texts[i].data, texts[i].length, NULL, 0, g->max_source, e, err));
-        if (!e->count) return sdx_fail(err, SDX_ERR_USAGE, "text %zu has no tokens", i + 1);
+        if (!e->count) return sdx_fail(err, SDX_ERR_USAGE, "text %zu has no tokens", number);
+        if (g->rules.hard_limit && e->count > g->rules.positions)
+            return sdx_fail(err, SDX_ERR_USAGE,
+                            "text %zu has %zu tokens, and the model %zu positions; shorten it, or set the tokenizer's "
+                            "model_max_length, which cuts",
+                            number, e->count, g->rules.positions);
     }
     return SDX_OK;
 }
@@ -381,7 +403,7 @@ sdx_status sdx_generator_run(sdx_generator *g, const sdx_generate_options *optio
     source *sources = sdx_calloc(count + 1, sizeof *sources);
     if (!sources) return sdx_fail_memory(err, count * sizeof *sources);
     sdx_status status = SDX_OK;
-    TRY_GOTO(encode(g, texts, count, sources, err));
+    TRY_GOTO(encode(g, texts, count, rules.options.first_text, sources, err));
     qsort(sources, count, sizeof *sources, by_length);
     for (size_t at = 0, n; at < count; at += n) {
         n = batch_size(g, &rules.options, sources + at, count - at);

@@ -38,7 +38,9 @@ typedef struct sdx_rules {
     size_t decay_start;                  /* from that length on, once lengths are fixed, */
     double decay_factor;                 /* an end is more likely with each token; 1: none */
     bool renormalize; /* beams: what the rules leave adds up to one again */
-    size_t positions; /* where the length is transformers' default: of the model, which cut it; 0: no limit */
+    size_t positions;  /* max_position_embeddings; 0: no limit */
+    bool hard_limit;   /* the model has no row for a position behind them */
+    bool default_room; /* the length is transformers' default, which stops at the positions */
 } sdx_rules;
 
 /* From generation_config.json, else config.json, of the first of the folders that has one. */

@@ -148,21 +148,31 @@ static void read_other_rules(const json_t *config, sdx_rules *r)
     r->encoder_no_repeat_ngram_size = read_size(config, "encoder_no_repeat_ngram_size", 0);
 }
 
-/* A max_length of 20 is transformers' own default, which it takes to mean 20 new tokens, or as many as the model has
- * positions for: max_position_embeddings, which GPT-2 calls n_positions. */
-static sdx_status read_default_length(const char *const *folders, size_t n, sdx_rules *r, sdx_error *err)
+/* max_position_embeddings, which GPT-2 calls n_positions. The families whose positions are rows of a table are named:
+ * others, as rotary ones, may go beyond. */
+static sdx_status read_positions(const char *const *folders, size_t n, sdx_rules *r, sdx_error *err)
 {
-    sdx_generate_options *o = &r->options;
+    static const char *const tables[] = {"bart", "mbart", "marian", "pegasus", "gpt2"};
     json_t *config = NULL;
-    if (o->max_new_tokens || (o->max_length && o->max_length != SDX_DEFAULT_NEW_TOKENS)) return SDX_OK;
-    o->max_new_tokens = SDX_DEFAULT_NEW_TOKENS;
     for (size_t i = 0; i < n && !config; i++)
         TRY(sdx_json_read_in(folders[i], "config.json", JSON_OBJECT, 0, &config, err));
     const char *type = json_string_value(json_object_get(config, "model_type"));
     bool gpt2 = type && !strcmp(type, "gpt2");
     r->positions = read_size(config, gpt2 ? "n_positions" : "max_position_embeddings", 0);
+    for (size_t i = 0; type && i < sizeof tables / sizeof *tables; i++)
+        r->hard_limit = r->hard_limit || (!strcmp(type, tables[i]) && r->positions);
     json_decref(config);
     return SDX_OK;
+}
+
+/* A max_length of 20 is transformers' own default, which it takes to mean 20 new tokens, or as many as there are
+ * positions. */
+static void set_default_length(sdx_rules *r)
+{
+    sdx_generate_options *o = &r->options;
+    if (o->max_new_tokens || (o->max_length && o->max_length != SDX_DEFAULT_NEW_TOKENS)) return;
+    o->max_new_tokens = SDX_DEFAULT_NEW_TOKENS;
+    r->default_room = true;
 }
 
 /* Settings that would change the ids and are not known here: null, false, 0, 1 and [] are no setting. */
@@ -224,9 +234,10 @@ sdx_status sdx_rules_read(const char *const *folders, size_t n, sdx_rules *out, 
     r.start = read_id(config, "decoder_start_token_id");
     if (r.start < 0) r.start = read_id(config, "bos_token_id");
     read_other_rules(config, &r);
+    set_default_length(&r);
     r.renormalize = json_is_true(json_object_get(config, "renormalize_logits"));
     sdx_status status = refuse_unknown(config, path, err);
-    if (status == SDX_OK) status = read_default_length(folders, n, &r, err);
+    if (status == SDX_OK) status = read_positions(folders, n, &r, err);
     if (status == SDX_OK) status = read_ends(config, path, "eos_token_id", &r.eos, err);
     if (status == SDX_OK) status = read_ends(config, path, "forced_eos_token_id", &r.forced_eos, err);
     if (status == SDX_OK) status = read_words(config, path, &r, err);

@@ -99,7 +99,7 @@ sdx_status sdx_rules_fix_lengths(sdx_rules *r, size_t prompt, sdx_error *err)
     /* A first token that is forced is not the first that is chosen. */
     r->begin = prompt == 1 && o->forced_bos_token_id >= 0 ? 2 : prompt;
     if (o->max_new_tokens) o->max_length = prompt + o->max_new_tokens;
-    bool by_default = o->max_new_tokens == SDX_DEFAULT_NEW_TOKENS;
+    bool by_default = r->default_room && o->max_new_tokens == SDX_DEFAULT_NEW_TOKENS;
     if (by_default && r->positions && o->max_length > r->positions) o->max_length = r->positions;
     r->decay_start += prompt;
     if (o->min_new_tokens) o->min_length = prompt + o->min_new_tokens;
