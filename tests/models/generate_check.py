@@ -1,7 +1,8 @@
 """generate_check.py SARDONYX ZOO: greedy and beam-4 answers against those of transformers' generate() in
 ZOO/{t5,bart}/generate.json: from optimum's three graphs, the decoder without a past, the merged decoder; from
 our own conversion, on disk and in memory; and, from checkpoints, those of transformers 4.57.1 to a random
-choice of settings in generation_config.json (tests/data/generate.jsonl). And the text of ZOO/w2v2-ctc against the best tokens of its golden
+choice of settings in generation_config.json (tests/data/generate.jsonl), and of the 4.57.6 one from checkpoints of
+random weights, one for each family (tests/data/generate_families.jsonl). And the text of ZOO/w2v2-ctc against the best tokens of its golden
 logits, from the graphs and from the checkpoint."""
 import array
 import ast
@@ -87,11 +88,37 @@ def check_answers(sardonyx, model):
                 yield f"{model}, {way}, {setting}", got == want, got
 
 
+def read_lines(name):
+    with open(os.path.join(os.path.dirname(__file__), "../data", name)) as f:
+        return [json.loads(line) for line in f]
+
+
+def check_families(sardonyx):
+    """Each line: config.json of a checkpoint that make_checkpoint makes, and cases as below."""
+    for line in read_lines("generate_families.jsonl"):
+        family = line["checkpoint"]["model_type"]
+        for way in ["checkpoint", "converted", "converted, merged"]:
+            if family == "gpt2" and way != "checkpoint":
+                continue
+            with tempfile.TemporaryDirectory() as model:
+                os.mkdir(f"{model}/checkpoint")
+                config = f"{model}/checkpoint/config.json"
+                with open(config, "w") as f:
+                    json.dump(line["checkpoint"], f)
+                make = os.path.join(os.path.dirname(sardonyx), "make_checkpoint")
+                subprocess.run([make, config, f"{model}/checkpoint", "--seed", str(line["seed"])], check=True)
+                folder = make_folder(sardonyx, model, way, f"{model}/converted")
+                for number, case in enumerate(line["cases"]):
+                    with open(f"{folder}/generation_config.json", "w") as f:
+                        json.dump(case["config"], f)
+                    got = answers(sardonyx, folder, f"{model}/checkpoint", case["texts"], [], None)
+                    name = f"case {number + 1} of a random {family}, {way}"
+                    yield name, got is not None and [g["ids"] for g in got] == case["ids"], got
+
+
 def check_settings(sardonyx, zoo):
     """Each line: a model, its generation_config.json, texts, and the ids of each answer."""
-    with open(os.path.join(os.path.dirname(__file__), "../data/generate.jsonl")) as f:
-        cases = [json.loads(line) for line in f]
-    for number, case in enumerate(cases):
+    for number, case in enumerate(read_lines("generate.jsonl")):
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = os.path.abspath(f"{zoo}/{case['model']}/checkpoint")
             for name in set(os.listdir(checkpoint)) - {"generation_config.json"}:
@@ -165,6 +192,7 @@ def main(sardonyx, zoo):
     passed = failed = 0
     checks = [check_answers(sardonyx, f"{zoo}/{model}") for model in MODELS]
     checks.append(check_settings(sardonyx, zoo))
+    checks.append(check_families(sardonyx))
     checks.append(check_speech(sardonyx, f"{zoo}/w2v2-ctc"))
     checks.append(check_long_speech(sardonyx, f"{zoo}/w2v2-ctc"))
     for name, good, got in itertools.chain(*checks):
