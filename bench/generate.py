@@ -38,8 +38,9 @@ GRAPHS = ["encoder_model", "decoder_model", "decoder_with_past_model"]
 # ---- ours ---------------------------------------------------------------------------------------------------
 
 class RunOptions(c.Structure):
-    _fields_ = [("threads", c.c_int), ("isa", c.c_char_p), ("no_optimize", c.c_bool), ("strict", c.c_bool),
-                ("profile", c.c_bool), ("max_steps", c.c_uint64)]
+    _fields_ = [("threads", c.c_int), ("isa", c.c_char_p), ("precision", c.c_char_p), ("no_optimize", c.c_bool),
+                ("strict", c.c_bool), ("skip_padding", c.c_bool), ("brief", c.c_bool), ("profile", c.c_bool),
+                ("max_steps", c.c_uint64)]
 
 
 class TaskOptions(c.Structure):
@@ -53,7 +54,7 @@ class GenerateOptions(c.Structure):
                 ("length_penalty", c.c_double), ("repetition_penalty", c.c_double), ("early_stopping", c.c_int),
                 ("num_return_sequences", c.c_size_t), ("forced_bos_token_id", c.c_int64), ("do_sample", c.c_bool),
                 ("temperature", c.c_double), ("top_p", c.c_double), ("top_k", c.c_size_t), ("seed", c.c_uint64),
-                ("on_token", c.c_void_p), ("context", c.c_void_p)]
+                ("first_text", c.c_size_t), ("on_token", c.c_void_p), ("context", c.c_void_p)]
 
 
 class Text(c.Structure):
