@@ -144,7 +144,7 @@ $(BUILD)/gen/inspect_html.h: graph/inspect.html
 	$(call say,GEN)
 	$(Q){ echo 'static const char inspect_page[] = {'; od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g'; echo '0};'; } > $@
 $(call obj,graph/html.c): | $(BUILD)/gen/inspect_html.h
-$(call obj,tokenizer/spiece.c): | $(BUILD)/gen/sentencepiece.pb-c.h
+$(call obj,$(wildcard tokenizer/*.c)): | $(BUILD)/gen/sentencepiece.pb-c.h
 
 # Loops over whole weights, worth vectors.
 $(BUILD)/quant/%.o: CFLAGS += -O3
