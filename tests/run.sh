@@ -81,6 +81,7 @@ common() {
     build asan
     rm -f "$SDX_ROWS"
     export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
+    export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
     part asan-unit build/asan/unit
     part asan-kcheck build/asan/kcheck
     part asan-zoo build/asan/zoo_check $data/zoo
