@@ -66,6 +66,7 @@ sdx_run_options cli_run_options(const cli_args *args);
 int cli_fail(const sdx_error *err);
 void cli_warn(const sdx_model *model); /* what sdx_model_warning says, on stderr */
 void cli_limit_memory(void); /* to what there is (memory.c) */
+void cli_give_back_memory(void); /* what was freed, to the system */
 int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- names and files (names.c) ---------------------------------------------------------------------------------- */

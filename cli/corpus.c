@@ -138,6 +138,7 @@ static void drop_window(corpus *c)
         cli_record_free(&c->entry[c->count - 1].record);
         free(c->entry[c->count - 1].error);
     }
+    cli_give_back_memory();
 }
 
 /* One line as an entry: a record, or what is wrong with it. A document without an id gets its line's number from 0. */

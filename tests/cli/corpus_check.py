@@ -1,5 +1,6 @@
 """corpus_check.py SARDONYX ZOO [--calm]: a corpus through encode, embed and classify: forms of input and output, order, shards, bad
 lines, runs killed by SIGKILL and resumed, memory. Needs NumPy."""
+import ctypes
 import gzip
 import json
 import os
@@ -187,24 +188,27 @@ check("other options" in run(*encode, *many, "--output", "o.jsonl", "--resume", 
 run(*encode, *many, "--resume", code=2)
 
 
-# ---- memory
+# ---- memory: every window of 512 documents is the same, so that what grows has leaked. Without huge pages, which the
+# kernel grants or not; 5 % of 16,000 documents are 0.2 KB each.
 def most_memory(process):
     with open(f"/proc/{process.pid}/status") as f:
         return int(next(line for line in f if line.startswith("VmHWM")).split()[1])
 
 
-process = subprocess.Popen([program, *map(str, encode), "--input", "-", "--output", "flat.jsonl", "--top_k", "30"], stdin=subprocess.PIPE)
+PR_SET_THP_DISABLE = 41
+process = subprocess.Popen([program, *map(str, encode), "--input", "-", "--output", "flat.jsonl", "--top_k", "30"],
+                           stdin=subprocess.PIPE, preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
 seen = []
-for block in range(0 if calm else 8):
+for block in range(0 if calm else 24):
     for i in range(block * 1024, block * 1024 + 1024):
-        process.stdin.write(json.dumps({"id": i, "text": texts[i % len(texts)]}).encode() + b"\n")
+        process.stdin.write(json.dumps({"id": i, "text": texts[i % 512]}).encode() + b"\n")
     process.stdin.flush()
     while block and (not os.path.exists("flat.jsonl.part.state") or json.loads(read("flat.jsonl.part.state"))["written"] < block * 1024):
         time.sleep(0.01)
     seen.append(most_memory(process))
 process.stdin.close()
 process.wait()
-check(calm or seen[-1] < 1.05 * seen[4], f"memory is flat: at most {seen} KB after each thousand")
+check(calm or seen[-1] < 1.05 * seen[8], f"memory is flat: at most {seen} KB after each thousand")
 
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed > 0)
