@@ -229,17 +229,21 @@ sdx_status sdx_checkpoint_get(const sdx_checkpoint *c, const char *name, int ran
     return SDX_OK;
 }
 
+/* One page that is touched brings in what the system holds together with it, up to a huge page. So its neighbours are
+ * let go too. */
 void sdx_checkpoint_release(const sdx_checkpoint *c, const sdx_tensor *t)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)t->data;
-    uintptr_t end = begin + sdx_tensor_bytes(t);
+    const uintptr_t together = 2 << 20;
     for (size_t i = 0; i < c->n_file; i++) {
-        uintptr_t file = (uintptr_t)c->file[i].data;
-        if (begin < file || begin >= file + c->file[i].size) continue;
-        begin = (begin + page - 1) / page * page;
-        end = end / page * page;
-        /* Only whole pages of a read-only mapping: nothing is lost, and a refusal does no harm. */
-        if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
+        uintptr_t file = (uintptr_t)c->file[i].data, end = file + c->file[i].size;
+        uintptr_t from = (uintptr_t)t->data, to = from + sdx_tensor_bytes(t);
+        if (from < file || from >= end) continue;
+        from = from / together * together;
+        to = (to + together - 1) / together * together;
+        if (from < file) from = file; /* where a page begins */
+        if (to > end) to = end;
+        /* Of a read-only mapping: nothing is lost, and a refusal does no harm. */
+        madvise((void *)from, to - from, MADV_DONTNEED);
     }
 }
 
