@@ -38,6 +38,7 @@ typedef struct sdx_writer {
     unsigned char *buffer;  /* owned */
     size_t buffered;
     size_t written; /* bytes so far, buffered ones included */
+    size_t flushed, started; /* of them handed to the system, and on their way to the disk */
     bool failed;    /* errno of the first failure in `code` */
     int code;
 } sdx_writer;
