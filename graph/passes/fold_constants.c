@@ -8,14 +8,14 @@
  *
  * One sweep in topological order suffices: what was just folded is a constant to the nodes after it. Results
  * that would make the file grow stay as they are: a constant is worth at most FREE_BYTES, or the bytes of an
- * input that nobody else reads. QuantizeLinear and DequantizeLinear of weights are how a quantized file is
+ * input that nobody else reads. At load no file grows: there RUN_BYTES are free. QuantizeLinear and DequantizeLinear of weights are how a quantized file is
  * spelled: kept. */
 #include <string.h>
 
 #include "../../base/memory.h"
 #include "passes.h"
 
-enum { FREE_BYTES = 64 * 1024, MOST_OUTPUTS = 16 };
+enum { FREE_BYTES = 64 << 10, RUN_BYTES = 4 << 20, MOST_OUTPUTS = 16 };
 
 static sdx_status become_constant(sdx_pass_context *context, sdx_graph *g, sdx_id node, sdx_id value,
                                   const sdx_tensor *tensor)
@@ -106,7 +106,7 @@ static bool reads_constants(const sdx_graph *g, const sdx_node *n, size_t *repla
     return true;
 }
 
-static bool is_affordable(const sdx_graph *g, const sdx_node *n, size_t replaced)
+static bool is_affordable(const sdx_pass_context *context, const sdx_graph *g, const sdx_node *n, size_t replaced)
 {
     size_t total = 0, bytes;
     for (int i = 0; i < n->n_out; i++) {
@@ -115,7 +115,7 @@ static bool is_affordable(const sdx_graph *g, const sdx_node *n, size_t replaced
         if (!sdx_tensor_size(type->dtype, &type->shape, &bytes) || !sdx_add_size(total, bytes, &total))
             return false;
     }
-    return total <= FREE_BYTES || total <= replaced;
+    return total <= (context->for_run ? RUN_BYTES : FREE_BYTES) || total <= replaced;
 }
 
 /* A node that fails here keeps its failure for the run, where it can be told with its inputs. */
@@ -194,7 +194,7 @@ static sdx_status fold_node(sdx_pass_context *context, sdx_graph *g, sdx_id id)
         return fold_contents(context, g, id, n->out[0], ints);
     if (is_zero_product(g, n)) return fold_zero(context, g, id);
     if (is_decided(g, n, &equal)) return fold_equal(context, g, id, equal);
-    if (!context->eval || !reads_constants(g, n, &replaced) || !is_affordable(g, n, replaced)) return SDX_OK;
+    if (!context->eval || !reads_constants(g, n, &replaced) || !is_affordable(context, g, n, replaced)) return SDX_OK;
     return fold_by_running(context, g, id);
 }
 

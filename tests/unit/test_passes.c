@@ -1086,6 +1086,21 @@ START_TEST(sizes_have_one_form)
 }
 END_TEST
 
+/* 30,000 floats, made of half as many bytes: not into a file, but at load. */
+START_TEST(growing_constants_fold_at_load_only)
+{
+    static const uint16_t half[30000];
+    sdx_tensor t = {.dtype = SDX_F16, .rank = 1, .dim = {30000}, .data = (void *)half};
+    sdx_id c, x = hidden("x", 30000);
+    ok(sdx_graph_add_constant(g, "c", &t, &c, &err));
+    output(op2("Mul", x, cast(c, SDX_F32)));
+    run("fold_constants");
+    expect("Cast Mul");
+    run_for(true, "fold_constants");
+    expect("Mul");
+}
+END_TEST
+
 /* ---- the check
  * ------------------------------------------------------------------------------------------------ */
 
@@ -1191,6 +1206,7 @@ Suite *passes_suite(void)
     tcase_add_loop_test(t, rms_norm_fuses, 0, 6);
     tcase_add_loop_test(t, rms_norm_takes_the_skip, 0, 6);
     tcase_add_test(t, sizes_have_one_form);
+    tcase_add_test(t, growing_constants_fold_at_load_only);
     tcase_add_test(t, divergence_is_traced);
     tcase_add_test(t, mask_follows_its_axes);
     suite_add_tcase(s, t);
