@@ -66,7 +66,8 @@ class Generated(c.Structure):
 
 
 class Encoding(c.Structure):
-    _fields_ = [("count", c.c_size_t), ("ids", c.POINTER(c.c_int64)), ("type_ids", c.POINTER(c.c_int64))]
+    _fields_ = [("count", c.c_size_t), ("ids", c.POINTER(c.c_int64)), ("type_ids", c.POINTER(c.c_int64)),
+                ("padding", c.c_size_t), ("overflow", c.c_void_p), ("overflow_count", c.c_size_t)]
 
 
 class Error(c.Structure):
