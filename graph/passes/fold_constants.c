@@ -8,8 +8,9 @@
  *
  * One sweep in topological order suffices: what was just folded is a constant to the nodes after it. Results
  * that would make the file grow stay as they are: a constant is worth at most FREE_BYTES, or the bytes of an
- * input that nobody else reads. At load no file grows: there RUN_BYTES are free. QuantizeLinear and DequantizeLinear of weights are how a quantized file is
- * spelled: kept. */
+ * input that nobody else reads. A run writes no file: there RUN_BYTES of memory are a fair price for the float16
+ * scales of a vocabulary, which every run would widen again, and which a fused layer wants constant.
+ * QuantizeLinear and DequantizeLinear of weights are how a quantized file is spelled: kept. */
 #include <string.h>
 
 #include "../../base/memory.h"
