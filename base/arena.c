@@ -1,4 +1,5 @@
-/* arena.c: see arena.h. Blocks grow geometrically; an allocation larger than a block gets one of its own. */
+/* arena.c: see arena.h. Blocks grow geometrically; an allocation larger than a block gets one of its own. A block is
+ * memory only as far as it was used, so large ones cost nothing, and weights that lie back to back fill huge pages. */
 #include "arena.h"
 
 #include <stdint.h>
@@ -25,7 +26,7 @@ struct sdx_arena_block {
     _Alignas(SDX_ALIGN) unsigned char data[];
 };
 
-enum { FIRST_BLOCK = 16 << 10, LARGEST_BLOCK = 1 << 20 };
+enum { FIRST_BLOCK = 16 << 10, LARGEST_BLOCK = 64 << 20 };
 
 void sdx_arena_init(sdx_arena *arena) { *arena = (sdx_arena){0}; }
 

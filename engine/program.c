@@ -306,6 +306,7 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
                                .registry = &sdx_operators,
                                .eval = sdx_eval_node,
                                .eval_context = &eval,
+                               .threads = p->threads,
                                .for_run = true,
                                .strict = options->strict,
                                .skip_padding = options->skip_padding,

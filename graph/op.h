@@ -175,6 +175,7 @@ typedef struct sdx_pass_context {
     const sdx_op_registry *registry;
     sdx_eval_fn eval; /* NULL: nothing can be folded */
     void *eval_context;
+    int threads;   /* for copies of weights; 0: one */
     bool for_run;  /* inside the engine: forms that are never written to a file are allowed */
     bool standard; /* only standard operators, of the model's opset, come out */
     bool strict;   /* what the file's metadata allows beyond the standard is not done */

@@ -18,8 +18,11 @@
 #include <string.h>
 
 #include "../../base/memory.h"
+#include "../../base/parallel.h"
 #include "attention.h"
 #include "passes.h"
+
+enum { ROWS = 64 }; /* copied by a thread at least */
 
 typedef struct writer {
     sdx_pass_context *context;
@@ -36,15 +39,23 @@ typedef struct packing {
     struct packing *next;
 } packing;
 
+typedef struct pack_task {
+    const sdx_graph *g;
+    const packing *k;
+    char *packed;
+} pack_task;
+
 /* Rows of [Wq|Wk|Wv], each [in, out]. The weights may lie unaligned in the file. */
-static void pack_weight(const sdx_graph *g, const packing *k, char *packed)
+static void pack_rows(void *context, int64_t begin, int64_t end, int worker)
 {
+    (void)worker;
+    const pack_task *t = context;
     for (int which = SDX_Q; which <= SDX_V; which++) {
-        const sdx_projection *p = &k->p[which];
-        const char *w = sdx_graph_constant(g, p->weight)->data;
+        const sdx_projection *p = &t->k->p[which];
+        const char *w = sdx_graph_constant(t->g, p->weight)->data;
         size_t row = (size_t)p->out * sizeof(float), offset = (size_t)which * row;
-        for (int64_t i = 0; i < p->in; i++) {
-            char *to = packed + (size_t)i * 3 * row + offset;
+        for (int64_t i = begin; i < end; i++) {
+            char *to = t->packed + (size_t)i * 3 * row + offset;
             if (!p->transposed)
                 memcpy(to, w + (size_t)(i * p->all + p->first) * sizeof(float), row);
             else
@@ -53,6 +64,13 @@ static void pack_weight(const sdx_graph *g, const packing *k, char *packed)
                            w + (size_t)((p->first + c) * p->in + i) * sizeof(float), sizeof(float));
         }
     }
+}
+
+/* Most of the time that the passes of a model take, as the memory is fresh: so on all threads. */
+static void pack_weight(const writer *w, const packing *k, char *packed)
+{
+    pack_task task = {w->g, k, packed};
+    sdx_parallel_for(w->context->threads, k->p[SDX_Q].in, ROWS, pack_rows, &task);
 }
 
 static void pack_bias(const sdx_graph *g, const packing *k, char *packed)
@@ -73,12 +91,12 @@ static sdx_status add_packed(writer *w, const packing *k, bool bias, sdx_id *out
     sdx_tensor t = {.dtype = SDX_F32, .rank = bias ? 1 : 2, .dim = {p->in, 3 * p->out}};
     if (bias) t.dim[0] = 3 * p->out;
     size_t bytes = sdx_tensor_bytes(&t);
-    t.data = sdx_arena_alloc(arena, bytes);
+    t.data = bias ? sdx_arena_alloc(arena, bytes) : sdx_arena_alloc_raw(arena, bytes);
     if (!t.data) return sdx_fail_memory(w->context->err, bytes);
     if (bias)
         pack_bias(w->g, k, t.data);
     else
-        pack_weight(w->g, k, t.data);
+        pack_weight(w, k, t.data);
     sdx_id named = bias && p->bias != SDX_NONE ? p->bias : p->weight;
     const char *name = sdx_arena_printf(arena, "%s_qkv%s", w->g->value[named].name, bias ? "_bias" : "");
     if (!name) return sdx_fail_memory(w->context->err, 64);
