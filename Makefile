@@ -18,7 +18,10 @@ ifeq ($(origin CC),default)
 CC       := gcc
 endif
 
-BUILD   := build/$(MODE)$(if $(filter clang%,$(CC)),-clang)$(if $(filter aarch64%,$(CC)),-aarch64)$(if $(filter 0,$(OPENBLAS)),-noblas)$(if $(filter 0,$(SNDFILE)),-nosndfile)
+# A folder for each choice that changes objects, so that none are mixed.
+BUILD   := build/$(MODE)$(if $(filter clang%,$(CC)),-clang)$(if $(filter aarch64%,$(CC)),-aarch64)$(if \
+           $(filter pthread,$(if $(filter tsan,$(MODE)),,$(PARALLEL))),-pthread)$(if $(filter 0,$(OPENBLAS)),-noblas)$(if \
+           $(filter 0,$(SNDFILE)),-nosndfile)
 VERSION := $(shell sed -n 's/^\#define SDX_VERSION "\(.*\)"/\1/p' include/sardonyx.h)
 
 # Short lines; V=1 shows the commands.
@@ -105,25 +108,28 @@ LIB     := $(BUILD)/libsardonyx.a
 
 # ---- building --------------------------------------------------------------------------------------------------
 
-.PHONY: all help lib check check-full kcheck-aarch64 demo bench lint static install clean deps test-programs format docs
+.PHONY: all help lib check check-full kcheck-aarch64 demo bench lint static install clean deps test-programs docs
+# Copies, and a file with PREFIX in it: made anew whenever they are asked for.
+.PHONY: build/sardonyx build/sardonyx-static $(BUILD)/sardonyx.pc
 .SECONDARY:
 all: build/sardonyx $(BUILD)/sardonyx $(if $(FETCH),$(BUILD)/sardonyx-fetch) $(addprefix $(BUILD)/,$(TOOLS) $(EXAMPLES))
 
 help:
-	@echo 'make              build/sardonyx, the command line (release)'
-	@echo 'make check        set up, then every test on data inside the repository'
-	@echo 'make check-full   check, plus everything in $$SDX_SHARED (default ../shared)'
-	@echo 'make demo         set up, then the main job on a real model; MODEL=DIR takes your own checkpoint'
-	@echo 'make kcheck-aarch64  the kernels of AArch64, cross-compiled and run by qemu-user, against scalar'
-	@echo 'make bench        kernels as a share of this CPU; whole models beside other engines: docs/benchmarks.md'
-	@echo 'make lib          $(BUILD)/libsardonyx.a, .so and sardonyx.pc'
-	@echo 'make static       build/sardonyx-static, one file without shared libraries (3.6 MB with OPENBLAS=0)'
-	@echo 'make install      into $$DESTDIR$$PREFIX (PREFIX=$(PREFIX))'
-	@echo 'make lint         who includes whom, exported symbols, formatting of headers'
-	@echo 'make docs         generated pages in docs/'
-	@echo 'make deps         install the Debian packages that are missing'
-	@echo 'make clean        remove build/'
-	@echo 'variables         MODE=release|debug|asan|tsan|cov CC=gcc|clang PARALLEL=openmp|pthread OPENBLAS=1|0 SNDFILE=1|0 CURL=1|0'
+	@echo 'make                  build/sardonyx, the command line (release)'
+	@echo 'make check            set up, then every test on data inside the repository'
+	@echo 'make check-full       check, plus everything in $$SDX_SHARED (default ../shared)'
+	@echo 'make demo             set up, then the main job on a real model; MODEL=DIR takes your own checkpoint'
+	@echo 'make kcheck-aarch64   the kernels of AArch64, cross-compiled and run by qemu-user, against scalar'
+	@echo 'make bench            kernels as a share of this CPU; whole models beside other engines: docs/benchmarks.md'
+	@echo 'make lib              $(BUILD)/libsardonyx.a, .so and sardonyx.pc'
+	@echo 'make static           build/sardonyx-static, one file without shared libraries (4.2 MB with OPENBLAS=0)'
+	@echo 'make install          into $$DESTDIR$$PREFIX (PREFIX=$(PREFIX))'
+	@echo 'make lint             who includes whom, exported symbols'
+	@echo 'make docs             generated pages in docs/'
+	@echo 'make deps             install the Debian packages that are missing'
+	@echo 'make clean            remove what was built; what was fetched into build/ stays'
+	@echo 'variables             MODE=release|debug|asan|tsan|cov CC=gcc|clang PARALLEL=openmp|pthread OPENBLAS=1|0'
+	@echo '                      SNDFILE=1|0 CURL=1|0 PREFIX=DIR DESTDIR=DIR V=1 (shows the commands)'
 
 lib: $(LIB) $(BUILD)/libsardonyx.so $(BUILD)/sardonyx.pc
 
@@ -181,7 +187,7 @@ $(BUILD)/sardonyx-fetch: $(call obj,$(FETCH))
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ -lcurl -lnettle -ljansson
 ifeq ($(MODE),release)
 build/sardonyx: $(BUILD)/sardonyx $(if $(FETCH),$(BUILD)/sardonyx-fetch)
-	cp -f $^ build
+	@cmp -s $< $@ || cp -f $^ build
 else
 build/sardonyx: ;
 endif
@@ -189,6 +195,8 @@ endif
 $(addprefix $(BUILD)/,$(TOOLS)): $(BUILD)/%: $(BUILD)/tools/%.o $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
+# As another project sees it: the header by its installed name.
+$(call obj,$(addprefix examples/,$(addsuffix .c,$(EXAMPLES)))): CFLAGS += -Iinclude
 $(addprefix $(BUILD)/,$(EXAMPLES)): $(BUILD)/%: $(BUILD)/examples/%.o $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LDLIBS)
@@ -226,9 +234,11 @@ $(BUILD)/static/audio_file.o: tasks/audio_file.c
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(CFLAGS) -USDX_WITH_SNDFILE -c $< -o $@
-build/sardonyx-static: $(call obj,$(CLI)) $(BUILD)/static/audio_file.o $(LIB)
+$(BUILD)/sardonyx-static: $(call obj,$(CLI)) $(BUILD)/static/audio_file.o $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -static -s $^ -o $@ $(filter-out -lsndfile,$(LDLIBS)) -lpthread
+build/sardonyx-static: $(BUILD)/sardonyx-static
+	@cmp -s $< $@ || cp -f $< $@
 
 install: lib all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include
@@ -264,6 +274,6 @@ docs: $(BUILD)/sardonyx
 	$(BUILD)/sardonyx ops --markdown > docs/operators.md
 
 clean:
-	rm -rf build/release-aarch64-noblas build/release build/debug build/asan build/tsan build/cov build/sardonyx build/sardonyx-fetch build/sardonyx-static
+	rm -rf build/release* build/debug* build/asan* build/tsan* build/cov* build/sardonyx*
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../include/sardonyx.h"
+#include <sardonyx.h>
 
 static sdx_status classify(const sdx_task_options *o, const char *text, sdx_error *err)
 {

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "../include/sardonyx.h"
+#include <sardonyx.h>
 
 static const char *const sentences[] = {
     "The cat sleeps on the warm windowsill.",

@@ -60,6 +60,7 @@ common() {
     part same-bytes bash tests/models/same_bytes.sh $sdx build/release/zoo_check $data/zoo
     part zoo-1-thread-openblas env SARDONYX_GEMM=openblas build/release/zoo_check $data/zoo --threads 1
     part cli bash tests/cli/run.sh $sdx
+    part readme python3 tests/cli/readme_check.py "${sdx%/*}"
     part hub python3 tests/cli/hub_check.py $sdx $data/zoo/bert-model/checkpoint
     must operators-page sh -c "$sdx ops --markdown | cmp - docs/operators.md"
     must ort-environment bash tools/venv.sh
