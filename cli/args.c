@@ -10,6 +10,7 @@ const cli_option cli_common_options[] = {
     {"threads", CLI_INT, "N", "worker threads (default: what cgroup, cpuset and OMP_NUM_THREADS allow)"},
     {"isa", CLI_STRING, "NAME", "cap: scalar, avx2, avxvnni, avx512, avx512vnni, neon, neon_dot, neon_i8mm"},
     {"precision", CLI_STRING, "NAME", "fp32 (default), bf16: products with weights in 16 bits, or auto: where the CPU gains by them"},
+    {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
     {"json", CLI_FLAG, NULL, "print one JSON object instead of text"},
     {"quiet", CLI_FLAG, NULL, "no progress on stderr"},
     {"help", CLI_FLAG, NULL, "this page"},
@@ -152,5 +153,6 @@ sdx_run_options cli_run_options(const cli_args *args)
 {
     return (sdx_run_options){.threads = (int)cli_int(args, "threads", 0), .isa = cli_string(args, "isa", NULL),
                              .precision = cli_string(args, "precision", NULL),
+                             .strict = cli_flag(args, "strict_onnx"),
                              .max_steps = (uint64_t)cli_int(args, "max_steps", 0)};
 }

@@ -14,7 +14,6 @@ static const cli_option options[] = {
     {"repeat_on_stdin", CLI_FLAG, NULL, "print ready; then for each line BxS or A,B,... the milliseconds of one run, for load those of the load"},
     {"profile", CLI_FLAG, NULL, "print the time per operator, of all shapes together"},
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
-    {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
     {"skip_padding", CLI_FLAG, NULL, "outputs are 0 where the attention mask is, and cost nothing there"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
@@ -279,7 +278,6 @@ static int run(const cli_args *args)
     if (args->n_positional != 1) return cli_usage_error("bench takes one model");
     sdx_run_options run_options = cli_run_options(args);
     run_options.no_optimize = cli_flag(args, "no_optimize");
-    run_options.strict = cli_flag(args, "strict_onnx");
     run_options.profile = cli_flag(args, "profile");
     run_options.skip_padding = cli_flag(args, "skip_padding");
     sdx_error err = {0};

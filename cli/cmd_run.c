@@ -11,7 +11,6 @@ static const cli_option options[] = {
     {"profile", CLI_FLAG, NULL, "print the time per operator"},
     {"max_steps", CLI_INT, "N", "end a run that takes more operators than this (default: 100 million)"},
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
-    {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
     {"skip_padding", CLI_FLAG, NULL, "outputs are 0 where the attention mask is, and cost nothing there"},
     {"model_path", CLI_STRING, "MODEL", "the model, when a text is given"},
     {"model_name", CLI_STRING, "TOK", "folder with the tokenizer"},
@@ -159,7 +158,6 @@ static int run(const cli_args *args)
     if (!path) return cli_usage_error("run needs a model");
     sdx_run_options options_run = cli_run_options(args);
     options_run.no_optimize = cli_flag(args, "no_optimize");
-    options_run.strict = cli_flag(args, "strict_onnx");
     options_run.skip_padding = cli_flag(args, "skip_padding");
     options_run.profile = cli_flag(args, "profile");
     sdx_error err = {0};
