@@ -10,6 +10,7 @@
 
 struct sdx_embedder {
     sdx_text_model model;
+    char *folder; /* of modules.json; owned */
     int output; /* the model's output [batch, tokens, dim] */
     size_t dim; /* of it */
     sdx_sentence sentence;
@@ -40,17 +41,42 @@ static sdx_status note_dim(void *context, const sdx_text_batch *batch, sdx_error
     return SDX_OK;
 }
 
+/* Opens model and tokenizer, from the folder that modules.json names where it does, then reads the rest of modules.json. */
+static sdx_status open_parts(sdx_embedder *e, const sdx_task_options *options, sdx_error *err)
+{
+    sdx_task_options o = *options;
+    sdx_text probe = {"a", 1}; /* the graph may not say how wide its output is */
+    char *transformer;
+    sdx_status status;
+    if (!o.model) return sdx_fail(err, SDX_ERR_USAGE, "no model given");
+    e->folder = sdx_task_folder(options);
+    if (!e->folder) return sdx_fail_memory(err, 1);
+    TRY(sdx_sentence_transformer(e->folder, &transformer, err));
+    if (!o.tokenizer || sdx_is_directory(o.tokenizer)) o.tokenizer = transformer;
+    if (!strcmp(o.model, e->folder) && !sdx_task_has_graph(o.model)) o.model = transformer;
+    TRY_GOTO(sdx_text_model_open(&o, &e->model, err));
+    TRY_GOTO(find_output(e, o.model, err));
+    TRY_GOTO(sdx_text_model_run(&e->model, &probe, NULL, 1, 1, note_dim, e, err));
+    TRY_GOTO(sdx_sentence_open(e->folder, transformer, e->dim, &e->sentence, err));
+done:
+    free(transformer);
+    return status;
+}
+
+static void limit_length(sdx_embedder *e)
+{
+    size_t *length = &e->model.max_length, positions = e->sentence.positions;
+    if (e->sentence.max_length) *length = e->sentence.max_length;
+    else if (positions && (!*length || *length > positions)) *length = positions;
+}
+
 sdx_status sdx_embedder_open(const sdx_task_options *options, sdx_embedder **out, sdx_error *err)
 {
     sdx_embedder *e = sdx_calloc(1, sizeof *e);
     if (!e) return sdx_fail_memory(err, sizeof *e);
     sdx_status status;
-    sdx_text probe = {"a", 1}; /* the graph may not say how wide its output is */
-    TRY_GOTO(sdx_text_model_open(options, &e->model, err));
-    TRY_GOTO(find_output(e, options->model, err));
-    TRY_GOTO(sdx_text_model_run(&e->model, &probe, NULL, 1, 1, note_dim, e, err));
-    TRY_GOTO(sdx_sentence_open(e->model.folder, e->dim, &e->sentence, err));
-    if (e->sentence.max_length && !options->max_length) e->model.max_length = e->sentence.max_length;
+    TRY_GOTO(open_parts(e, options, err));
+    if (!options->max_length) limit_length(e);
     TRY_GOTO(sdx_embedder_set_prompt(e, NULL, NULL, err));
 done:
     if (status != SDX_OK) sdx_embedder_free(e);
@@ -63,6 +89,7 @@ void sdx_embedder_free(sdx_embedder *e)
     if (!e) return;
     sdx_text_model_close(&e->model);
     sdx_sentence_close(&e->sentence);
+    free(e->folder);
     free(e->prompt);
     free(e);
 }
@@ -73,7 +100,7 @@ size_t sdx_embedder_dim(const sdx_embedder *e) { return e->sentence.dim; }
 
 static bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-/* As sentence-transformers: without blanks at the ends. */
+/* As sentence-transformers up to 5: without blanks at the ends. */
 static sdx_text strip(sdx_text t)
 {
     while (t.length > 0 && is_blank(t.data[t.length - 1])) t.length--;
@@ -140,7 +167,7 @@ static sdx_status unknown_prompt(const sdx_embedder *e, const char *name, sdx_er
         snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", key);
     }
     return sdx_fail(err, SDX_ERR_USAGE, "no prompt is called \"%.100s\"; %s/config_sentence_transformers.json has %s", name,
-                    e->model.folder, *known ? known : "none");
+                    e->folder, *known ? known : "none");
 }
 
 /* The tokens of the prompt that begin a text: all but a special one at its end. */
@@ -159,7 +186,7 @@ sdx_status sdx_embedder_set_prompt(sdx_embedder *e, const char *name, const char
 {
     if (name && text) return sdx_fail(err, SDX_ERR_USAGE, "a prompt is given by its name or as it is, not both");
     if (name) {
-        text = json_string_value(json_object_get(e->sentence.prompts, name));
+        text = sdx_sentence_prompt(&e->sentence, name);
         if (!text) return unknown_prompt(e, name, err);
     }
     if (!text) text = e->sentence.default_prompt;

@@ -17,7 +17,7 @@
 
 typedef enum pooling { POOL_CLS, POOL_MAX, POOL_MEAN, POOL_MEAN_SQRT, POOL_WEIGHTED_MEAN, POOL_LAST } pooling;
 
-/* In the order in which sentence-transformers joins the vectors of several; key: of older files, name: of newer ones. */
+/* In the order in which older files' flags (key) join the vectors of several; newer ones list names in theirs. */
 static const struct {
     const char *key, *name;
 } pooling_modes[SDX_POOLING_MODES] = {
@@ -70,16 +70,29 @@ static const struct {
     {"Identity", identity}, {"Tanh", tanh}, {"ReLU", relu}, {"GELU", gelu}, {"Sigmoid", sigmoid}, {"SiLU", silu},
 };
 
-/* in and out may be the same for normalization only. Returns where the result is. */
-static double *run_layer(const sdx_sentence_layer *l, double *in, double *out)
+static double *normalize(const sdx_sentence_layer *l, double *in, double *out)
 {
-    if (!l->weight) {
-        double square = 0;
-        for (size_t i = 0; i < l->in; i++) square += in[i] * in[i];
-        double norm = fmax(sqrt(square), 1e-12);
-        for (size_t i = 0; i < l->in; i++) in[i] /= norm;
-        return in;
-    }
+    double square = 0;
+    (void)out;
+    for (size_t i = 0; i < l->in; i++) square += in[i] * in[i];
+    double norm = fmax(sqrt(square), 1e-12);
+    for (size_t i = 0; i < l->in; i++) in[i] /= norm;
+    return in;
+}
+
+static double *layer_norm(const sdx_sentence_layer *l, double *in, double *out)
+{
+    double mean = 0, variance = 0, n = (double)l->in;
+    (void)out;
+    for (size_t i = 0; i < l->in; i++) mean += in[i] / n;
+    for (size_t i = 0; i < l->in; i++) variance += (in[i] - mean) * (in[i] - mean) / n;
+    double scale = 1 / sqrt(variance + 1e-5); /* torch.nn.LayerNorm's own */
+    for (size_t i = 0; i < l->in; i++) in[i] = (in[i] - mean) * scale * l->weight[i] + l->bias[i];
+    return in;
+}
+
+static double *dense(const sdx_sentence_layer *l, double *in, double *out)
+{
     for (size_t o = 0; o < l->out; o++) {
         double sum = l->bias ? l->bias[o] : 0;
         for (size_t i = 0; i < l->in; i++) sum += in[i] * l->weight[o * l->in + i];
@@ -92,11 +105,11 @@ void sdx_sentence_vector(const sdx_sentence *s, const float *x, size_t length, s
 {
     double *now = s->work, *next = s->work + s->widest, *to = now;
     size_t from = !s->skips_prompt ? 0 : prompt < length ? prompt : length;
-    for (int mode = 0; mode < SDX_POOLING_MODES; mode++)
-        for (size_t d = 0; s->pools[mode] && d < s->token_dim; d++)
-            *to++ = pooled((pooling)mode, x, from, length, s->token_dim, d);
+    for (size_t p = 0; p < s->pools; p++)
+        for (size_t d = 0; d < s->token_dim; d++)
+            *to++ = pooled((pooling)s->pool[p], x, from, length, s->token_dim, d);
     for (size_t i = 0; i < s->layers; i++) {
-        double *result = run_layer(&s->layer[i], now, next);
+        double *result = s->layer[i].run(&s->layer[i], now, next);
         if (result == next) {
             next = now;
             now = result;
@@ -109,8 +122,8 @@ void sdx_sentence_vector(const sdx_sentence *s, const float *x, size_t length, s
 
 typedef struct reader {
     sdx_sentence *s;
-    const char *folder;
-    size_t width; /* of the vector so far; 0: not yet pooled */
+    const char *folder, *transformer; /* where modules.json is, and where the transformer */
+    size_t width;                     /* of the vector so far; 0: not yet pooled */
 } reader;
 
 static const char *last_part(const char *type)
@@ -130,7 +143,7 @@ static sdx_status read_config(const reader *r, const char *module, json_t **out,
     return status;
 }
 
-/* "pooling_mode": a name or a list of names. False: one that is not known. */
+/* "pooling_mode": a name or a list of names, joined in its order. False: one that is not known, or too many. */
 static bool name_mode(sdx_sentence *s, const json_t *name)
 {
     for (size_t i = 0; i < json_array_size(name); i++)
@@ -138,25 +151,30 @@ static bool name_mode(sdx_sentence *s, const json_t *name)
     if (json_is_array(name)) return true;
     for (int mode = 0; mode < SDX_POOLING_MODES; mode++) {
         if (!json_is_string(name) || strcmp(json_string_value(name), pooling_modes[mode].name)) continue;
-        s->pools[mode] = true;
+        if (s->pools == SDX_POOLING_MODES) return false;
+        s->pool[s->pools++] = mode;
         return true;
     }
     return false;
+}
+
+/* Older files: a flag for each mode. */
+static void flag_modes(sdx_sentence *s, const json_t *config)
+{
+    for (int mode = 0; mode < SDX_POOLING_MODES; mode++) {
+        const json_t *flag = json_object_get(config, pooling_modes[mode].key);
+        if (flag ? json_is_true(flag) : mode == POOL_MEAN) s->pool[s->pools++] = mode;
+    }
 }
 
 static sdx_status read_pooling(reader *r, const char *module, sdx_error *err)
 {
     json_t *config;
     TRY(read_config(r, module, &config, err));
-    const json_t *names = sdx_json_member(config, "pooling_mode"), *flag;
+    const json_t *names = sdx_json_member(config, "pooling_mode");
     bool known = !names || name_mode(r->s, names);
-    for (int mode = 0; mode < SDX_POOLING_MODES; mode++) {
-        if (!names) {
-            flag = json_object_get(config, pooling_modes[mode].key);
-            r->s->pools[mode] = flag ? json_is_true(flag) : mode == POOL_MEAN;
-        }
-        r->width += r->s->pools[mode] ? r->s->token_dim : 0;
-    }
+    if (!names) flag_modes(r->s, config);
+    r->width = r->s->pools * r->s->token_dim;
     r->s->skips_prompt = json_is_false(json_object_get(config, "include_prompt"));
     json_decref(config);
     if (known && r->width > 0) return SDX_OK;
@@ -164,14 +182,15 @@ static sdx_status read_pooling(reader *r, const char *module, sdx_error *err)
                     r->folder, module);
 }
 
-static sdx_status add_layer(reader *r, sdx_sentence_layer **out, sdx_error *err)
+static sdx_status add_layer(reader *r, double *(*run)(const sdx_sentence_layer *, double *, double *),
+                            sdx_sentence_layer **out, sdx_error *err)
 {
     sdx_sentence *s = r->s;
     sdx_sentence_layer *bigger = sdx_realloc(s->layer, (s->layers + 1) * sizeof *bigger);
     if (!bigger) return sdx_fail_memory(err, (s->layers + 1) * sizeof *bigger);
     s->layer = bigger;
     *out = &bigger[s->layers++];
-    **out = (sdx_sentence_layer){.in = r->width, .out = r->width};
+    **out = (sdx_sentence_layer){.in = r->width, .out = r->width, .run = run};
     return SDX_OK;
 }
 
@@ -185,15 +204,17 @@ static sdx_status load(const sdx_checkpoint *c, const char *name, int rank, cons
     return SDX_OK;
 }
 
-static sdx_status load_dense(const reader *r, const char *module, bool bias, sdx_sentence_layer *l, sdx_error *err)
+/* The module's weight, of that rank, and bias. */
+static sdx_status load_weights(const reader *r, const char *module, const char *const names[2], int rank, bool bias,
+                               sdx_sentence_layer *l, sdx_error *err)
 {
     sdx_checkpoint *c = NULL;
+    int64_t dims[] = {(int64_t)l->out, (int64_t)l->in};
     char *folder = sdx_path_join(r->folder, module);
     if (!folder) return sdx_fail_memory(err, 1);
     sdx_status status = sdx_checkpoint_open(folder, &c, err);
-    if (status == SDX_OK)
-        status = load(c, "linear.weight", 2, (int64_t[]){(int64_t)l->out, (int64_t)l->in}, &l->weight, err);
-    if (status == SDX_OK && bias) status = load(c, "linear.bias", 1, (int64_t[]){(int64_t)l->out}, &l->bias, err);
+    if (status == SDX_OK) status = load(c, names[0], rank, dims, &l->weight, err);
+    if (status == SDX_OK && bias) status = load(c, names[1], 1, dims, &l->bias, err);
     if (c) sdx_checkpoint_close(c);
     free(folder);
     return status;
@@ -215,6 +236,8 @@ static sdx_status read_dense_config(const reader *r, const json_t *config, sdx_s
     TRY(sdx_json_size(config, "out_features", 0, &l->out, err));
     if (input && strcmp(input, "sentence_embedding"))
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "a dense layer on %.100s is not supported", input);
+    if (json_is_true(json_object_get(config, "use_residual")))
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "a dense layer with use_residual is not supported");
     if (in != r->width || l->out < 1)
         return sdx_fail(err, SDX_ERR_FILE, "a dense layer from %zu to %zu does not fit vectors of %zu", in, l->out, r->width);
     return choose_activation(config, l, err);
@@ -226,13 +249,23 @@ static sdx_status read_dense(reader *r, const char *module, sdx_error *err)
     sdx_sentence_layer *l;
     bool bias = true;
     TRY(read_config(r, module, &config, err));
-    sdx_status status = add_layer(r, &l, err);
+    sdx_status status = add_layer(r, dense, &l, err);
     if (status == SDX_OK) status = sdx_json_bool(config, "bias", true, &bias, err);
     if (status == SDX_OK) status = read_dense_config(r, config, l, err);
-    if (status == SDX_OK) status = load_dense(r, module, bias, l, err);
+    if (status == SDX_OK)
+        status = load_weights(r, module, (const char *const[]){"linear.weight", "linear.bias"}, 2, bias, l, err);
     json_decref(config);
     if (status != SDX_OK) sdx_error_context(err, "%s/%s", r->folder, module);
     else r->width = l->out;
+    return status;
+}
+
+static sdx_status read_layer_norm(reader *r, const char *module, sdx_error *err)
+{
+    sdx_sentence_layer *l;
+    TRY(add_layer(r, layer_norm, &l, err));
+    sdx_status status = load_weights(r, module, (const char *const[]){"norm.weight", "norm.bias"}, 1, true, l, err);
+    if (status != SDX_OK) sdx_error_context(err, "%s/%s", r->folder, module);
     return status;
 }
 
@@ -240,7 +273,7 @@ static sdx_status read_normalize(reader *r, const char *module, sdx_error *err)
 {
     sdx_sentence_layer *l;
     (void)module;
-    return add_layer(r, &l, err);
+    return add_layer(r, normalize, &l, err);
 }
 
 static sdx_status read_nothing(reader *r, const char *module, sdx_error *err)
@@ -254,26 +287,34 @@ static const struct {
     bool on_tokens; /* else on the vector of a text */
     sdx_status (*read)(reader *r, const char *module, sdx_error *err);
 } module_kinds[] = {
-    {"Transformer", true, read_nothing}, {"Pooling", true, read_pooling},       {"Dense", false, read_dense},
-    {"Dropout", false, read_nothing},    {"Normalize", false, read_normalize},
+    {"Transformer", true, read_nothing},      {"Pooling", true, read_pooling},   {"Dense", false, read_dense},
+    {"LayerNorm", false, read_layer_norm},    {"Dropout", false, read_nothing},  {"Normalize", false, read_normalize},
 };
 
-/* One entry of modules.json, by the last part of its type's name. */
-static sdx_status read_module(reader *r, const json_t *module, sdx_error *err)
+/* What an entry of modules.json says it is, by the last part of its type's name, and where. */
+static sdx_status name_module(const char *folder, const json_t *module, const char **kind, const char **path, sdx_error *err)
 {
     const char *type = json_string_value(json_object_get(module, "type"));
-    const char *path = json_string_value(json_object_get(module, "path"));
-    if (!type || !path) return sdx_fail(err, SDX_ERR_FILE, "%s/modules.json: a module lacks type or path", r->folder);
-    if (strstr(path, "..") || path[0] == '/')
-        return sdx_fail(err, SDX_ERR_FILE, "%s/modules.json: path \"%.80s\" leaves the folder", r->folder, path);
+    *path = json_string_value(json_object_get(module, "path"));
+    if (!type || !*path) return sdx_fail(err, SDX_ERR_FILE, "%s/modules.json: a module lacks type or path", folder);
+    if (strstr(*path, "..") || **path == '/')
+        return sdx_fail(err, SDX_ERR_FILE, "%s/modules.json: path \"%.80s\" leaves the folder", folder, *path);
+    *kind = last_part(type);
+    return SDX_OK;
+}
+
+static sdx_status read_module(reader *r, const json_t *module, sdx_error *err)
+{
+    const char *kind, *path;
+    TRY(name_module(r->folder, module, &kind, &path, err));
     for (size_t i = 0; i < COUNT(module_kinds); i++) {
-        if (strcmp(module_kinds[i].kind, last_part(type))) continue;
+        if (strcmp(module_kinds[i].kind, kind)) continue;
         if (module_kinds[i].on_tokens != (r->width == 0))
             return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s/modules.json: %.100s is on the wrong side of the pooling",
-                            r->folder, type);
+                            r->folder, kind);
         return module_kinds[i].read(r, path, err);
     }
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s/modules.json: module type %.100s is not supported", r->folder, type);
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s/modules.json: module type %.100s is not supported", r->folder, kind);
 }
 
 static sdx_status read_modules(reader *r, sdx_error *err)
@@ -281,7 +322,7 @@ static sdx_status read_modules(reader *r, sdx_error *err)
     json_t *modules;
     TRY(sdx_json_read_in(r->folder, "modules.json", JSON_ARRAY, 0, &modules, err));
     if (!modules) {
-        r->s->pools[POOL_MEAN] = true;
+        r->s->pool[r->s->pools++] = POOL_MEAN;
         r->width = r->s->token_dim;
         return read_normalize(r, "", err);
     }
@@ -294,7 +335,8 @@ static sdx_status read_modules(reader *r, sdx_error *err)
     return status;
 }
 
-/* The transformer's own settings, under the first name there is, as sentence-transformers looks for them. */
+/* The transformer's own settings, under the first name there is, as sentence-transformers looks for them; where they say no
+ * length, a text has no more tokens than the model positions. */
 static sdx_status read_settings(reader *r, sdx_error *err)
 {
     static const char *const names[] = {
@@ -304,31 +346,55 @@ static sdx_status read_settings(reader *r, sdx_error *err)
     };
     json_t *settings = NULL;
     for (size_t i = 0; i < COUNT(names) && !settings; i++)
-        TRY(sdx_json_read_in(r->folder, names[i], JSON_OBJECT, 0, &settings, err));
+        TRY(sdx_json_read_in(r->transformer, names[i], JSON_OBJECT, 0, &settings, err));
     sdx_status status = sdx_json_size(settings, "max_seq_length", 0, &r->s->max_length, err);
     if (status == SDX_OK) status = sdx_json_bool(settings, "do_lower_case", false, &r->s->lower_case, err);
     json_decref(settings);
+    if (status != SDX_OK) return status;
+    TRY(sdx_json_read_in(r->transformer, "config.json", JSON_OBJECT, 0, &settings, err));
+    status = sdx_json_size(settings, "max_position_embeddings", 0, &r->s->positions, err);
+    json_decref(settings);
     return status;
+}
+
+const char *sdx_sentence_prompt(const sdx_sentence *s, const char *name)
+{
+    const json_t *text = json_object_get(s->prompts, name);
+    return json_is_null(text) ? "" : json_string_value(text);
 }
 
 static sdx_status read_prompts(reader *r, sdx_error *err)
 {
     json_t *config;
     TRY(sdx_json_read_in(r->folder, "config_sentence_transformers.json", JSON_OBJECT, 0, &config, err));
-    const json_t *prompts = sdx_json_member(config, "prompts");
     const char *name = json_string_value(json_object_get(config, "default_prompt_name"));
-    r->s->prompts = json_incref((json_t *)prompts);
-    r->s->default_prompt = name ? json_string_value(json_object_get(prompts, name)) : NULL;
+    r->s->prompts = json_incref((json_t *)sdx_json_member(config, "prompts"));
+    r->s->default_prompt = name ? sdx_sentence_prompt(r->s, name) : NULL;
     json_decref(config);
     if (!name || r->s->default_prompt) return SDX_OK;
     return sdx_fail(err, SDX_ERR_FILE, "%s/config_sentence_transformers.json: default_prompt_name \"%.100s\" is no prompt",
                     r->folder, name);
 }
 
-sdx_status sdx_sentence_open(const char *folder, size_t token_dim, sdx_sentence *out, sdx_error *err)
+sdx_status sdx_sentence_transformer(const char *folder, char **out, sdx_error *err)
+{
+    json_t *modules;
+    const char *kind = "", *path = "";
+    TRY(sdx_json_read_in(folder, "modules.json", JSON_ARRAY, 0, &modules, err));
+    sdx_status status = modules ? name_module(folder, json_array_get(modules, 0), &kind, &path, err) : SDX_OK;
+    *out = status == SDX_OK && !strcmp(kind, "Transformer") ? sdx_path_join(folder, path) : NULL;
+    if (!*out || !*path || !sdx_is_directory(*out)) {
+        free(*out);
+        *out = sdx_strdup(folder);
+    }
+    json_decref(modules);
+    return status == SDX_OK && !*out ? sdx_fail_memory(err, strlen(folder)) : status;
+}
+
+sdx_status sdx_sentence_open(const char *folder, const char *transformer, size_t token_dim, sdx_sentence *out, sdx_error *err)
 {
     sdx_sentence s = {.token_dim = token_dim};
-    reader r = {&s, folder, 0};
+    reader r = {&s, folder, transformer, 0};
     sdx_status status;
     TRY_GOTO(read_modules(&r, err));
     TRY_GOTO(read_settings(&r, err));

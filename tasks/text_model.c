@@ -20,12 +20,15 @@ static bool has_file(const char *dir, const char *name)
     return found;
 }
 
+bool sdx_task_has_graph(const char *folder)
+{
+    return has_file(folder, "model.onnx") || has_file(folder, "onnx/model.onnx");
+}
+
 /* A checkpoint without an ONNX file is converted in memory, the graph never written. */
 static sdx_status open_model(sdx_text_model *m, const sdx_task_options *o, sdx_model **out, sdx_error *err)
 {
-    bool folder = sdx_is_directory(o->model);
-    bool graph = !folder || has_file(o->model, "model.onnx") || has_file(o->model, "onnx/model.onnx");
-    if (graph || !has_file(o->model, "config.json")) return sdx_model_open(o->model, out, err);
+    if (!sdx_is_directory(o->model) || sdx_task_has_graph(o->model) || !has_file(o->model, "config.json")) return sdx_model_open(o->model, out, err);
     sdx_convert_report report;
     return sdx_convert_build(&(sdx_convert_options){.checkpoint = o->model}, out, &m->checkpoint, &report, err);
 }
@@ -46,8 +49,7 @@ static sdx_status open_program(sdx_text_model *m, const sdx_task_options *o, sdx
     return SDX_OK;
 }
 
-/* The tokenizer's own folder, or the folder of the model. */
-static char *find_folder(const sdx_task_options *o)
+char *sdx_task_folder(const sdx_task_options *o)
 {
     const char *place = o->tokenizer ? o->tokenizer : o->model;
     return sdx_is_directory(place) ? sdx_strdup(place) : sdx_path_dirname(place);
@@ -58,7 +60,7 @@ sdx_status sdx_text_model_open(const sdx_task_options *o, sdx_text_model *out, s
     sdx_text_model m = {.places = -1, .batch_tokens = o->batch_tokens ? o->batch_tokens : DEFAULT_BATCH_TOKENS};
     sdx_status status = SDX_OK;
     if (!o->model) return sdx_fail(err, SDX_ERR_USAGE, "no model given");
-    m.folder = find_folder(o);
+    m.folder = sdx_task_folder(o);
     if (!m.folder) return sdx_fail_memory(err, 1);
     TRY_GOTO(sdx_tokenizer_open(o->tokenizer ? o->tokenizer : m.folder, &m.tokenizer, err));
     TRY_GOTO(open_program(&m, o, err));

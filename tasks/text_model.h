@@ -28,6 +28,9 @@ typedef struct sdx_text_batch {
 
 typedef sdx_status (*sdx_text_batch_fn)(void *context, const sdx_text_batch *batch, sdx_error *err);
 
+/* The tokenizer's own folder, or the folder of the model; to be freed. */
+char *sdx_task_folder(const sdx_task_options *options);
+bool sdx_task_has_graph(const char *folder);
 /* Outputs are right for real tokens only, where it has a token dimension. The model may be an .onnx file, a folder with one, or a checkpoint folder, which is converted in memory. */
 sdx_status sdx_text_model_open(const sdx_task_options *options, sdx_text_model *out, sdx_error *err);
 void sdx_text_model_close(sdx_text_model *model);

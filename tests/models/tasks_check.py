@@ -72,34 +72,51 @@ def pool(x, mode, prompt):
 
 
 MODES = ["cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]
+NAMES = {m: m if "len" in m else m.split("_")[0] for m in MODES}
 ACTIVATIONS = {"linear.Identity": lambda x: x, "activation.Tanh": np.tanh, "activation.ReLU": lambda x: np.maximum(x, 0),
                "activation.GELU": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2}
-PROMPTS = {"query": "search the text: ", "nothing": ""}
+PROMPTS = {"query": "search the text: ", "nothing": "", "null": None}
 
 
-def save_dense(folder, weight, bias, activation):
-    """A dense layer as safetensors."""
-    tensors, header, at = {"linear.weight": weight, **({} if bias is None else {"linear.bias": bias})}, {}, 0
+def save_module(folder, tensors, config):
+    """Weights as safetensors."""
+    header, at = {}, 0
     for name, t in tensors.items():
         header[name] = {"dtype": "F32", "shape": list(t.shape), "data_offsets": [at, at + t.nbytes]}
         at += t.nbytes
     text = json.dumps(header).encode()
-    write(f"{folder}/config.json", {"in_features": weight.shape[1], "out_features": weight.shape[0], "bias": bias is not None,
-                                    "activation_function": f"torch.nn.modules.{activation}"})
+    write(f"{folder}/config.json", config)
     with open(f"{folder}/model.safetensors", "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text + b"".join(t.tobytes() for t in tensors.values()))
 
 
-def embed_case(model, modes, layers, options=(), prompt="", include=True, lower=False):
-    """layers: "normalize" or an activation's name."""
+def save_dense(folder, weight, bias, activation, **more):
+    save_module(folder, {"linear.weight": weight, **({} if bias is None else {"linear.bias": bias})},
+                {"in_features": weight.shape[1], "out_features": weight.shape[0], "bias": bias is not None,
+                 "activation_function": f"torch.nn.modules.{activation}", **more})
+
+
+def layer_norm(v, weight, bias):
+    return (v - v.mean()) / math.sqrt(v.var() + 1e-5) * weight + bias
+
+
+def embed_case(model, modes, layers, options=(), prompt="", include=True, lower=False, names=False, sub=""):
+    """layers: "normalize", "norm" or an activation's name. names: modes are listed, not flagged. sub: the transformer's path."""
     f, width, dense = model.folder, 64 * len(modes), []
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    modules = [(sub, "Transformer"), ("1_Pooling", "Pooling")]
+    flags = {f"pooling_mode_{m}": m in modes for m in MODES}
     write(f"{f}/1_Pooling/config.json", {"word_embedding_dimension": 64, "include_prompt": include,
-                                         **{f"pooling_mode_{m}": m in modes for m in MODES}})
+                                         **({"pooling_mode": [NAMES[m] for m in modes]} if names else flags)})
     for i, layer in enumerate(layers):
         if layer == "normalize":
             modules.append((f"{i + 2}_Normalize", "Normalize"))
             dense.append(None)
+            continue
+        if layer == "norm":
+            modules.append((f"{i + 2}_LayerNorm", "LayerNorm"))
+            weight, bias = (random.normal(0, 1, width).astype(np.float32) for _ in range(2))
+            save_module(f"{f}/{i + 2}_LayerNorm", {"norm.weight": weight, "norm.bias": bias}, {"dimension": width})
+            dense.append((weight, bias, layer_norm))
             continue
         out = 40 + i
         weight = random.normal(0, 0.2, (out, width)).astype(np.float32)
@@ -110,7 +127,13 @@ def embed_case(model, modes, layers, options=(), prompt="", include=True, lower=
         width = out
     write(f"{f}/modules.json", [{"idx": i, "name": str(i), "path": p, "type": f"sentence_transformers.models.{t}"}
                                 for i, (p, t) in enumerate(modules)])
-    write(f"{f}/sentence_bert_config.json", {"max_seq_length": 20, "do_lower_case": lower})
+    if sub:
+        model.folder = f"{f}/{sub}"
+        files = [name for name in os.listdir(f) if "." in name and name != "modules.json"]
+        os.mkdir(model.folder)
+        for name in files:
+            shutil.move(f"{f}/{name}", model.folder)
+    write(f"{f}/{sub}/sentence_bert_config.json", {"max_seq_length": 20, "do_lower_case": lower})
     write(f"{f}/config_sentence_transformers.json", {"prompts": PROMPTS, "default_prompt_name": None})
     got = lines(run("embed", "--model_path", model.path, "--tokenizer", f, *options, stdin="\n".join(TEXTS)).stdout)
     worst = 0
@@ -121,8 +144,12 @@ def embed_case(model, modes, layers, options=(), prompt="", include=True, lower=
             feed = {"input_ids": ids[:19] + ids[-1:], "attention_mask": [1] * 20, "token_type_ids": [0] * 20}
             x = model.session.run(None, {i.name: np.array([feed[i.name]], np.int64) for i in model.session.get_inputs()})[0][0]
         skipped = 0 if include or not prompt else len(model.ids(prompt.strip())["ids"]) - 1
-        v = np.concatenate([pool(x.astype(np.float64), m, skipped) for m in MODES if m in modes])
+        order = modes if names else [m for m in MODES if m in modes]
+        v = np.concatenate([pool(x.astype(np.float64), m, skipped) for m in order])
         for layer in dense:
+            if layer is not None and layer[2] is layer_norm:
+                v = layer_norm(v, layer[0], layer[1])
+                continue
             v = v / np.linalg.norm(v) if layer is None else layer[2](layer[0].astype(np.float64) @ v + (0 if layer[1] is None else layer[1]))
         worst = max(worst, np.abs(v - answer["embedding"]).max() / np.abs(v).max())
     check(worst < 5e-6, f"embed {modes} {layers} {options}: {worst}")
@@ -134,18 +161,21 @@ for mode in MODES:
 embed_case(model, MODES, [])
 embed_case(model, ["mean_tokens", "cls_token"], list(ACTIVATIONS) + ["normalize"])
 embed_case(model, ["mean_tokens"], ["normalize", "activation.Tanh"])
+embed_case(model, ["mean_tokens"], ["norm", "activation.Tanh", "norm"])
+embed_case(model, ["lasttoken", "cls_token", "mean_sqrt_len_tokens"], ["normalize"], names=True)
 embed_case(model, ["mean_tokens"], [], lower=True)
 for include in True, False:
     for mode in MODES:
         embed_case(model, [mode], [], ["--prompt_name", "query"], PROMPTS["query"], include)
 embed_case(model, ["mean_tokens"], [], ["--prompt", "a river bank "], "a river bank ")
 embed_case(model, ["mean_tokens"], [], ["--prompt_name", "nothing"])
+embed_case(model, ["mean_tokens"], [], ["--prompt_name", "null"])
 write(f"{model.folder}/config_sentence_transformers.json", {"prompts": PROMPTS, "default_prompt_name": "query"})
 embed = ["embed", "--model_path", model.path, "--tokenizer", model.folder, "--text", TEXTS[0]]
 said = run(*embed, "--prompt", PROMPTS["query"]).stdout
 check(run(*embed).stdout == said, "the default prompt")
 check(run(*embed, "--prompt", "").stdout != said, "no prompt instead of the default")
-check("query, nothing" in run(*embed, "--prompt_name", "passage", code=2).stderr, "an unknown prompt is told")
+check("query, nothing, null" in run(*embed, "--prompt_name", "passage", code=2).stderr, "an unknown prompt is told")
 refused = [([("", "Transformer")], "no pooling"), ([("", "Normalize")], "wrong side"), ([("", "CNN")], "not supported"),
            ([("../x", "Pooling")], "leaves the folder"), ([("9", "Pooling")], "no such file")]
 for modules, sentence in refused:
@@ -154,6 +184,10 @@ for modules, sentence in refused:
 write(f"{model.folder}/modules.json", [{"path": "1_Pooling", "type": "Pooling"}, {"path": "2_Dense", "type": "Dense"}])
 save_dense(f"{model.folder}/2_Dense", np.zeros((4, 32), np.float32), None, "activation.Tanh")
 check("does not fit" in run(*embed, code=2).stderr, "a dense layer of another width")
+save_dense(f"{model.folder}/2_Dense", np.zeros((4, 64), np.float32), None, "activation.Tanh", use_residual=True)
+check("use_residual" in run(*embed, code=2).stderr, "a dense layer with what is added to it")
+old = Model("bert-mlm", "torchscript-op14.onnx")
+embed_case(old, ["mean_tokens"], [], sub="0_Transformer")
 
 
 # ---- classify
