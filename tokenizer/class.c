@@ -5,99 +5,6 @@
 #include <string.h>
 
 #include "../base/buffer.h"
-#include "languages.h"
-
-#define BERT                                                                                                   \
-    {                                                                                                          \
-        "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", NULL, NULL                                               \
-    }
-#define ROBERTA                                                                                                \
-    {                                                                                                          \
-        "<unk>", "</s>", "<pad>", "<s>", "<mask>", "<s>", "</s>"                                               \
-    }
-
-#define BERT_CLASS(given, type)                                                                                \
-    {                                                                                                          \
-        .name = given, .model_type = type, .special = BERT                                                     \
-    }
-
-static const sdx_class classes[] = {
-    /* vocab.txt */
-    BERT_CLASS("Bert", "bert"),
-    BERT_CLASS("DistilBert", "distilbert"),
-    BERT_CLASS("Electra", "electra"),
-    BERT_CLASS("ConvBert", "convbert"),
-    BERT_CLASS("MobileBert", "mobilebert"),
-    BERT_CLASS("LayoutLM", "layoutlm"),
-    BERT_CLASS("Lxmert", "lxmert"),
-    BERT_CLASS("SqueezeBert", "squeezebert"),
-    BERT_CLASS("Retribert", "retribert"),
-    BERT_CLASS("Realm", "realm"),
-    BERT_CLASS("DPRQuestionEncoder", "dpr"),
-    BERT_CLASS("DPRContextEncoder", NULL),
-    BERT_CLASS("DPRReader", NULL),
-    {"Funnel", "funnel", .layout = SDX_LAYOUT_FUNNEL,
-     .special = {"<unk>", "<sep>", "<pad>", "<cls>", "<mask>", "<s>", "</s>"}},
-    {"MPNet", "mpnet", .layout = SDX_LAYOUT_MPNET,
-     .special = {"[UNK]", "</s>", "<pad>", "<s>", "<mask>", "<s>", "</s>"}, .mask_lstrip = true,
-     .mask_normalized = true},
-    /* vocab.json and merges.txt */
-    {"Roberta", "roberta", .layout = SDX_LAYOUT_ROBERTA, .special = ROBERTA, .mask_lstrip = true},
-    {"Bart", "bart", .layout = SDX_LAYOUT_ROBERTA, .special = ROBERTA, .mask_lstrip = true},
-    {"Longformer", "longformer", .layout = SDX_LAYOUT_ROBERTA, .special = ROBERTA, .mask_lstrip = true},
-    {"LED", "led", .layout = SDX_LAYOUT_ROBERTA, .special = ROBERTA, .mask_lstrip = true},
-    {"Deberta", "deberta", .layout = SDX_LAYOUT_BERT,
-     .special = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", "[CLS]", "[SEP]"}, .mask_lstrip = true},
-    {"GPT2", "gpt2", .layout = SDX_LAYOUT_PLAIN,
-     .special = {"<|endoftext|>", NULL, NULL, NULL, NULL, "<|endoftext|>", "<|endoftext|>"}},
-    {"CodeGen", "codegen", .layout = SDX_LAYOUT_PLAIN,
-     .special = {"<|endoftext|>", NULL, NULL, NULL, NULL, "<|endoftext|>", "<|endoftext|>"}},
-    /* SentencePiece */
-    {"T5", "t5", .layout = SDX_LAYOUT_EOS, .special = {"<unk>", NULL, "<pad>", NULL, NULL, NULL, "</s>"},
-     .pieces = SDX_PIECES_T5},
-    {"MT5", "mt5", .layout = SDX_LAYOUT_EOS, .special = {"<unk>", NULL, "<pad>", NULL, NULL, NULL, "</s>"},
-     .pieces = SDX_PIECES_T5},
-    {"XLMRoberta", "xlm-roberta", .layout = SDX_LAYOUT_ROBERTA, .special = ROBERTA, .mask_lstrip = true,
-     .pieces = SDX_PIECES_FAIRSEQ},
-    {"Camembert", "camembert", .layout = SDX_LAYOUT_ROBERTA, .special = ROBERTA, .mask_lstrip = true,
-     .pieces = SDX_PIECES_CAMEMBERT},
-    {"MBart", "mbart", .layout = SDX_LAYOUT_LANGUAGE_LAST, .special = ROBERTA, .mask_lstrip = true,
-     .pieces = SDX_PIECES_FAIRSEQ, .languages = mbart_languages, .language = "en_XX"},
-    {"MBart50", NULL, .layout = SDX_LAYOUT_LANGUAGE_FIRST,
-     .special = {"<unk>", "</s>", "<pad>", "<s>", "<mask>", NULL, "</s>"}, .mask_lstrip = true,
-     .pieces = SDX_PIECES_FAIRSEQ, .languages = mbart50_languages, .language = "en_XX"},
-    {"Nllb", "m2m_100", .layout = SDX_LAYOUT_LANGUAGE_FIRST, .special = ROBERTA, .mask_lstrip = true,
-     .mask_normalized = true, .pieces = SDX_PIECES_NLLB, .languages = nllb_languages, .language = "eng_Latn"},
-    {"Pegasus", "pegasus", .layout = SDX_LAYOUT_EOS_ONCE,
-     .special = {"<unk>", NULL, "<pad>", NULL, "<mask_2>", NULL, "</s>"}, .pieces = SDX_PIECES_PEGASUS},
-    {"Marian", "marian", .layout = SDX_LAYOUT_EOS_ONCE,
-     .special = {"<unk>", NULL, "<pad>", NULL, NULL, NULL, "</s>"}},
-    {"Albert", "albert", .layout = SDX_LAYOUT_BERT,
-     .special = {"<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]", "[CLS]", "[SEP]"}, .mask_lstrip = true,
-     .rules = SDX_RULES_ALBERT, .lowercase = true, .penalty = true},
-    {"FNet", "fnet", .layout = SDX_LAYOUT_BERT,
-     .special = {"<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]", NULL, NULL}, .mask_lstrip = true,
-     .rules = SDX_RULES_ALBERT, .keep_accents = true, .penalty = true},
-    {"RemBert", "rembert", .layout = SDX_LAYOUT_BERT,
-     .special = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", "[CLS]", "[SEP]"}, .mask_lstrip = true,
-     .rules = SDX_RULES_REMBERT, .keep_accents = true},
-    {"XLNet", "xlnet", .layout = SDX_LAYOUT_XLNET,
-     .special = {"<unk>", "<sep>", "<pad>", "<cls>", "<mask>", "<s>", "</s>"}, .mask_lstrip = true,
-     .rules = SDX_RULES_ALBERT, .penalty = true},
-    {"DebertaV2", "deberta-v2", .layout = SDX_LAYOUT_BERT,
-     .special = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", "[CLS]", "[SEP]"}, .rules = SDX_RULES_DEBERTA,
-     .unknown_normalized = true},
-    {"BigBird", "big_bird", .layout = SDX_LAYOUT_BERT,
-     .special = {"<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]", "<s>", "</s>"}, .unknown_normalized = true,
-     .mask_lstrip = true, .mask_normalized = true},
-    {"Llama", "llama", .layout = SDX_LAYOUT_BOS, .special = {"<unk>", NULL, NULL, NULL, NULL, "<s>", "</s>"},
-     .pieces = SDX_PIECES_LLAMA, .rules = SDX_RULES_LLAMA},
-    /* vocab.json of characters */
-    {"Wav2Vec2CTC", "wav2vec2", .layout = SDX_LAYOUT_PLAIN,
-     .special = {"<unk>", NULL, "<pad>", NULL, NULL, "<s>", "</s>"}},
-    {"Wav2Vec2CTC", "hubert", .layout = SDX_LAYOUT_PLAIN,
-     .special = {"<unk>", NULL, "<pad>", NULL, NULL, "<s>", "</s>"}},
-};
 
 /* ---- which ---------------------------------------------------------------------------------------------- */
 
@@ -109,22 +16,30 @@ static bool is_name(const char *given, const char *name)
     return !strcmp(given + n, "Tokenizer") || !strcmp(given + n, "TokenizerFast");
 }
 
+/* Is it one of the words of `list`? */
+static bool is_listed(const char *list, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *p = list; p && n && (p = strstr(p, word)); p += n) {
+        if ((p == list || p[-1] == ' ') && (p[n] == ' ' || !p[n])) return true;
+    }
+    return false;
+}
+
 static const sdx_class *find_by(const char *tokenizer_class, const char *model_type)
 {
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
-        if (tokenizer_class && is_name(tokenizer_class, classes[i].name)) return &classes[i];
-        if (model_type && classes[i].model_type && !strcmp(model_type, classes[i].model_type))
-            return &classes[i];
+    for (size_t i = 0; i < sdx_class_count; i++) {
+        if (tokenizer_class && is_name(tokenizer_class, sdx_class_rows[i].name)) return &sdx_class_rows[i];
+        if (model_type && is_listed(sdx_class_rows[i].model_types, model_type)) return &sdx_class_rows[i];
     }
     return NULL;
 }
 
 static const sdx_class *find_named(const char *name)
 {
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
-        if (!strcmp(classes[i].name, name)) return &classes[i];
-    }
-    return NULL;
+    const sdx_class *row = sdx_class_rows;
+    while (strcmp(row->name, name)) row++;
+    return row;
 }
 
 const sdx_class *sdx_class_find(const sdx_tokenizer_config *c, const char *fallback)
@@ -140,10 +55,8 @@ sdx_status sdx_class_refuse(const sdx_tokenizer_config *c, sdx_error *err)
 {
     sdx_buffer b = {0};
     char *names;
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
-        bool again = i && !strcmp(classes[i].name, classes[i - 1].name);
-        if (!again) sdx_buffer_printf(&b, i ? ", %s" : "%s", classes[i].name);
-    }
+    for (size_t i = 0; i < sdx_class_count; i++)
+        sdx_buffer_printf(&b, i ? ", %s" : "%s", sdx_class_rows[i].name);
     TRY(sdx_buffer_take(&b, &names, err));
     sdx_status status = sdx_fail(err, SDX_ERR_UNSUPPORTED,
                                  "%.60s is read from tokenizer.json only; from its older files: %s",
@@ -152,34 +65,45 @@ sdx_status sdx_class_refuse(const sdx_tokenizer_config *c, sdx_error *err)
     return status;
 }
 
-/* ---- templates --------------------------------------------------------------------------------------------
- */
+/* ---- templates ---------------------------------------------------------------------------------------- */
 
-/* Layouts in a notation of our own: A and B are the texts, c s e b l tokens (cls, sep, eos, bos, language), a
- * digit the type of what stands before it. */
+/* Layouts in a notation of our own: A and B are the texts, c s e b tokens (cls, sep, eos, bos), l the next of
+ * the class's own, a digit the type of what stands before it. */
 static const struct {
     const char *single, *pair;
 } layouts[] = {[SDX_LAYOUT_BERT] = {"cAs", "cAsB1s1"},
                [SDX_LAYOUT_ROBERTA] = {"cAs", "cAssBs"},
+               [SDX_LAYOUT_CLIP] = {"bAe", "bAeeBe"},
                [SDX_LAYOUT_MPNET] = {"cAs", "cAssB1s1"},
                [SDX_LAYOUT_FUNNEL] = {"c2As", "c2AsB1s1"},
+               [SDX_LAYOUT_SPLINTER] = {"cAs", "cAllsB1s1"},
                [SDX_LAYOUT_EOS] = {"Ae", "AeBe"},
+               [SDX_LAYOUT_EOS_FIRST_TEXT] = {"Ae", "AB1"},
+               [SDX_LAYOUT_SEP_FIRST] = {"sA", "sAssB"},
                [SDX_LAYOUT_BOS] = {"bA", "bAb1B1"},
                [SDX_LAYOUT_EOS_ONCE] = {"Ae", "ABe"},
                [SDX_LAYOUT_LANGUAGE_LAST] = {"Ael", "ABel"},
                [SDX_LAYOUT_LANGUAGE_FIRST] = {"lAe", "lABe"},
+               [SDX_LAYOUT_WHISPER] = {"llllAe", "llllAB1e1"},
                [SDX_LAYOUT_XLNET] = {"Asc2", "AsB1s1c2"},
                [SDX_LAYOUT_PLAIN] = {"A", "AB1"}};
 
-static sdx_status set_layout(sdx_tokenizer *t, sdx_template *out, const char *layout, int32_t language,
+/* The tokens that the letters l stand for. */
+enum { MOST_OWN = 4 };
+typedef struct own_tokens {
+    int32_t id[MOST_OWN];
+    size_t count;
+} own_tokens;
+
+static sdx_status set_layout(sdx_tokenizer *t, sdx_template *out, const char *layout, const own_tokens *own,
                              sdx_error *err)
 {
     enum { MOST = 16 };
     sdx_slot slot[MOST];
-    size_t n = 0;
+    size_t n = 0, used = 0;
     for (const char *p = layout; *p && n < MOST; p++) {
         int32_t id = *p == 'c' ? t->cls_id : *p == 's' ? t->sep_id : *p == 'e' ? t->eos_id : t->bos_id;
-        if (*p == 'l') id = language;
+        if (*p == 'l') id = own->id[used++];
         bool text = *p == 'A' || *p == 'B';
         if (!text && id < 0)
             return sdx_fail(err, SDX_ERR_FILE, "a special token of the template is not in the vocabulary");
@@ -202,27 +126,83 @@ static sdx_status set_bos_layout(const sdx_tokenizer_config *c, bool by_default,
     TRY(sdx_json_bool(c->config, "add_eos_token", false, &eos, err));
     const char *const *layout = table[bos][eos && by_default];
     const char *pair = bos && !by_default ? "bAB1" : layout[1]; /* GPT-2's second text has none */
-    TRY(set_layout(t, &t->single, layout[0], -1, err));
-    return set_layout(t, &t->pair, pair, -1, err);
+    TRY(set_layout(t, &t->single, layout[0], NULL, err));
+    return set_layout(t, &t->pair, pair, NULL, err);
+}
+
+static void own_add(own_tokens *own, const sdx_tokenizer *t, const char *text)
+{
+    int32_t id = sdx_tokenizer_find(t, text, strlen(text));
+    own->id[own->count++] = id;
+}
+
+static void find_language(const sdx_class *class, const sdx_tokenizer_config *c, const sdx_tokenizer *t,
+                          own_tokens *own)
+{
+    char name[64];
+    const char *given = json_string_value(json_object_get(c->config, "src_lang"));
+    bool bare = given && class->pieces == SDX_PIECES_SEAMLESS && !strstr(given, "__"); /* deu for __deu__ */
+    snprintf(name, sizeof name, bare ? "__%s__" : "%s", given ? given : class->language);
+    own_add(own, t, name);
+}
+
+/* What Whisper's transcripts begin with: <|startoftranscript|>, the language, the task, <|notimestamps|>. */
+static sdx_status find_whisper_prefix(const sdx_tokenizer_config *c, const sdx_tokenizer *t, own_tokens *own,
+                                      sdx_error *err)
+{
+    static const char *const members[] = {"language", "task"};
+    bool timestamps;
+    own_add(own, t, "<|startoftranscript|>");
+    for (size_t i = 0; i < 2; i++) {
+        char token[48];
+        const char *value = json_string_value(json_object_get(c->config, members[i]));
+        if (!value) continue;
+        snprintf(token, sizeof token, "<|%s|>", value);
+        own_add(own, t, token);
+        if (own->id[own->count - 1] < 0)
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                            "tokenizer_config.json: %s \"%.40s\": the vocabulary has no %s (languages go by "
+                            "their codes: \"de\")",
+                            members[i], value, token);
+    }
+    TRY(sdx_json_bool(c->config, "predict_timestamps", false, &timestamps, err));
+    if (!timestamps) own_add(own, t, "<|notimestamps|>");
+    return SDX_OK;
+}
+
+static sdx_status find_own_tokens(const sdx_class *class, const sdx_tokenizer_config *c,
+                                  sdx_tokenizer *t, own_tokens *own, sdx_error *err)
+{
+    const char *question = json_string_value(json_object_get(c->config, "question_token"));
+    if (class->layout == SDX_LAYOUT_WHISPER) return find_whisper_prefix(c, t, own, err);
+    if (class->layout == SDX_LAYOUT_SPLINTER) {
+        if (!question) question = "[QUESTION]";
+        own_add(own, t, question);
+        if (own->id[0] < 0) own->id[0] = t->unk_id; /* as transformers, which adds it only then */
+        TRY(sdx_tokenizer_add_special(t, question, err));
+        own_add(own, t, ".");
+    } else if (class->language) {
+        find_language(class, c, t, own);
+    }
+    return SDX_OK;
 }
 
 static sdx_status set_templates(const sdx_class *class, const sdx_tokenizer_config *c, sdx_tokenizer *t,
                                 sdx_error *err)
 {
-    int32_t language = -1;
-    if (class->layout == SDX_LAYOUT_BOS) return set_bos_layout(c, true, t, err);
-    if (!strcmp(class->name, "GPT2")) return set_bos_layout(c, false, t, err);
+    own_tokens own = {.count = 0};
     sdx_layout layout = class->layout;
+    if (layout == SDX_LAYOUT_BOS) return set_bos_layout(c, true, t, err);
+    if (!strcmp(class->name, "GPT2")) return set_bos_layout(c, false, t, err);
+    TRY(find_own_tokens(class, c, t, &own, err));
     if (class->languages) {
         bool last;
-        const char *name = json_string_value(json_object_get(c->config, "src_lang"));
-        if (!name) name = class->language;
-        language = sdx_tokenizer_find(t, name, strlen(name));
         TRY(sdx_json_bool(c->config, "legacy_behaviour", layout == SDX_LAYOUT_LANGUAGE_LAST, &last, err));
         layout = last ? SDX_LAYOUT_LANGUAGE_LAST : layout;
     }
-    TRY(set_layout(t, &t->single, layouts[layout].single, language, err));
-    return set_layout(t, &t->pair, layouts[layout].pair, language, err);
+    size_t absent = layout == SDX_LAYOUT_WHISPER ? MOST_OWN - own.count : 0;
+    TRY(set_layout(t, &t->single, layouts[layout].single + absent, &own, err));
+    return set_layout(t, &t->pair, layouts[layout].pair + absent, &own, err);
 }
 
 sdx_status sdx_class_apply(const sdx_class *class, const sdx_tokenizer_config *c, sdx_tokenizer *t,

@@ -19,8 +19,9 @@ sdx_status sdx_json_added_token(const json_t *object, int64_t id, sdx_added_toke
 sdx_status sdx_json_read_model(sdx_tokenizer *t, sdx_json_file *file, sdx_error *err);
 sdx_status sdx_json_read_steps(sdx_tokenizer *t, const json_t *root, sdx_error *err);
 sdx_status sdx_json_read_post_processor(sdx_tokenizer *t, const json_t *root, sdx_error *err);
-/* The vocabulary alone, from a vocab.json. */
-sdx_status sdx_tokenizer_take_vocab_json(sdx_tokenizer *t, const char *path, sdx_error *err);
+/* The vocabulary alone, from a vocab.json; language: that one of several, or NULL. */
+sdx_status sdx_tokenizer_take_vocab_json(sdx_tokenizer *t, const char *path, const char *language,
+                                         sdx_error *err);
 
 /* tokenizer_config.json, special_tokens_map.json, added_tokens.json, config.json beside a tokenizer; or NULL.
  */

@@ -285,21 +285,36 @@ sdx_status sdx_json_take_double(sdx_json_cursor *c, double *out, sdx_error *err)
     return SDX_OK;
 }
 
-sdx_status sdx_json_take_vocab(sdx_tokenizer *t, sdx_json_cursor *c, sdx_error *err)
+/* t NULL: the tokens are passed over. */
+static sdx_status take_tokens(sdx_tokenizer *t, sdx_json_cursor *c, sdx_error *err)
 {
     if (!c->at || !sdx_json_take(c, '{'))
         return sdx_fail(err, SDX_ERR_FILE, "the model's \"vocab\" is not an object");
-    if (!sdx_json_take(c, '}')) {
-        do {
-            sdx_string text;
-            int64_t id;
-            TRY(sdx_json_take_string(c, &text, err));
-            if (!sdx_json_take(c, ':')) return sdx_json_malformed(c, err);
-            if (sdx_json_take_integer(c, &id, err) != SDX_OK)
-                return sdx_fail(err, SDX_ERR_FILE, "the id of \"%.60s\" is not an integer", text.data);
-            TRY(sdx_vocab_put(t, id, text.data, text.size, err));
-        } while (sdx_json_take(c, ','));
-        if (!sdx_json_take(c, '}')) return sdx_json_malformed(c, err);
-    }
+    if (sdx_json_take(c, '}')) return SDX_OK;
+    do {
+        sdx_string text;
+        int64_t id;
+        TRY(sdx_json_take_string(c, &text, err));
+        if (!sdx_json_take(c, ':')) return sdx_json_malformed(c, err);
+        if (sdx_json_at(c, '{'))
+            return sdx_fail(err, SDX_ERR_FILE,
+                            "\"%.60s\" is a vocabulary of its own: tokenizer_config.json names none by "
+                            "target_lang",
+                            text.data);
+        if (sdx_json_take_integer(c, &id, err) != SDX_OK)
+            return sdx_fail(err, SDX_ERR_FILE, "the id of \"%.60s\" is not an integer", text.data);
+        if (t) TRY(sdx_vocab_put(t, id, text.data, text.size, err));
+    } while (sdx_json_take(c, ','));
+    return sdx_json_take(c, '}') ? SDX_OK : sdx_json_malformed(c, err);
+}
+
+sdx_status sdx_json_take_vocab(sdx_tokenizer *t, sdx_json_cursor *c, sdx_error *err)
+{
+    TRY(take_tokens(t, c, err));
     return sdx_vocab_finish(&t->vocab, err);
+}
+
+sdx_status sdx_json_pass_vocab(sdx_json_cursor *c, sdx_error *err)
+{
+    return take_tokens(NULL, c, err);
 }

@@ -32,7 +32,8 @@ sdx_status sdx_json_take_double(sdx_json_cursor *c, double *out, sdx_error *err)
 const char *sdx_read_number(const char *text, const char *end, double *out);
 sdx_status sdx_json_malformed(const sdx_json_cursor *c, sdx_error *err);
 
-/* {"token": id, ...}: puts and finishes the vocabulary. */
+/* {"token": id, ...}: puts and finishes the vocabulary; or moves behind it. */
 sdx_status sdx_json_take_vocab(sdx_tokenizer *t, sdx_json_cursor *c, sdx_error *err);
+sdx_status sdx_json_pass_vocab(sdx_json_cursor *c, sdx_error *err);
 
 #endif

@@ -169,7 +169,7 @@ static sdx_status take_vocab(const reader *r, const char *name)
 {
     char *path = sdx_path_join(r->folder, name);
     if (!path) return sdx_fail_memory(r->err, strlen(r->folder));
-    sdx_status status = sdx_tokenizer_take_vocab_json(r->t, path, r->err);
+    sdx_status status = sdx_tokenizer_take_vocab_json(r->t, path, NULL, r->err);
     free(path);
     return status;
 }

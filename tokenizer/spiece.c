@@ -23,8 +23,7 @@ typedef struct reader {
     sdx_error *err;
 } reader;
 
-/* ---- the vocabulary
- * ------------------------------------------------------------------------------------------ */
+/* ---- the vocabulary -------------------------------------------------------------------------------------- */
 
 static sdx_status put(reader *r, const char *text, double score)
 {
@@ -107,146 +106,72 @@ static sdx_status put_pegasus(reader *r)
     return put_pieces(r, 2);
 }
 
+/* What stands before the file's pieces, how many of these are left out, what stands behind them; and the id of
+ * the unknown token, -1 for the file's own. */
+static const struct {
+    const char *const before[6];
+    size_t skip;
+    const char *const after[8];
+    int32_t unknown;
+} pieces[] = {
+    [SDX_PIECES_PLAIN] = {.unknown = -1},
+    [SDX_PIECES_FAIRSEQ] = {{"<s>", "<pad>", "</s>", "<unk>"}, 3, {"<mask>"}, 3},
+    [SDX_PIECES_NLLB] = {{"<s>", "<pad>", "</s>", "<unk>"}, 3, {NULL}, 3},
+    [SDX_PIECES_XGLM] = {{"<s>", "<pad>", "</s>", "<unk>"}, 3,
+                         {"<madeupword0>", "<madeupword1>", "<madeupword2>", "<madeupword3>", "<madeupword4>",
+                          "<madeupword5>", "<madeupword6>"}, 3},
+    [SDX_PIECES_CAMEMBERT] = {{"<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"}, 1,
+                              {"<mask>"}, 3},
+    [SDX_PIECES_SEAMLESS] = {{"<pad>", "<unk>", "<s>", "</s>"}, 3, {NULL}, 1},
+    [SDX_PIECES_BARTHEZ] = {.unknown = 3},
+    [SDX_PIECES_LLAMA] = {.unknown = 0},
+    [SDX_PIECES_GEMMA] = {{"<pad>", "<eos>", "<bos>"}, 3, {NULL}, 3},
+    [SDX_PIECES_T5] = {.unknown = -1},
+    [SDX_PIECES_PEGASUS] = {.unknown = -1},
+};
+
 static sdx_status put_vocab(reader *r)
 {
-    static const char *const fairseq[] = {"<s>", "<pad>", "</s>", "<unk>", NULL};
-    static const char *const camembert[] = {"<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", NULL};
-    static const char *const none[] = {NULL};
-    switch (r->class->pieces) {
-    case SDX_PIECES_T5: return put_t5(r);
-    case SDX_PIECES_FAIRSEQ:
-        TRY(put_list(r, fairseq));
-        TRY(put_pieces(r, 3));
-        TRY(put_list(r, r->class->languages ? r->class->languages : none));
-        return put(r, "<mask>", 0);
-    case SDX_PIECES_NLLB: TRY(put_list(r, fairseq)); return put_pieces(r, 3);
-    case SDX_PIECES_PEGASUS: return put_pegasus(r);
-    case SDX_PIECES_CAMEMBERT:
-        TRY(put_list(r, camembert));
-        TRY(put(r, "<unk>NOTUSED", -100));
-        TRY(put_pieces(r, 1));
-        return put(r, "<mask>", 0);
-    default: return put_pieces(r, 0);
-    }
+    sdx_pieces_kind kind = r->class->pieces;
+    if (kind == SDX_PIECES_T5) return put_t5(r);
+    if (kind == SDX_PIECES_PEGASUS) return put_pegasus(r);
+    TRY(put_list(r, pieces[kind].before));
+    if (kind == SDX_PIECES_CAMEMBERT) r->score[r->count - 1] = -100;
+    TRY(put_pieces(r, pieces[kind].skip));
+    if (kind == SDX_PIECES_FAIRSEQ && r->class->languages) TRY(put_list(r, r->class->languages));
+    return put_list(r, pieces[kind].after);
 }
 
-/* ---- the model
- * -------------------------------------------------------------------------------------------------- */
-
-/* A pair of pieces that makes a piece, and what it is sorted by. */
-typedef struct pair {
-    double score;
-    int32_t left, right;
-    uint32_t left_chars, right_chars, order;
-} pair;
-
-typedef struct pair_list {
-    pair *item; /* [room]; owned */
-    size_t count, room;
-} pair_list;
-
-static size_t char_count(const char *s, size_t n)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++) count += ((unsigned char)s[i] & 0xc0) != 0x80;
-    return count;
-}
-
-static sdx_status add_pair(pair_list *list, pair p, sdx_error *err)
-{
-    if (list->count == list->room) {
-        size_t room = list->room ? list->room * 2 : 4096;
-        pair *grown = sdx_realloc(list->item, room * sizeof *grown);
-        if (!grown) return sdx_fail_memory(err, room * sizeof *grown);
-        list->item = grown;
-        list->room = room;
-    }
-    list->item[list->count++] = p;
-    return SDX_OK;
-}
-
-static int by_ids(const void *a, const void *b)
-{
-    const pair *x = a, *y = b;
-    if (x->left != y->left) return x->left < y->left ? -1 : 1;
-    return (x->right > y->right) - (x->right < y->right);
-}
-
-/* The best score first; then the longer left part, the longer right part. */
-static int by_score(const void *a, const void *b)
-{
-    const pair *x = a, *y = b;
-    if (x->score != y->score) return x->score > y->score ? -1 : 1;
-    if (x->left_chars != y->left_chars) return x->left_chars > y->left_chars ? -1 : 1;
-    if (x->right_chars != y->right_chars) return x->right_chars > y->right_chars ? -1 : 1;
-    return x->order < y->order ? -1 : 1;
-}
-
-/* All ways to cut a piece in two pieces. */
-static sdx_status pairs_of(const reader *r, const char *text, size_t n, double score, pair_list *list)
-{
-    const sdx_trie *trie = &r->t->vocab.trie;
-    size_t first = list->count;
-    for (size_t i = 1; i < n; i++) {
-        if (((unsigned char)text[i] & 0xc0) == 0x80) continue;
-        int32_t left = sdx_trie_get(trie, text, i), right = left < 0 ? -1 : sdx_trie_get(trie, text + i, n - i);
-        if (right < 0) continue;
-        uint32_t chars = (uint32_t)char_count(text, i), rest = (uint32_t)char_count(text + i, n - i);
-        TRY(add_pair(list, (pair){score, left, right, chars, rest, 0}, r->err));
-    }
-    if (list->count > first + 1) qsort(list->item + first, list->count - first, sizeof *list->item, by_ids);
-    return SDX_OK;
-}
-
-/* SentencePiece's BPE keeps no merges: they are all pairs of pieces that make a piece, the best scored first.
- */
-static sdx_status find_merges(const reader *r, pair_list *pairs, sdx_merge_list *merges)
-{
-    const sdx_token *token = r->t->vocab.token;
-    for (size_t id = 0; id < r->count; id++)
-        TRY(pairs_of(r, token[id].text.data, token[id].text.size, r->score[id], pairs));
-    for (size_t i = 0; i < pairs->count; i++) pairs->item[i].order = (uint32_t)i;
-    if (pairs->count) qsort(pairs->item, pairs->count, sizeof *pairs->item, by_score);
-    for (size_t i = 0; i < pairs->count; i++) {
-        const pair *p = &pairs->item[i];
-        TRY(sdx_merge_list_add(merges, token[p->left].text, token[p->right].text, r->err));
-    }
-    return SDX_OK;
-}
+/* ---- the model ------------------------------------------------------------------------------------------- */
 
 static sdx_status set_bpe(reader *r)
 {
     sdx_model_step *m = &r->t->model;
     const Spm__Trainer *trainer = r->model->trainer;
     const char *unknown = trainer && trainer->unk_piece ? trainer->unk_piece : "<unk>";
-    pair_list pairs = {0};
     sdx_merge_list merges = {0};
     size_t n = strlen(unknown);
     m->unknown = (sdx_string){sdx_tokenizer_keep(r->t, unknown, n), n};
     if (!m->unknown.data) return sdx_fail_memory(r->err, n);
     m->unknown_id = sdx_trie_get(&r->t->vocab.trie, unknown, n);
     m->has_unknown = m->fuse_unknown = true;
-    m->byte_fallback = r->class->pieces == SDX_PIECES_LLAMA;
-    sdx_status status = find_merges(r, &pairs, &merges);
+    m->byte_fallback = r->class->rules == SDX_RULES_LLAMA;
+    sdx_status status = sdx_spiece_merges(&r->t->vocab, r->score, r->count, &merges, r->err);
     if (status == SDX_OK) status = sdx_bpe_build(r->t, &merges, r->err);
     sdx_merge_list_fini(&merges);
-    free(pairs.item);
     return status;
 }
 
 static sdx_status set_unigram(reader *r)
 {
     double *score;
-    int32_t unknown = r->model->trainer ? r->model->trainer->unk_id : 0;
-    if (r->class->pieces == SDX_PIECES_FAIRSEQ || r->class->pieces == SDX_PIECES_NLLB ||
-        r->class->pieces == SDX_PIECES_CAMEMBERT)
-        unknown = 3;
+    int32_t unknown = pieces[r->class->pieces].unknown;
+    if (unknown < 0) unknown = r->model->trainer ? r->model->trainer->unk_id : 0;
     if (r->class->pieces == SDX_PIECES_PEGASUS && unknown >= 0 && unknown < INT32_MAX - PEGASUS_OFFSET)
         unknown += PEGASUS_OFFSET;
-    if (r->class->pieces == SDX_PIECES_LLAMA) unknown = 0;
     ARENA_NEW(&r->t->arena, score, r->t->vocab.size, r->err);
     memcpy(score, r->score, r->t->vocab.size * sizeof *score);
-    return sdx_unigram_init(r->t, score, unknown, r->class->pieces == SDX_PIECES_LLAMA, r->err);
+    return sdx_unigram_init(r->t, score, unknown, r->class->rules == SDX_RULES_LLAMA, r->err);
 }
 
 static sdx_status set_model(reader *r)
@@ -258,8 +183,7 @@ static sdx_status set_model(reader *r)
                     type);
 }
 
-/* ---- the steps
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the steps ------------------------------------------------------------------------------------------- */
 
 typedef struct step_list {
     sdx_step step[12];
@@ -379,12 +303,13 @@ static void add_decoders(const reader *r, step_list *list, sdx_prepend prepend, 
     if (add_space) add(list, (sdx_step){.run = sdx_decode_strip, .pattern = {" ", 1}, .start = 1});
 }
 
-/* "legacy" and "add_prefix_space" belong to T5 and Llama; a null of theirs is a no. */
+/* "legacy" and "add_prefix_space" belong to some classes; a null of theirs is a no. */
 static sdx_status read_spacing(const reader *r, bool *legacy, bool *add_space)
 {
     const json_t *config = r->config->config;
-    *legacy = *add_space = true;
-    if (r->class->pieces != SDX_PIECES_T5 && r->class->pieces != SDX_PIECES_LLAMA) return SDX_OK;
+    *legacy = r->class->pieces != SDX_PIECES_SEAMLESS;
+    *add_space = r->class->pieces != SDX_PIECES_GEMMA;
+    if (!r->class->spacing) return SDX_OK;
     TRY(sdx_json_bool(config, "legacy", true, legacy, r->err));
     bool if_null = !json_object_get(config, "add_prefix_space");
     return sdx_json_bool(config, "add_prefix_space", if_null, add_space, r->err);
@@ -404,17 +329,19 @@ static sdx_status set_steps(reader *r)
     return keep_steps(r, &decoders, &r->t->decoders);
 }
 
-/* ---- special tokens
- * -------------------------------------------------------------------------------------------------- */
+/* ---- special tokens -------------------------------------------------------------------------------------- */
 
 /* Control pieces and those the trainer was told of are found in the text itself. */
 static sdx_status add_file_tokens(const reader *r)
 {
+    bool gemma = r->class->pieces == SDX_PIECES_GEMMA; /* whose turns are special, too */
     for (size_t i = 0; i < r->model->n_pieces; i++) {
         const Spm__Piece *piece = r->model->pieces[i];
         bool control = piece->type == SPM__PIECE__TYPE__CONTROL;
         if ((!control && piece->type != SPM__PIECE__TYPE__USER_DEFINED) || !piece->piece) continue;
-        sdx_added_token token = {.text = {piece->piece, strlen(piece->piece)}, .id = -1, .special = control};
+        bool turn = !strcmp(piece->piece, "<start_of_turn>") || !strcmp(piece->piece, "<end_of_turn>");
+        sdx_added_token token = {.text = {piece->piece, strlen(piece->piece)}, .id = -1};
+        token.special = control || (gemma && turn);
         TRY(sdx_tokenizer_add(r->t, token, r->err));
     }
     return SDX_OK;
@@ -428,6 +355,7 @@ static sdx_status add_class_tokens(const reader *r)
     static const char *const none[] = {NULL};
     int64_t extra = 0;
     const char *const *list = r->class->pieces == SDX_PIECES_CAMEMBERT ? camembert
+                              : r->class->pieces == SDX_PIECES_XGLM    ? pieces[SDX_PIECES_XGLM].after
                               : r->class->layout == SDX_LAYOUT_XLNET   ? xlnet
                                                                        : none;
     for (; *list; list++) TRY(sdx_tokenizer_add_special(r->t, *list, r->err));
@@ -445,8 +373,7 @@ static sdx_status add_class_tokens(const reader *r)
     return SDX_OK;
 }
 
-/* ---- the file
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------------------------------------- */
 
 static sdx_status build(reader *r)
 {

@@ -119,10 +119,9 @@ static sdx_status add_usual(const sdx_tokenizer_config *c, const sdx_class *clas
     const char *text = token_text(given);
     if (!text && !json_is_null(given)) text = class->special[i];
     if (!text) return SDX_OK;
-    bool mask = !strcmp(specials[i].name, "mask_token"), unknown = !strcmp(specials[i].name, "unk_token");
     sdx_added_token token = {.text = {text, strlen(text)}, .id = -1, .special = true};
-    token.lstrip = mask && class->mask_lstrip;
-    token.normalized = (mask && class->mask_normalized) || (unknown && class->unknown_normalized);
+    token.lstrip = class->mask_lstrip && 1u << i == SDX_SPECIAL_MASK;
+    token.normalized = class->normalized >> i & 1;
     return sdx_tokenizer_add(t, token, err);
 }
 
@@ -189,5 +188,6 @@ sdx_status sdx_tokenizer_config_apply(const sdx_tokenizer_config *c, const char 
         t->model_max_length = 0;
     const char *side = json_string_value(json_object_get(c->config, "truncation_side"));
     if (side) t->truncate_left = !strcmp(side, "left");
+    /* false where no file says, as with tokenizer.json; transformers 4 tidied up behind BERT's own code */
     return sdx_json_bool(c->config, "clean_up_tokenization_spaces", false, &t->clean_up_spaces, err);
 }
