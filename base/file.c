@@ -169,14 +169,14 @@ sdx_status sdx_writer_open(sdx_writer *w, const char *path, sdx_error *err)
 }
 
 /* The disk begins while the rest is still being made; the fsync at the end then finds little to do. */
-static void start_sync(sdx_writer *w)
+static void start_sync(sdx_writer *w, size_t least)
 {
 #ifdef SYNC_FILE_RANGE_WRITE
-    if (w->flushed - w->started < SYNC_BLOCK) return;
+    if (w->flushed - w->started < least) return;
     sync_file_range(w->fd, (off_t)w->started, (off_t)(w->flushed - w->started), SYNC_FILE_RANGE_WRITE);
     w->started = w->flushed;
 #else
-    (void)w;
+    (void)w, (void)least;
 #endif
 }
 
@@ -188,7 +188,7 @@ static void flush_bytes(sdx_writer *w, const unsigned char *bytes, size_t n)
             bytes += r;
             n -= (size_t)r;
             w->flushed += (size_t)r;
-            start_sync(w);
+            start_sync(w, SYNC_BLOCK);
         } else if (errno != EINTR) {
             w->failed = true;
             w->code = errno;
@@ -209,6 +209,13 @@ void sdx_writer_put(sdx_writer *w, const void *bytes, size_t n)
         memcpy(w->buffer + w->buffered, bytes, n);
         w->buffered += n;
     }
+}
+
+void sdx_writer_flush(sdx_writer *w)
+{
+    flush_bytes(w, w->buffer, w->buffered);
+    w->buffered = 0;
+    start_sync(w, 1);
 }
 
 sdx_status sdx_writer_commit(sdx_writer *w, sdx_error *err)

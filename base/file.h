@@ -45,6 +45,7 @@ typedef struct sdx_writer {
 
 sdx_status sdx_writer_open(sdx_writer *w, const char *path, sdx_error *err);
 void sdx_writer_put(sdx_writer *w, const void *bytes, size_t n); /* failures stick until commit */
+void sdx_writer_flush(sdx_writer *w); /* everything is on its way to the disk; nobody waits for it */
 sdx_status sdx_writer_commit(sdx_writer *w, sdx_error *err);     /* or removes the temporary and says why */
 void sdx_writer_abort(sdx_writer *w);                            /* harmless after commit */
 

@@ -245,12 +245,14 @@ enum { SDX_FOLD_STEPS = 10000 };
 sdx_status sdx_eval_node(void *context, const sdx_model *model, const sdx_node *node, sdx_arena *arena,
                          sdx_tensor *outputs, sdx_error *err);
 
-/* Runs the file `original`, and then what `rewrite` makes of it, on the same made-up inputs; a difference is
- * SDX_ERR_INTERNAL and names the output. An original that fails on all of them cannot be compared: *refused, empty
- * before, tells why. One after the other: the weights of only one are in memory. */
-typedef sdx_status (*sdx_rewrite_fn)(void *context, sdx_model **rewritten, sdx_error *err);
-sdx_status sdx_validate(const char *original, sdx_rewrite_fn rewrite, void *context, const sdx_run_options *how,
-                        sdx_error *refused, sdx_error *err);
+/* What a file answers to made-up inputs of two shapes, to compare a rewritten graph with. An original that fails on all
+ * of them gives none: *out stays as it is, and *refused, empty before, tells why. */
+typedef struct sdx_answers sdx_answers;
+sdx_status sdx_answers_create(const char *original, const sdx_run_options *how, sdx_answers **out, sdx_error *refused,
+                              sdx_error *err);
+/* A difference is SDX_ERR_INTERNAL and names the output. Takes the model over. */
+sdx_status sdx_answers_compare(sdx_answers *answers, sdx_model *rewritten, const sdx_run_options *how, sdx_error *err);
+void sdx_answers_free(sdx_answers *answers);
 
 /* After that: the first node of the rewritten graph that computes something else than the original graph does under the
  * same name, as text; empty when none can be told. Takes the model over. */

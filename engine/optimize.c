@@ -1,10 +1,11 @@
-/* optimize.c: a file in, passes, a file out. The rewritten graph is run against the original before a byte is
- * written. Reading twice is cheap, as weights stay in the mapping: one copy is run, its twin is written. */
+/* optimize.c: a file in, passes, a file out. The new file is written beside its name while the original runs, and gets
+ * its name when the rewritten graph has answered the same. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../base/memory.h"
+#include "../base/parallel.h"
 #include "../graph/explain.h"
 #include "../graph/narrow.h"
 #include "engine.h"
@@ -219,27 +220,16 @@ static void lower_ir(sdx_model *model)
     model->ir_version = PLAIN_IR;
 }
 
-static sdx_status open_for_check(void *context, sdx_model **out, sdx_error *err)
+/* The message about a difference gets the place where it begins. */
+static sdx_status add_place(const sdx_optimize_options *o, const sdx_run_options *how, sdx_status status, sdx_error *err)
 {
+    char place[SDX_NODE_TEXT] = "", sentence[SDX_ERROR_MAX];
     sdx_graph_stats before, after;
-    return open_rewritten(context, out, &before, &after, err);
-}
-
-/* Runs the rewritten graph against the original; the message about a difference gets the place where it begins.
- */
-static sdx_status check(const sdx_optimize_options *o, sdx_error *err)
-{
-    char place[SDX_NODE_TEXT] = "";
-    const sdx_run_options how = {.threads = o->threads, .isa = o->isa, .no_optimize = true, .brief = true};
     sdx_model *model;
-    sdx_error ignored = {0}, refused = {0};
-    sdx_status status = sdx_validate(o->input, open_for_check, (void *)o, &how, &refused, err);
-    if (o->unchecked) *o->unchecked = refused;
-    if (status != SDX_ERR_INTERNAL) return status;
-    if (open_for_check((void *)o, &model, &ignored) == SDX_OK)
-        sdx_find_divergence(o->input, model, &how, place, sizeof place, &ignored);
+    sdx_error ignored = {0};
+    if (open_rewritten(o, &model, &before, &after, &ignored) == SDX_OK)
+        sdx_find_divergence(o->input, model, how, place, sizeof place, &ignored);
     if (!*place) return status;
-    char sentence[SDX_ERROR_MAX];
     memcpy(sentence, err->message, sizeof sentence);
     return sdx_fail(err, status, "%.700s; the first difference is in %s", sentence, place);
 }
@@ -266,16 +256,74 @@ static sdx_status explain(const sdx_optimize_options *o, const sdx_model *model,
     return SDX_OK;
 }
 
+/* Two jobs that wait for different things: one thread copies weights into a file, the other computes. */
+typedef struct jobs {
+    const sdx_optimize_options *options;
+    const sdx_run_options *how;
+    const sdx_model *model;
+    sdx_onnx_staged file;
+    sdx_answers *answers; /* NULL: the original does not run */
+    sdx_error refused, error[2];
+    sdx_status status[2];
+} jobs;
+
+static void stage_file(jobs *j)
+{
+    const sdx_onnx_write_options write = {.external_data = j->options->external_data};
+    j->status[0] = sdx_onnx_stage(j->model, j->options->output, &write, &j->file, &j->error[0]);
+}
+
+static void run_original(jobs *j)
+{
+    j->status[1] = sdx_answers_create(j->options->input, j->how, &j->answers, &j->refused, &j->error[1]);
+}
+
+static void run_jobs(void *context, int64_t begin, int64_t end, int worker)
+{
+    static void (*const job[])(jobs *) = {stage_file, run_original};
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) job[i](context);
+}
+
+/* Takes the model over. */
+static sdx_status compare(jobs *j, sdx_model *model, sdx_error *err)
+{
+    sdx_status status = SDX_OK;
+    if (j->options->unchecked) *j->options->unchecked = j->refused;
+    if (j->answers)
+        status = sdx_answers_compare(j->answers, model, j->how, err);
+    else
+        sdx_model_close(model);
+    return status == SDX_ERR_INTERNAL ? add_place(j->options, j->how, status, err) : status;
+}
+
+/* Takes the model over. */
+static sdx_status write_checked(const sdx_optimize_options *o, sdx_model *model, sdx_error *err)
+{
+    const sdx_run_options how = {.threads = o->threads, .isa = o->isa, .no_optimize = true, .brief = true};
+    jobs j = {.options = o, .how = &how, .model = model};
+    sdx_parallel_for(o->threads ? o->threads : sdx_default_threads(), 2, 1, run_jobs, &j);
+    sdx_status status = j.status[0] != SDX_OK ? j.status[0] : j.status[1];
+    if (status == SDX_OK) {
+        status = compare(&j, model, err);
+    } else {
+        *err = j.error[j.status[0] == SDX_OK];
+        sdx_model_close(model);
+    }
+    sdx_answers_free(j.answers);
+    if (status == SDX_OK) return sdx_onnx_commit(&j.file, err);
+    sdx_onnx_abort(&j.file);
+    return status;
+}
+
 static sdx_status optimize(const sdx_optimize_options *o, sdx_graph_stats *before, sdx_graph_stats *after,
                            sdx_error *err)
 {
     sdx_model *model;
-    TRY(check(o, err));
     TRY(open_rewritten(o, &model, before, after, err));
     sdx_status status = explain(o, model, err);
     lower_ir(model);
-    sdx_onnx_write_options write = {.external_data = o->external_data};
-    if (status == SDX_OK) status = sdx_onnx_write(model, o->output, &write, err);
+    if (status == SDX_OK) return write_checked(o, model, err);
     sdx_model_close(model);
     return status;
 }

@@ -12,14 +12,6 @@ enum { LARGE = 64 * 1024 };
 
 /* ---- the file's pages ------------------------------------------------------------------------------------ */
 
-/* All that passes have read of the files. */
-static void drop_files(const sdx_model *model)
-{
-    if (model->file.size) sdx_pages_release(model->file.data, model->file.size);
-    for (int i = 0; i < model->n_external; i++)
-        if (model->external[i].size) sdx_pages_release(model->external[i].data, model->external[i].size);
-}
-
 /* No other constant shares bytes with this one, as a folded Reshape does. */
 static bool is_alone(const sdx_graph *g, sdx_id v)
 {
@@ -315,7 +307,7 @@ static sdx_status compile(sdx_program *p, const sdx_run_options *options, sdx_er
     TRY(sdx_passes_run(&passes, options->no_optimize ? "fold_constants,eliminate" : NULL));
     TRY(index_graphs(p->model->graph, err));
     TRY(sdx_model_infer(p->model, err));
-    drop_files(p->model);
+    sdx_model_release_pages(p->model); /* all that passes have read */
     return make_bodies(p, err);
 }
 

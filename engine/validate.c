@@ -288,17 +288,22 @@ static sdx_status try_original(const sdx_program *program, int first, trial *tri
     return run_trials(program, trials, true, 0, err);
 }
 
+struct sdx_answers {
+    trial trials[TRIALS];
+    double bound;
+};
+
 /* A model that does not take the usual sizes gets small ones; if neither, *refused tells the first failure. */
-static sdx_status run_original(const char *path, const sdx_run_options *how, trial *trials, double *bound,
-                               sdx_error *refused, sdx_error *err)
+static sdx_status run_original(sdx_answers *a, const char *path, const sdx_run_options *how, sdx_error *refused,
+                               sdx_error *err)
 {
     sdx_program *program;
     sdx_error ignored = {0};
     TRY(sdx_program_open(path, how, &program, err));
-    *bound = bound_for(program->model->graph);
-    sdx_status status = try_original(program, 0, trials, err);
+    a->bound = bound_for(program->model->graph);
+    sdx_status status = try_original(program, 0, a->trials, err);
     if (status != SDX_OK && status != SDX_ERR_MEMORY) {
-        if (try_original(program, TRIALS, trials, &ignored) != SDX_OK) *refused = *err;
+        if (try_original(program, TRIALS, a->trials, &ignored) != SDX_OK) *refused = *err;
         *err = (sdx_error){0};
         status = SDX_OK;
     }
@@ -306,29 +311,34 @@ static sdx_status run_original(const char *path, const sdx_run_options *how, tri
     return status;
 }
 
-static sdx_status run_rewritten(sdx_model *model, const sdx_run_options *how, trial *trials, double bound,
-                                sdx_error *err)
+sdx_status sdx_answers_create(const char *original, const sdx_run_options *how, sdx_answers **out, sdx_error *refused,
+                              sdx_error *err)
+{
+    sdx_answers *a = sdx_calloc(1, sizeof *a);
+    if (!a) return sdx_fail_memory(err, sizeof *a);
+    sdx_status status = run_original(a, original, how, refused, err);
+    if (status == SDX_OK && !*refused->message)
+        *out = a;
+    else
+        sdx_answers_free(a);
+    return status;
+}
+
+sdx_status sdx_answers_compare(sdx_answers *a, sdx_model *rewritten, const sdx_run_options *how, sdx_error *err)
 {
     sdx_program *program;
-    TRY(sdx_program_create(model, how, &program, err));
-    bound = fmax(bound, bound_for(program->model->graph)); /* weights may have become halves */
-    sdx_status status = run_trials(program, trials, false, bound, err);
+    TRY(sdx_program_create(rewritten, how, &program, err));
+    double bound = fmax(a->bound, bound_for(program->model->graph)); /* weights may have become halves */
+    sdx_status status = run_trials(program, a->trials, false, bound, err);
     sdx_program_free(program);
     return status;
 }
 
-sdx_status sdx_validate(const char *original, sdx_rewrite_fn rewrite, void *context, const sdx_run_options *how,
-                        sdx_error *refused, sdx_error *err)
+void sdx_answers_free(sdx_answers *a)
 {
-    trial trials[TRIALS] = {0};
-    double bound = 0;
-    sdx_model *rewritten = NULL;
-    sdx_status status = run_original(original, how, trials, &bound, refused, err);
-    bool compares = status == SDX_OK && !*refused->message;
-    if (compares) status = rewrite(context, &rewritten, err);
-    if (compares && status == SDX_OK) status = run_rewritten(rewritten, how, trials, bound, err);
-    for (int k = 0; k < TRIALS; k++) sdx_arena_fini(&trials[k].arena);
-    return status;
+    if (!a) return;
+    for (int k = 0; k < TRIALS; k++) sdx_arena_fini(&a->trials[k].arena);
+    free(a);
 }
 
 /* ---- where it went wrong --------------------------------------------------------------------------------- */

@@ -58,6 +58,13 @@ bool sdx_model_is_mapped(const sdx_model *m, const void *data)
     return mapped;
 }
 
+void sdx_model_release_pages(const sdx_model *m)
+{
+    if (m->file.size) sdx_pages_release(m->file.data, m->file.size);
+    for (int i = 0; i < m->n_external; i++)
+        if (m->external[i].size) sdx_pages_release(m->external[i].data, m->external[i].size);
+}
+
 int64_t sdx_model_opset(const sdx_model *m, const char *domain)
 {
     for (int i = 0; i < m->n_opset; i++)

@@ -188,6 +188,7 @@ sdx_status sdx_model_create(sdx_model **out, sdx_error *err); /* empty, with an 
 sdx_status sdx_graph_create(sdx_model *model, sdx_graph *parent, sdx_graph **out, sdx_error *err);
 /* The bytes lie in the model's file, or in one beside it. */
 bool sdx_model_is_mapped(const sdx_model *model, const void *data);
+void sdx_model_release_pages(const sdx_model *model); /* of its files; they are read again when somebody looks */
 /* Version of a domain's opset; 0 when not imported. */
 int64_t sdx_model_opset(const sdx_model *model, const char *domain);
 sdx_status sdx_model_set_opset(sdx_model *model, const char *domain, int64_t version, sdx_error *err);
@@ -301,5 +302,15 @@ typedef struct sdx_onnx_write_options {
 /* Writes atomically. Only live nodes, the initializers they read, and the opsets they use. */
 sdx_status sdx_onnx_write(const sdx_model *model, const char *path, const sdx_onnx_write_options *options,
                           sdx_error *err);
+
+/* The same in two steps: the files stand beside their names, and the disk works on them, while the caller checks
+ * whether they are worth it. Then either call ends it; sdx_onnx_abort is harmless after a failure. */
+typedef struct sdx_onnx_staged {
+    sdx_writer data, model; /* data: not open when the weights are in the model */
+} sdx_onnx_staged;
+sdx_status sdx_onnx_stage(const sdx_model *model, const char *path, const sdx_onnx_write_options *options,
+                          sdx_onnx_staged *out, sdx_error *err);
+sdx_status sdx_onnx_commit(sdx_onnx_staged *staged, sdx_error *err);
+void sdx_onnx_abort(sdx_onnx_staged *staged);
 
 #endif

@@ -13,6 +13,7 @@ enum {
     EXTERNAL_BYTES = 1024,    /* smaller initializers stay in the model */
     EXTERNAL_ALIGN = 4096,    /* a page, so that readers can map single tensors */
     PIECE_BYTES = 4 << 20,    /* written between two reports of progress */
+    LARGE = 1 << 20,          /* bytes of a tensor whose pages are let go */
     IR_FREE_INITIALIZERS = 4, /* before it, initializers had to be graph inputs */
     IR_FUNCTIONS = 8
 };
@@ -278,7 +279,8 @@ static void put_external(sink *s, const tensor_item *t)
     put_int(s, 14, 1);
 }
 
-/* The elements as a file keeps them: those below 8 bits packed, a few at a time. */
+/* The elements as a file keeps them: those below 8 bits packed, a few at a time. Mapped weights need not stay in memory
+ * once they are written. */
 static void put_elements(sink *s, const sdx_tensor *t)
 {
     enum { CHUNK = 1024 }; /* elements; a multiple of 8, so that each chunk ends at the end of a byte */
@@ -286,6 +288,7 @@ static void put_elements(sink *s, const sdx_tensor *t)
     size_t n = sdx_tensor_bytes(t), bits = (size_t)sdx_dtype_bits(t->dtype), part;
     if (!s->file || !sdx_dtype_is_small(t->dtype)) {
         put(s, data, sdx_tensor_file_bytes(t));
+        if (s->file && n >= LARGE && sdx_model_is_mapped(s->plan->model, data)) sdx_pages_release(data, n);
         return;
     }
     for (size_t at = 0; at < n; at += part) {
@@ -549,21 +552,21 @@ static void put_padding(sdx_writer *w, uint64_t until)
     sdx_writer_put(w, zeros, (size_t)(until - w->written));
 }
 
-static sdx_status write_data(plan *p, const char *path, sdx_error *err)
+static sdx_status write_data(plan *p, const char *path, sdx_writer *w, sdx_error *err)
 {
     const sdx_graph *g = p->model->graph;
     const char *data_path = sdx_arena_printf(&p->arena, "%s.data", path);
-    sdx_writer w;
     if (!data_path) return sdx_fail_memory(err, strlen(path));
-    TRY(sdx_writer_open(&w, data_path, err));
-    sink file = {.plan = p, .file = &w};
+    TRY(sdx_writer_open(w, data_path, err));
+    sink file = {.plan = p, .file = w};
     for (sdx_id v = 0; v < g->n_value; v++) {
         if (p->offset[v] == EMBEDDED) continue;
-        put_padding(&w, p->offset[v]);
+        put_padding(w, p->offset[v]);
         put_elements(&file, initializer(&g->value[v]));
         report(&file);
     }
-    return sdx_writer_commit(&w, err);
+    sdx_writer_flush(w);
+    return SDX_OK;
 }
 
 static uint64_t count_model(const plan *p)
@@ -573,7 +576,7 @@ static uint64_t count_model(const plan *p)
     return count.bytes;
 }
 
-static sdx_status write_planned(plan *p, const char *path, sdx_error *err)
+static sdx_status stage(plan *p, const char *path, sdx_onnx_staged *out, sdx_error *err)
 {
     TRY(make_plan(p, err));
     p->total = count_model(p);
@@ -583,24 +586,48 @@ static sdx_status write_planned(plan *p, const char *path, sdx_error *err)
         if (message > LARGEST_MESSAGE)
             return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: more than 2 GB without its weights", path);
         p->total = p->data_bytes + message;
-        if (p->data_bytes) TRY(write_data(p, path, err));
+        if (p->data_bytes) TRY(write_data(p, path, &out->data, err));
     }
-    sdx_writer w;
-    TRY(sdx_writer_open(&w, path, err));
-    sink file = {.plan = p, .file = &w, .before = p->data_bytes};
+    TRY(sdx_writer_open(&out->model, path, err));
+    sink file = {.plan = p, .file = &out->model, .before = p->data_bytes};
     put_model(&file);
     report(&file);
-    return sdx_writer_commit(&w, err);
+    sdx_writer_flush(&out->model);
+    return SDX_OK;
+}
+
+sdx_status sdx_onnx_stage(const sdx_model *model, const char *path, const sdx_onnx_write_options *options,
+                          sdx_onnx_staged *out, sdx_error *err)
+{
+    static const sdx_onnx_write_options plain;
+    plan p = {.model = model, .options = options ? options : &plain};
+    *out = (sdx_onnx_staged){{.fd = -1}, {.fd = -1}};
+    if (!path || !*path) return sdx_fail(err, SDX_ERR_USAGE, "no file to write the model to was given");
+    sdx_arena_init(&p.arena);
+    sdx_status status = stage(&p, path, out, err);
+    sdx_arena_fini(&p.arena);
+    if (status != SDX_OK) sdx_onnx_abort(out);
+    return status;
+}
+
+sdx_status sdx_onnx_commit(sdx_onnx_staged *staged, sdx_error *err)
+{
+    sdx_status status = staged->data.path ? sdx_writer_commit(&staged->data, err) : SDX_OK;
+    if (status == SDX_OK) status = sdx_writer_commit(&staged->model, err);
+    sdx_onnx_abort(staged);
+    return status;
+}
+
+void sdx_onnx_abort(sdx_onnx_staged *staged)
+{
+    sdx_writer_abort(&staged->data);
+    sdx_writer_abort(&staged->model);
 }
 
 sdx_status sdx_onnx_write(const sdx_model *model, const char *path, const sdx_onnx_write_options *options,
                           sdx_error *err)
 {
-    if (!path || !*path) return sdx_fail(err, SDX_ERR_USAGE, "no file to write the model to was given");
-    static const sdx_onnx_write_options plain;
-    plan p = {.model = model, .options = options ? options : &plain};
-    sdx_arena_init(&p.arena);
-    sdx_status status = write_planned(&p, path, err);
-    sdx_arena_fini(&p.arena);
-    return status;
+    sdx_onnx_staged staged;
+    TRY(sdx_onnx_stage(model, path, options, &staged, err));
+    return sdx_onnx_commit(&staged, err);
 }

@@ -24,16 +24,32 @@ static void pack_panel(int64_t k, int64_t cols, const char *b, int64_t row_strid
                 j < cols ? tile_load(b + (p * row_stride + j * col_stride) * (int64_t)sizeof(float)) : 0.0f;
 }
 
+/* Rows of B come a few at a time over all panels: memory streams then, where one panel after the other would read a
+ * line of every page. */
+static void pack_rows(int64_t k, int64_t n, const char *b, int64_t row_stride, int64_t panel_begin, int64_t panel_end,
+                      float *packed)
+{
+    enum { ROWS = 16 };
+    for (int64_t p = 0; p < k; p += ROWS)
+        for (int64_t q = panel_begin; q < panel_end; q++) {
+            const int64_t first = q * TILE_COLS, cols = n - first < TILE_COLS ? n - first : TILE_COLS;
+            tile_pack_rows(k - p < ROWS ? k - p : ROWS, cols, b + (p * row_stride + first) * (int64_t)sizeof(float),
+                           row_stride, packed + (q * k + p) * TILE_COLS);
+        }
+}
+
 static void pack_b(int64_t k, int64_t n, const void *b, int64_t row_stride, int64_t col_stride,
                    int64_t panel_begin, int64_t panel_end, float *packed)
 {
+    if (col_stride == 1) {
+        pack_rows(k, n, b, row_stride, panel_begin, panel_end, packed);
+        return;
+    }
     for (int64_t q = panel_begin; q < panel_end; q++) {
         const int64_t first = q * TILE_COLS, cols = n - first < TILE_COLS ? n - first : TILE_COLS;
         const char *from = (const char *)b + first * col_stride * (int64_t)sizeof(float);
         float *panel = packed + q * k * TILE_COLS;
-        if (col_stride == 1)
-            tile_pack_rows(k, cols, from, row_stride, panel);
-        else if (row_stride == 1)
+        if (row_stride == 1)
             tile_pack_columns(k, cols, from, col_stride, panel);
         else
             pack_panel(k, cols, from, row_stride, col_stride, panel);
