@@ -66,7 +66,7 @@ ifneq ($(filter aarch64%,$(MACHINE)),)
 ISAS := scalar neon neon_dot neon_i8mm
 endif
 ISAS ?= scalar
-FAMILIES := $(filter-out cpu dispatch blas gemm_bf16,$(notdir $(basename $(wildcard kernels/*.c))))
+FAMILIES := $(filter-out cpu dispatch peak blas gemm_bf16,$(notdir $(basename $(wildcard kernels/*.c))))
 FLAGS_scalar     :=
 FLAGS_avx2       := -mavx2 -mfma -mf16c
 FLAGS_avxvnni    := $(FLAGS_avx2) -mavxvnni
@@ -88,7 +88,7 @@ FAMILIES_neon_i8mm  := gemm_int8
 # ---- sources: a file in its folder is in the build -------------------------------------------------------------
 
 PLAIN  := $(wildcard base/*.c graph/*.c graph/passes/*.c quant/*.c engine/*.c engine/ops/*.c tokenizer/*.c \
-            convert/*.c convert/arch/*.c tasks/*.c) kernels/cpu.c kernels/dispatch.c $(if $(BLAS),kernels/blas.c)
+            convert/*.c convert/arch/*.c tasks/*.c) kernels/cpu.c kernels/dispatch.c kernels/peak.c $(if $(BLAS),kernels/blas.c)
 CLI    := $(wildcard cli/*.c)
 FETCH  := $(if $(filter 0,$(CURL)),,$(wildcard fetch/*.c))
 UNIT   := $(wildcard tests/unit/*.c)

@@ -90,6 +90,16 @@ bool cli_parse_shape(const char *text, long *batch, long *sequence);
 /* An input without data. Of its unknown sizes the first dimension's is the batch, the others the sequence. */
 sdx_tensor cli_shape_input(const sdx_port *port, long batch, long sequence);
 
+/* ---- another engine beside ours (rival.c) ------------------------------------------------------------------------- */
+
+typedef struct cli_rival cli_rival;
+/* engine: "ort". Loads the file in a process of its own. *out is to be stopped also after a failure. */
+int cli_rival_start(const char *engine, const char *model, int threads, cli_rival **out);
+const char *cli_rival_version(const cli_rival *rival);
+int cli_rival_feed(cli_rival *rival, const char *name, const sdx_tensor *tensor); /* an input of the runs to come */
+int cli_rival_run(cli_rival *rival, double *ms);
+void cli_rival_stop(cli_rival *rival);
+
 /* ---- the Hugging Face hub (hub.c) --------------------------------------------------------------------------------- */
 
 /* The folder of the model's snapshot in the local cache, downloaded when it is not there. New memory, or NULL after a

@@ -11,6 +11,7 @@ static const cli_option options[] = {
     {"shape", CLI_REST, "BxS...", "batch and sequence, as 1x128 8x128 (default: 1x128)"},
     {"lengths", CLI_STRING, "A,B,...", "one ragged batch: texts of these lengths, padded to the longest"},
     {"runs", CLI_INT, "N", "timed runs of each shape (default: as many as fit in a second, 5 at least)"},
+    {"vs", CLI_STRING, "ort", "also ONNX Runtime (of python3, or $SARDONYX_PYTHON) on the same file and inputs, in turn"},
     {"repeat_on_stdin", CLI_FLAG, NULL, "print ready; then for each line BxS or A,B,... the milliseconds of one run, for load those of the load"},
     {"profile", CLI_FLAG, NULL, "print the time per operator, of all shapes together"},
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
@@ -19,17 +20,22 @@ static const cli_option options[] = {
 };
 
 enum { MAX_PORTS = 32, MAX_RUNS = 1000, MAX_LENGTHS = 4096, TOKENS = 900 }; /* ids below any real vocabulary's size */
+enum { QUICK_MS = 200 };
 
 typedef struct bench {
+    const sdx_program *program;
     const sdx_model *model;
     sdx_session *session;
+    cli_rival *rival; /* or NULL */
+    int threads;
+    bool json;
 } bench;
 
-typedef struct work { /* one shape's inputs */
+typedef struct feed { /* one shape's inputs */
     const char *name[MAX_PORTS];
     sdx_tensor tensor[MAX_PORTS]; /* owned data */
     size_t count;
-} work;
+} feed;
 
 static double now_ms(void)
 {
@@ -47,10 +53,10 @@ static uint64_t next_random(uint64_t *state)
     return z ^ (z >> 31);
 }
 
-static void free_work(work *w)
+static void free_feed(feed *f)
 {
-    for (size_t i = 0; i < w->count; i++) sdx_tensor_free(&w->tensor[i]);
-    w->count = 0;
+    for (size_t i = 0; i < f->count; i++) sdx_tensor_free(&f->tensor[i]);
+    f->count = 0;
 }
 
 /* Element i of an input: ids at random, masks one up to a row's length, the rest small numbers. */
@@ -81,31 +87,31 @@ static bool fill(sdx_tensor *t, const char *name, const long *lengths)
     return true;
 }
 
-static int make_work(const bench *b, long batch, long sequence, const long *lengths, work *w)
+static int make_feed(const bench *b, long batch, long sequence, const long *lengths, feed *f)
 {
-    *w = (work){.count = 0};
+    *f = (feed){.count = 0};
     for (size_t i = 0; i < sdx_model_input_count(b->model) && i < MAX_PORTS; i++) {
         sdx_port port = sdx_model_input(b->model, i);
         sdx_tensor t = cli_shape_input(&port, batch, sequence);
         if (!fill(&t, port.name, lengths)) {
             free(t.data);
-            free_work(w);
+            free_feed(f);
             return cli_usage_error("cannot make up input \"%s\" (%s)", port.name, sdx_dtype_name(port.dtype));
         }
-        w->name[w->count] = port.name;
-        w->tensor[w->count++] = t;
+        f->name[f->count] = port.name;
+        f->tensor[f->count++] = t;
     }
     return EXIT_FINE;
 }
 
-static int run_once(const bench *b, const work *w, double *ms)
+static int run_once(const bench *b, const feed *f, double *ms)
 {
     sdx_tensor outputs[MAX_PORTS];
     size_t n = sdx_model_output_count(b->model);
     if (n > MAX_PORTS) return cli_usage_error("the model has more than %d outputs", MAX_PORTS);
     sdx_error err = {0};
     double start = now_ms();
-    if (sdx_session_run(b->session, w->count, w->name, w->tensor, n, outputs, &err) != SDX_OK) return cli_fail(&err);
+    if (sdx_session_run(b->session, f->count, f->name, f->tensor, n, outputs, &err) != SDX_OK) return cli_fail(&err);
     *ms = now_ms() - start;
     return EXIT_FINE;
 }
@@ -116,41 +122,110 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-typedef struct timing {
-    size_t runs;
+typedef struct timing { /* milliseconds */
     double min, median, p90;
 } timing;
 
-static int time_work(const cli_args *args, const bench *b, const work *w, timing *t)
+typedef struct result { /* of one shape */
+    size_t runs;
+    timing ours, theirs;
+    double ratio;        /* median over the rounds of theirs / ours */
+    double gflops, share; /* of the median; share: of what the arithmetic alone takes at the CPU's best, or 0 */
+} result;
+
+static timing summarize(double *ms, size_t n)
 {
-    static double ms[MAX_RUNS];
-    double warm, begin;
-    int code = run_once(b, w, &warm);
-    long wanted = cli_int(args, "runs", 0);
-    size_t n = 0;
-    for (begin = now_ms(); code == EXIT_FINE && n < MAX_RUNS; n++) {
-        if (wanted ? n >= (size_t)wanted : n >= 5 && now_ms() - begin > 1000) break;
-        code = run_once(b, w, &ms[n]);
-    }
     qsort(ms, n, sizeof *ms, by_value);
-    *t = (timing){n, ms[0], ms[n / 2], ms[n * 9 / 10]};
+    return (timing){ms[0], ms[n / 2], ms[n * 9 / 10]};
+}
+
+static double seconds_at_best(sdx_work done, sdx_work peak)
+{
+    return (done.f32 ? done.f32 / peak.f32 : 0) + (done.bf16 ? done.bf16 / peak.bf16 : 0) +
+           (done.int8 ? done.int8 / peak.int8 : 0);
+}
+
+/* Told in the moment of the runs, since clocks change. */
+static void rate(const bench *b, sdx_work peak, result *r)
+{
+    const sdx_work done = sdx_session_work(b->session);
+    r->gflops = (done.f32 + done.bf16 + done.int8) / r->ours.median * 1e-6;
+    const double best = seconds_at_best(done, peak) / b->threads * 1e3;
+    r->share = best > 0 && best < 1e300 ? best / r->ours.median : 0;
+}
+
+/* What the other engine's spinning threads would add to ours, and ours to it, is over after a moment. */
+static int in_turn(const bench *b, const feed *f, size_t round, double *ours, double *theirs)
+{
+    static const struct timespec rest = {0, 50 * 1000 * 1000};
+    int code = EXIT_FINE;
+    for (size_t i = 0; code == EXIT_FINE && i < 2; i++) {
+        const bool we = (round + i) % 2;
+        double *ms = we ? ours : theirs;
+        nanosleep(&rest, NULL);
+        for (int again = 0; code == EXIT_FINE && again < 2 && (!again || *ms < QUICK_MS); again++)
+            code = we ? run_once(b, f, ms) : cli_rival_run(b->rival, ms);
+    }
     return code;
+}
+
+static int time_feed(const cli_args *args, const bench *b, const feed *f, result *r)
+{
+    static double ours[MAX_RUNS], theirs[MAX_RUNS], ratio[MAX_RUNS];
+    double warm;
+    int code = run_once(b, f, &warm);
+    const sdx_work peak = sdx_program_peak(b->program);
+    const double begin = now_ms();
+    const long wanted = cli_int(args, "runs", 0);
+    size_t n = 0;
+    for (; code == EXIT_FINE && n < MAX_RUNS; n++) {
+        if (wanted ? n >= (size_t)wanted : n >= 5 && now_ms() - begin > (b->rival ? 3000 : 1000)) break;
+        code = b->rival ? in_turn(b, f, n, &ours[n], &theirs[n]) : run_once(b, f, &ours[n]);
+        ratio[n] = theirs[n] / ours[n];
+    }
+    if (code != EXIT_FINE) return code;
+    *r = (result){.runs = n, .ours = summarize(ours, n), .theirs = summarize(theirs, n), .ratio = summarize(ratio, n).median};
+    rate(b, peak, r);
+    return EXIT_FINE;
+}
+
+static void print_json(const bench *b, const char *label, const result *r, bool first)
+{
+    printf("%s{\"shape\": \"%s\", \"runs\": %zu, \"min_ms\": %.4f, \"median_ms\": %.4f, \"p90_ms\": %.4f, \"gflops\": %.2f, "
+           "\"peak_share\": ",
+           first ? "" : ", ", label, r->runs, r->ours.min, r->ours.median, r->ours.p90, r->gflops);
+    if (r->share > 0) printf("%.4f", r->share);
+    else printf("null");
+    if (b->rival)
+        printf(", \"vs\": {\"engine\": \"onnxruntime %s\", \"min_ms\": %.4f, \"median_ms\": %.4f, \"p90_ms\": %.4f, \"ratio\": %.3f}",
+               cli_rival_version(b->rival), r->theirs.min, r->theirs.median, r->theirs.p90, r->ratio);
+    putchar('}');
+}
+
+static void print_text(const bench *b, const char *label, const result *r)
+{
+    printf("%-12s %5zu runs  min %9.3f ms  median %9.3f ms  p90 %9.3f ms  %8.1f GFLOP/s", label, r->runs, r->ours.min,
+           r->ours.median, r->ours.p90, r->gflops);
+    if (r->share > 0) printf("  %5.1f %% of the peak", 100 * r->share);
+    putchar('\n');
+    if (b->rival)
+        printf("%-12s             min %9.3f ms  median %9.3f ms  p90 %9.3f ms  takes %.2f times ours\n", "  ort",
+               r->theirs.min, r->theirs.median, r->theirs.p90, r->ratio);
 }
 
 static int bench_shape(const cli_args *args, const bench *b, const char *label, long batch, long sequence,
                        const long *lengths, bool first)
 {
-    work w;
-    timing t = {0, 0, 0, 0};
-    int code = make_work(b, batch, sequence, lengths, &w);
-    if (code == EXIT_FINE) code = time_work(args, b, &w, &t);
-    free_work(&w);
+    feed f;
+    result r = {0};
+    int code = make_feed(b, batch, sequence, lengths, &f);
+    for (size_t i = 0; b->rival && code == EXIT_FINE && i < f.count; i++)
+        code = cli_rival_feed(b->rival, f.name[i], &f.tensor[i]);
+    if (code == EXIT_FINE) code = time_feed(args, b, &f, &r);
+    free_feed(&f);
     if (code != EXIT_FINE) return code;
-    if (cli_flag(args, "json"))
-        printf("%s{\"shape\": \"%s\", \"runs\": %zu, \"min_ms\": %.4f, \"median_ms\": %.4f, \"p90_ms\": %.4f}",
-               first ? "" : ", ", label, t.runs, t.min, t.median, t.p90);
-    else
-        printf("%-12s %5zu runs  min %9.3f ms  median %9.3f ms  p90 %9.3f ms\n", label, t.runs, t.min, t.median, t.p90);
+    if (b->json) print_json(b, label, &r, first);
+    else print_text(b, label, &r);
     return EXIT_FINE;
 }
 
@@ -197,10 +272,10 @@ static int run_line(const bench *b, const char *line, double *ms)
     const bool even = cli_parse_shape(line, &batch, &sequence);
     if (!even) batch = (long)parse_lengths(line, lengths, &sequence);
     if (!batch) return cli_usage_error("a line is BxS or A,B,..., not \"%s\"", line);
-    work w;
-    int code = make_work(b, batch, sequence, even ? NULL : lengths, &w);
-    if (code == EXIT_FINE) code = run_once(b, &w, ms);
-    free_work(&w);
+    feed f;
+    int code = make_feed(b, batch, sequence, even ? NULL : lengths, &f);
+    if (code == EXIT_FINE) code = run_once(b, &f, ms);
+    free_feed(&f);
     return code;
 }
 
@@ -236,10 +311,10 @@ static int first_run(const cli_args *args, const bench *b, double *ms)
     long batch = 1, sequence = 128;
     const char *shape = cli_nth(args, "shape", 0);
     if (shape && !cli_parse_shape(shape, &batch, &sequence)) return cli_usage_error("a shape is BxS, not \"%s\"", shape);
-    work w;
-    int code = make_work(b, batch, sequence, NULL, &w);
-    if (code == EXIT_FINE) code = run_once(b, &w, ms);
-    free_work(&w);
+    feed f;
+    int code = make_feed(b, batch, sequence, NULL, &f);
+    if (code == EXIT_FINE) code = run_once(b, &f, ms);
+    free_feed(&f);
     return code;
 }
 
@@ -257,42 +332,48 @@ static int bench_program(const cli_args *args, const bench *b, const char *path,
 {
     if (cli_flag(args, "repeat_on_stdin")) return repeat_on_stdin(b, load_ms);
     double first_ms;
-    int code = first_run(args, b, &first_ms), threads = (int)cli_int(args, "threads", 0);
+    int code = first_run(args, b, &first_ms);
     if (code != EXIT_FINE) return code;
-    if (!threads) threads = sdx_default_threads();
-    bool json = cli_flag(args, "json");
-    if (json)
-        printf("{\"model\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"load_ms\": %.3f, \"first_run_ms\": %.3f, \"results\": [",
-               path, cli_string(args, "isa", sdx_cpu_isa()), threads, load_ms, first_ms);
-    else
-        printf("%s: %s, %d threads; load %.1f ms, first run %.1f ms\n", path, cli_string(args, "isa", sdx_cpu_isa()), threads,
+    const char *isa = cli_string(args, "isa", sdx_cpu_isa());
+    if (b->json) {
+        printf("{\"model\": ");
+        cli_json_string(stdout, path, strlen(path));
+        printf(", \"isa\": \"%s\", \"threads\": %d, \"load_ms\": %.3f, \"first_run_ms\": %.3f, \"results\": [", isa, b->threads,
                load_ms, first_ms);
+    } else {
+        printf("%s: %s, %d threads; load %.1f ms, first run %.1f ms\n", path, isa, b->threads, load_ms, first_ms);
+    }
     code = bench_all(args, b);
-    if (json) printf("], \"peak_rss_mb\": %.1f}\n", peak_rss_mb());
+    if (b->json) printf("], \"peak_rss_mb\": %.1f}\n", peak_rss_mb());
     else printf("peak memory %.1f MB\n", peak_rss_mb());
-    return code == EXIT_FINE && cli_flag(args, "profile") && !json ? print_profile(b) : code;
+    return code == EXIT_FINE && cli_flag(args, "profile") && !b->json ? print_profile(b) : code;
 }
 
 static int run(const cli_args *args)
 {
     if (args->n_positional != 1) return cli_usage_error("bench takes one model");
+    const char *path = args->positional[0], *vs = cli_string(args, "vs", NULL);
     sdx_run_options run_options = cli_run_options(args);
     run_options.no_optimize = cli_flag(args, "no_optimize");
     run_options.profile = cli_flag(args, "profile");
     run_options.skip_padding = cli_flag(args, "skip_padding");
     sdx_error err = {0};
     sdx_program *program;
-    bench b = {NULL, NULL};
+    bench b = {.threads = run_options.threads ? run_options.threads : sdx_default_threads(), .json = cli_flag(args, "json")};
     double start = now_ms();
-    if (sdx_program_open(args->positional[0], &run_options, &program, &err) != SDX_OK) return cli_fail(&err);
+    if (sdx_program_open(path, &run_options, &program, &err) != SDX_OK) return cli_fail(&err);
     int code = sdx_session_create(program, &b.session, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
+    const double load_ms = now_ms() - start;
+    b.program = program;
     b.model = sdx_program_model(program);
-    if (code == EXIT_FINE) code = bench_program(args, &b, args->positional[0], now_ms() - start);
+    if (code == EXIT_FINE && vs) code = cli_rival_start(vs, path, b.threads, &b.rival);
+    if (code == EXIT_FINE) code = bench_program(args, &b, path, load_ms);
+    cli_rival_stop(b.rival);
     sdx_session_free(b.session);
     sdx_program_free(program);
     return code;
 }
 
 const cli_command cli_command_bench = {
-    "bench", "MODEL [--shape BxS...] [--lengths A,B,...] [--threads N]",
+    "bench", "MODEL [--shape BxS...] [--lengths A,B,...] [--threads N] [--vs ort]",
     "time a model on random token ids", "sardonyx bench models/bert.onnx --shape 1x32 1x128 8x128 --threads 2", options, run};

@@ -59,6 +59,8 @@ typedef enum sdx_home {
     SDX_HOME_HEAP      /* allocated by the run: shapes that only the run knows */
 } sdx_home;
 
+typedef struct sdx_work_rule sdx_work_rule; /* work.c */
+
 typedef struct sdx_step {
     sdx_id node;
     bool dynamic;         /* infer again in the run, with the tensors at hand */
@@ -67,6 +69,7 @@ typedef struct sdx_step {
     int64_t room;         /* of all these, see sdx_run */
     bool *wanted;         /* [n_out] */
     sdx_tensor *in, *out; /* [n_in], [n_out]: filled in before each call */
+    const sdx_work_rule *work; /* how its arithmetic is counted; NULL: it has none to speak of */
     size_t workspace, workspace_offset;
     sdx_id
         release; /* first of the heap roots that nobody reads after this step, linked by plan->next_release */
@@ -148,6 +151,11 @@ typedef struct sdx_profile { /* of one node */
 sdx_status sdx_profile_format(const sdx_program *program, sdx_profile *const *profile, uint64_t runs, char **text,
                               sdx_error *err);
 
+/* The arithmetic of a node, NULL if it has none; and that of one run of it, added to *work. */
+const sdx_work_rule *sdx_work_find(const sdx_node *node);
+void sdx_work_add(const sdx_work_rule *rule, const sdx_program *program, const sdx_graph *graph, const sdx_node *node,
+                  const sdx_tensor *in, const sdx_tensor *out, sdx_work *work);
+
 enum { SDX_PLANS = 8, SDX_SLOTS = 2 };
 
 /* Where a body runs: its last few plans, for the input shapes that alternate, and the buffer they share. */
@@ -175,6 +183,7 @@ typedef struct sdx_context {
     double told;                   /* seconds that the profile has been told of: a node with a subgraph counts the rest */
     sdx_keeper keeper;             /* what the main graph's runs leave to each other */
     uint64_t steps_left;           /* of this run */
+    sdx_work work;                 /* of this run, subgraphs' included */
     sdx_bound *bound;              /* owned */
     int n_bound;
 } sdx_context;

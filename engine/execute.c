@@ -158,6 +158,8 @@ static sdx_status run_step(sdx_plan *p, sdx_context *context, sdx_step *s, unsig
     } else {
         status = run_static(p, context, s, n, buffer, err);
     }
+    if (s->work && status == SDX_OK)
+        sdx_work_add(s->work, p->body->program, p->body->graph, n, s->in, s->out, &context->work);
     if (s->release != SDX_NONE) release_after(p, s);
     return status;
 }

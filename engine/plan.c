@@ -172,7 +172,7 @@ static sdx_status add_step(planner *b, sdx_id id)
     const sdx_node *n = &b->graph->node[id];
     sdx_plan *p = b->plan;
     sdx_step *s = &p->step[p->n_step++];
-    *s = (sdx_step){.node = id, .release = SDX_NONE};
+    *s = (sdx_step){.node = id, .release = SDX_NONE, .work = sdx_work_find(n)};
     ARENA_NEW(&p->arena, s->in, (size_t)n->n_in, b->err);
     ARENA_NEW(&p->arena, s->out, (size_t)n->n_out, b->err);
     ARENA_NEW(&p->arena, s->wanted, (size_t)n->n_out, b->err);

@@ -228,6 +228,7 @@ static sdx_status run(sdx_session *s, size_t n_inputs, const char *const *names,
     sdx_frame_release(&s->context.frame[graph_of(s)->index][0]);
     TRY(take_inputs(s, n_inputs, names, inputs, err));
     s->context.steps_left = s->program->max_steps;
+    s->context.work = (sdx_work){0};
     const sdx_body *body = sdx_program_main(s->program);
     sdx_keeper *keeper = &s->context.keeper;
     sdx_frame *f = &s->context.frame[body->graph->index][0];
@@ -302,4 +303,14 @@ sdx_status sdx_session_profile(const sdx_session *s, char **text, sdx_error *err
         return sdx_fail(err, SDX_ERR_USAGE, "%s: the program was made without the profile option",
                         s->program->model->path);
     return sdx_profile_format(s->program, s->context.profile, s->runs, text, err);
+}
+
+sdx_work sdx_session_work(const sdx_session *s)
+{
+    return s->context.work;
+}
+
+sdx_work sdx_program_peak(const sdx_program *p)
+{
+    return (sdx_work){sdx_peak_f32(p->kernels), sdx_peak_bf16(p->kernels), sdx_peak_int8(p->kernels)};
 }

@@ -217,6 +217,16 @@ SDX_API sdx_status sdx_session_reorder_kept(sdx_session *session, const size_t *
 /* Time per operator of the runs so far, as a text table; free() the string. */
 SDX_API sdx_status sdx_session_profile(const sdx_session *session, char **text, sdx_error *err);
 
+/* Arithmetic, by what it is done in: operations, two a multiply-add. */
+typedef struct sdx_work {
+    double f32, bf16, int8;
+} sdx_work;
+/* Of the last run: its matrix products, convolutions and attention. */
+SDX_API sdx_work sdx_session_work(const sdx_session *session);
+/* What one core does at best with the program's instruction set, operations a second, measured now in some
+ * milliseconds. 0: it has no such arithmetic, or there is no measure of it (other CPUs than x86). */
+SDX_API sdx_work sdx_program_peak(const sdx_program *program);
+
 /* ---- making and rewriting models ----------------------------------------------------------------- */
 
 typedef struct sdx_convert_options {

@@ -173,6 +173,11 @@ const char *sdx_isa_name(sdx_isa isa);           /* "avx512vnni" */
 bool sdx_isa_parse(const char *name, sdx_isa *out);
 sdx_isa sdx_isa_detect(void);                    /* the best tier of this CPU that was compiled in */
 bool sdx_isa_available(sdx_isa isa);
+/* Operations a second that one core does at best (two a multiply-add), measured now, in a millisecond or two: of
+ * float32, bfloat16 and 8-bit products with these kernels' instructions. 0: there is none, or no measure of it. */
+double sdx_peak_f32(const sdx_kernels *kernels);
+double sdx_peak_bf16(const sdx_kernels *kernels);
+double sdx_peak_int8(const sdx_kernels *kernels);
 /* The table for the detected ISA under a cap (a tier above the CPU's is lowered to it). Filled once, thread-safe. */
 const sdx_kernels *sdx_kernels_get(sdx_isa cap);
 

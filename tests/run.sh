@@ -49,6 +49,16 @@ int8_attention() {
         build/asan/sardonyx bench "$logs/int8.onnx" --shape 1x4 --runs 1 && echo "1 passed, 0 failed"
 }
 
+# Beside ONNX Runtime, and what is said where there is none.
+bench_vs_ort() {
+    local model=$data/zoo/bert-model/torchscript-op14.onnx
+    SARDONYX_PYTHON=build/venv/bin/python $sdx bench "$model" --vs ort --shape 1x8 --lengths 3,9 --runs 2 --json |
+        grep -cE '("gflops": [0-9.]+, "peak_share": ([0-9.]+|null), "vs": .*"ratio": [0-9.]+.*){2}' &&
+        SARDONYX_PYTHON=/nowhere $sdx bench "$model" --vs ort 2>&1 | grep 'runs /nowhere with the package onnxruntime' &&
+        $sdx bench "$model" --vs torch 2>&1 | grep '^sardonyx: --vs knows ort' &&
+        echo "1 passed, 0 failed"
+}
+
 common() {
     part lint sh tools/lint.sh build/release
     part unit build/release/unit
@@ -66,6 +76,7 @@ common() {
     must ort-environment bash tools/venv.sh
     part corpus build/venv/bin/python tests/cli/corpus_check.py $sdx $data/zoo
     part tasks build/venv/bin/python tests/models/tasks_check.py $sdx $data/zoo
+    part bench-vs-ort bench_vs_ort
     part ort build/venv/bin/python tests/models/ort_check.py $sdx $data/zoo
     part quantize build/venv/bin/python tests/models/quantize_check.py $sdx $data/zoo --forms ours,channel,qdq,static,4-bit
     part hostile build/venv/bin/python tests/onnx/hostile.py $sdx

@@ -3,60 +3,6 @@
  * of a model do. */
 #include "kcheck.h"
 
-/* ---- peaks: 12 independent chains of the tier's multiply-add, registers only -------------------------- */
-#if defined(__x86_64__)
-#define CHAIN(op, r)                                                                                           \
-    op " %%" r "0,%%" r "0,%%" r "1\n" op " %%" r "0,%%" r "0,%%" r "2\n" op " %%" r "0,%%" r "0,%%" r         \
-       "3\n" op " %%" r "0,%%" r "0,%%" r "4\n" op " %%" r "0,%%" r "0,%%" r "5\n" op " %%" r "0,%%" r         \
-       "0,%%" r "6\n" op " %%" r "0,%%" r "0,%%" r "7\n" op " %%" r "0,%%" r "0,%%" r "8\n" op " %%" r         \
-       "0,%%" r "0,%%" r "9\n" op " %%" r "0,%%" r "0,%%" r "10\n" op " %%" r "0,%%" r "0,%%" r "11\n" op      \
-       " %%" r "0,%%" r "0,%%" r "12\n"
-#define PEAK(name, op, r)                                                                                      \
-    static void name(long n)                                                                                   \
-    {                                                                                                          \
-        __asm__ volatile("vzeroall\n1:\n" CHAIN(op, r) CHAIN(op, r) "dec %0\njnz 1b\nvzeroupper"               \
-                         : "+r"(n)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",      \
-                           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12");                                         \
-    }
-PEAK(fma_zmm, "vfmadd231ps", "zmm")
-PEAK(fma_ymm, "vfmadd231ps", "ymm")
-PEAK(dot_zmm, "vpdpbusd", "zmm")
-PEAK(dot_ymm, "%{vex%} vpdpbusd", "ymm")
-PEAK(madd_zmm, "vpmaddwd", "zmm")
-PEAK(madd_ymm, "vpmaddwd", "ymm")
-
-/* G operations per second, the best of some tries. */
-static double rate(void (*chain)(long), double operations)
-{
-    double best = 1e9;
-    for (int i = 0; i < 20; i++) {
-        const double t = seconds_now();
-        chain(20000);
-        best = fmin(best, seconds_now() - t);
-    }
-    return 20000.0 * 24.0 * operations / best * 1e-9;
-}
-
-static double peak_f32(sdx_isa isa)
-{
-    return isa >= SDX_ISA_AVX512 ? rate(fma_zmm, 32) : isa >= SDX_ISA_AVX2 ? rate(fma_ymm, 16) : 0.0;
-}
-
-static double peak_int8(sdx_isa isa)
-{
-    switch (isa) {
-    case SDX_ISA_AVX512VNNI: return rate(dot_zmm, 128);
-    case SDX_ISA_AVX512: return rate(madd_zmm, 64);
-    case SDX_ISA_AVXVNNI: return rate(dot_ymm, 64);
-    case SDX_ISA_AVX2: return rate(madd_ymm, 32);
-    default: return 0.0;
-    }
-}
-#else
-static double peak_f32(sdx_isa isa) { return (void)isa, 0.0; }
-static double peak_int8(sdx_isa isa) { return (void)isa, 0.0; }
-#endif
-
 /* ---- timing ------------------------------------------------------------------------------------------ */
 enum { COPIES_MAX = 12, COPIES_BYTES = 96 << 20 };
 
@@ -144,7 +90,7 @@ static void bench_gemm(const context *c, bool int8, const int64_t shape[3], bool
     j.c = allocate((size_t)(j.m * j.n) * sizeof(float));
     j.bias = allocate((size_t)j.n * sizeof(float));
     j.workspace = allocate(c->kernels->gemm_int8.packed_a_bytes(j.m, j.k));
-    const double peak = int8 ? peak_int8(c->isa) : peak_f32(c->isa);
+    const double peak = 1e-9 * (int8 ? sdx_peak_int8(c->kernels) : sdx_peak_f32(c->kernels));
     report(c, int8 ? "gemm_int8" : "gemm_f32", &j, best_seconds(int8 ? call_int8 : call_f32, &j), peak, json);
     for (int i = 0; i < j.copies; i++) free(j.packed[i]);
     free(b), free(j.a), free(j.c), free(j.bias), free(j.workspace);
@@ -182,7 +128,7 @@ static void bench_attention(const context *c, int64_t tokens, int64_t dim, bool 
     j.workspace = allocate(c->kernels->attention.workspace_bytes(tokens, tokens, dim, dim));
     job call = j;
     call.k = dim;
-    report(c, "attention", &j, best_seconds(call_attention, &call), peak_f32(c->isa), json);
+    report(c, "attention", &j, best_seconds(call_attention, &call), 1e-9 * sdx_peak_f32(c->kernels), json);
     free(j.a), free(j.c), free(j.workspace);
 }
 
