@@ -12,7 +12,8 @@ static const cli_option options[] = {
     {"text", CLI_STRING, "TEXT", "text to check the graph with (default: what is AI?)"},
     {"task", CLI_STRING, "TASK", "auto, or feature-extraction, fill-mask, text-classification, token-classification, "
                                  "question-answering, text-generation, text-generation-with-past, text2text-generation, "
-                                 "automatic-speech-recognition, image-classification, sparse"},
+                                 "multiple-choice, automatic-speech-recognition, audio-classification, "
+                                 "image-classification, sparse; an unknown one lists what the model has"},
     {"opset", CLI_INT, "N", "opset to write, 13 to 21 (default: 14)"},
     {"dtype", CLI_STRING, "TYPE", "store matrices as fp32, fp16 or bf16; computing is in fp32 (default: fp32)"},
     {"splade", CLI_FLAG, NULL, "append the SPLADE head; the same as --task sparse"},

@@ -72,6 +72,7 @@ static sdx_dim make_dim(sdx_builder *b, int64_t dim)
         "past_decoder_sequence_length + decoder_sequence_length",
         "past_sequence_length",
         "past_sequence_length + sequence",
+        "num_choices",
     };
     if (dim >= 0) return dim;
     int symbol = sdx_model_symbol(b->graph->model, names[-1 - dim]);

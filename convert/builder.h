@@ -31,6 +31,7 @@ typedef struct sdx_builder {
     bool splade;     /* masked-LM heads end in sparse vectors instead of logits */
     char scope[128]; /* stands before every name given: "encoder.layer.3." */
     sdx_id node;     /* the node made last */
+    sdx_id distances; /* [S, S], of attention with relative positions; SDX_NONE until it is needed */
     sdx_status status;
     sdx_error *err;
 } sdx_builder;
@@ -60,6 +61,7 @@ enum {
     SDX_PRESENT = -8, /* SDX_PAST and SDX_DECODER_SEQUENCE together */
     SDX_PAST_SEQUENCE = -9,
     SDX_PRESENT_SEQUENCE = -10, /* SDX_PAST_SEQUENCE and SDX_SEQUENCE together */
+    SDX_CHOICES = -11,
 };
 
 bool sdx_build_has(const sdx_builder *b, const char *name);    /* the checkpoint has this tensor */
@@ -127,6 +129,8 @@ sdx_id sdx_build_attend(sdx_builder *b, const char *name, sdx_id scores, sdx_id 
 /* x [B, S, H] -> [B, H]: the first token; the mean of those with mask 1 */
 sdx_id sdx_build_first_token(sdx_builder *b, const char *name, sdx_id x);
 sdx_id sdx_build_mean_token(sdx_builder *b, const char *name, sdx_id x, sdx_id mask);
+/* The last token that `found` [B, S], bools, is true for; the last of all where it is for none. */
+sdx_id sdx_build_last_token(sdx_builder *b, const char *name, sdx_id x, sdx_id found);
 /* logits [B, S, V] -> outputs output_idx and output_weights: the entries of max over tokens of log(1 +
  * relu(logits)) that are not zero, row after row */
 void sdx_build_splade(sdx_builder *b, sdx_id logits, sdx_id mask);

@@ -159,6 +159,21 @@ sdx_status sdx_config_read_list(const sdx_config *c, const char *key, int64_t le
     return SDX_OK;
 }
 
+sdx_status sdx_config_read_pair(const sdx_config *c, const char *key, int64_t missing, int64_t most, int64_t *out,
+                                sdx_error *err)
+{
+    json_t *value = find(c, key);
+    bool list = json_is_array(value) && json_array_size(value) == 2;
+    for (size_t i = 0; i < 2; i++) {
+        json_t *one = list ? json_array_get(value, i) : value;
+        out[i] = value ? json_integer_value(one) : missing;
+        if (value && (!json_is_integer(one) || out[i] < 1 || out[i] > most))
+            return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a whole number from 1 to %lld, or two of them", c->path,
+                            key, (long long)most);
+    }
+    return SDX_OK;
+}
+
 sdx_status sdx_config_read_period(const sdx_config *c, const char *key, const char *word, int64_t *out,
                                   sdx_error *err)
 {
@@ -202,12 +217,4 @@ sdx_status sdx_config_check_heads(const sdx_config *c, const sdx_settings *s, sd
     if (s->hidden % s->heads == 0) return SDX_OK;
     return sdx_fail(err, SDX_ERR_FILE, "%s: %lld attention heads do not divide the hidden size %lld", c->path,
                     (long long)s->heads, (long long)s->hidden);
-}
-
-sdx_status sdx_config_check_absolute(const sdx_config *c, sdx_error *err)
-{
-    const char *kind = sdx_config_string(c, "position_embedding_type");
-    if (!kind || !strcmp(kind, "absolute")) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED,
-                    "%s: \"position_embedding_type\" is \"%.60s\"; only absolute is known", c->path, kind);
 }

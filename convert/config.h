@@ -35,11 +35,14 @@ typedef struct sdx_settings {
     int64_t longest;   /* tokens of the longest sequence */
     int64_t types;     /* T: token types (segments); 0: there are none */
     int64_t labels;    /* L: classes of a classifier */
-    int64_t pad;       /* id of the padding token */
+    int64_t pad;       /* id of the padding token; GPT-2: or -1 */
+    int64_t begin, end; /* BART: ids of the token a decoder starts with, and of a text's last */
     bool type_input;   /* token_type_ids are an input of the model */
 
     int64_t buckets;                     /* R: buckets of relative positions */
     int64_t distance;                    /* farthest relative position that has a bucket of its own */
+    bool relative, relative_keys;        /* BERT: positions are relative and meet queries; and keys */
+    bool relative_whole;                 /* ALBERT: what they give is not divided as scores are */
     int64_t kernel;                      /* K: width of a convolution */
     int64_t groups;                      /* of a convolution */
     bool logarithmic;                    /* DeBERTa: far positions share buckets */
@@ -56,7 +59,7 @@ typedef struct sdx_settings {
     bool post_norm;                        /* BART: the norm follows the residual */
     bool plain_scores, layer_scores;       /* GPT-2: not divided by the root; divided by the layer's number */
     int64_t offset;                        /* of the first position in its table */
-    int64_t image, patch, channels;        /* ViT: pixels of a side, of a patch's side (X); colours: F */
+    int64_t image[2], patch, channels;     /* ViT: an image's rows and columns of pixels, a patch's side (X); colours: F */
     int64_t convolutions;                  /* wav2vec 2.0: of the feature extractor; W: channels of the last */
     int64_t conv_width[SDX_CONVOLUTIONS];  /* C: channels out of each, c: into it */
     int64_t conv_kernel[SDX_CONVOLUTIONS]; /* k */
@@ -110,6 +113,9 @@ sdx_status sdx_config_read_activation(const sdx_config *config, const char *key,
 /* A list of whole numbers: count says how many there are, at most SDX_CONVOLUTIONS. */
 sdx_status sdx_config_read_list(const sdx_config *config, const char *key, int64_t least, int64_t most,
                                 int64_t *out, int64_t *count, sdx_error *err);
+/* A whole number, or a list of two, to both or each of out [2]. */
+sdx_status sdx_config_read_pair(const sdx_config *config, const char *key, int64_t missing, int64_t most, int64_t *out,
+                                sdx_error *err);
 /* Of a list of words: every how many items `word` stands, the first included. Without the list *out stays. */
 sdx_status sdx_config_read_period(const sdx_config *config, const char *key, const char *word, int64_t *out,
                                   sdx_error *err);
@@ -118,7 +124,5 @@ bool sdx_config_read_bool(const sdx_config *config, const char *key, bool missin
 sdx_status sdx_config_read_labels(const sdx_config *config, int64_t *out, sdx_error *err);
 /* heads divides hidden. */
 sdx_status sdx_config_check_heads(const sdx_config *config, const sdx_settings *settings, sdx_error *err);
-/* "position_embedding_type", if there, is "absolute". */
-sdx_status sdx_config_check_absolute(const sdx_config *config, sdx_error *err);
 
 #endif

@@ -211,6 +211,7 @@ static sdx_status build(sdx_model *model, const sdx_reference *r, size_t index, 
                      .opset = opset,
                      .dtype = dtype,
                      .splade = r->splade,
+                     .distances = SDX_NONE,
                      .err = err};
     TRY(describe(model, r, opset, err));
     model->graph->name = r->family->model_type;

@@ -14,6 +14,8 @@
 
 /* The fields of config.json that BERT's descendants have in common, with BERT's defaults. */
 sdx_status sdx_encoder_read_settings(const sdx_config *config, sdx_settings *settings, sdx_error *err);
+/* And where the layers are BERT's: whether positions are absolute, or relative ones in each attention. */
+sdx_status sdx_bert_read_settings(const sdx_config *config, sdx_settings *settings, sdx_error *err);
 
 /* ---- tensors: rows of a family's table ------------------------------------------------------------------- */
 
@@ -25,8 +27,10 @@ enum {
     DECODER = 8, /* its matrix, if that is not the word embedding */
     POOLED = 16, /* the classifier's layers that come before its last, if it has its own */
     CLASSIFIER = 32,
-    SPANS = 64, /* the head that answers questions */
-    SDX_OWN_PART = 128,
+    SPANS = 64,      /* the head that answers questions */
+    CHOICE = 128,    /* the last layer of the head that chooses among texts: one score */
+    DISTANCES = 256, /* attention's table of relative positions */
+    SDX_OWN_PART = 512,
 };
 
 #define SDX_WEIGHT_ROW(name, shape, part)                                                                      \
@@ -51,6 +55,7 @@ enum {
     SDX_LINEAR_ROWS("encoder.layer.*.attention.self.query", "H", "H", part),                                   \
         SDX_LINEAR_ROWS("encoder.layer.*.attention.self.key", "H", "H", part),                                 \
         SDX_LINEAR_ROWS("encoder.layer.*.attention.self.value", "H", "H", part),                               \
+        SDX_WEIGHT_ROW("encoder.layer.*.attention.self.distance_embedding", "Yh", (part) | DISTANCES),         \
         SDX_AFTER_ATTENTION_ROWS("encoder.layer.*.", part)
 #define SDX_AFTER_ATTENTION_ROWS(layer, part)                                                                  \
     SDX_LINEAR_ROWS(layer "attention.output.dense", "H", "H", part),                                           \
@@ -63,7 +68,7 @@ enum {
 
 /* Modules of a layer, by their names behind the layer's scope. */
 typedef struct sdx_layer_names {
-    const char *attention; /* only labels nodes */
+    const char *attention; /* labels nodes; its distance_embedding is the table of relative positions */
     const char *query, *key, *value;
     const char *attention_out, *attention_norm;
     const char *inner, *outer, *norm;
@@ -87,7 +92,7 @@ sdx_id sdx_build_layers(sdx_builder *b, const sdx_settings *s, const char *scope
                         sdx_id x, sdx_id bias);
 sdx_id sdx_build_bert_layer(sdx_builder *b, const sdx_settings *s, sdx_id x, sdx_id bias);
 
-/* Words + token types + positions, normalized: [B, S, E]. Without token types in the input, type 0. */
+/* Words + token types + positions, if there are any, normalized: [B, S, E]. Without token types in the input, type 0. */
 sdx_id sdx_build_embeddings(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in, sdx_id positions);
 
 /* The same in place, x and attended [S, H]; bias [N, S, S] or NULL. */
@@ -116,6 +121,8 @@ typedef enum sdx_step_kind {
     SDX_STEP_END,
     SDX_STEP_FIRST,    /* [B, S, H] -> [B, H]: the first token */
     SDX_STEP_POOL,     /* the same, or the mean of all: as configured */
+    SDX_STEP_LAST,     /* the last token that is no padding; the last of all if padding has no token */
+    SDX_STEP_END_TOKEN, /* the last of the tokens that end a text */
     SDX_STEP_LINEAR,   /* module `name` */
     SDX_STEP_NORM,     /* module `name` */
     SDX_STEP_ACT,      /* the layers' activation */
@@ -129,6 +136,7 @@ typedef enum sdx_step_kind {
     SDX_STEP_OUTPUT,  /* the graph's output `name` */
     SDX_STEP_SPLADE,  /* output "logits", or sparse vectors */
     SDX_STEP_SPANS,   /* [B, S, 2] -> outputs "start_logits" and "end_logits", [B, S] each */
+    SDX_STEP_CHOICES, /* [B * C, 1] -> output "logits" [B, C]; makes the inputs [B, C, S]: a row is a text */
 } sdx_step_kind;
 
 struct sdx_step {
@@ -145,8 +153,10 @@ extern const sdx_step sdx_steps_tokens[];     /* classifier of tokens: module "c
 extern const sdx_step sdx_steps_spans[];      /* module "qa_outputs" */
 extern const sdx_step sdx_steps_roberta_lm[]; /* modules "lm_head" */
 extern const sdx_step sdx_steps_roberta_classifier[];
+extern const sdx_step sdx_steps_choice[]; /* pooler and "classifier" */
 #define SDX_COMMON_HEAD_ROWS                                                                                   \
-    SDX_LINEAR_ROWS("classifier", "L", "H", CLASSIFIER), SDX_LINEAR_ROWS("qa_outputs", "L", "H", SPANS)
+    SDX_LINEAR_ROWS("classifier", "L", "H", CLASSIFIER), SDX_LINEAR_ROWS("classifier", "U", "H", CHOICE),      \
+        SDX_LINEAR_ROWS("qa_outputs", "L", "H", SPANS)
 #define SDX_ROBERTA_HEAD_ROWS                                                                                  \
     SDX_LINEAR_ROWS("lm_head.dense", "H", "H", MLM), SDX_NORM_ROWS("lm_head.layer_norm", "H", MLM),            \
         SDX_WEIGHT_ROW("lm_head.decoder", "VH", DECODER), SDX_BIAS_ROW("lm_head", "V", MLM),                   \

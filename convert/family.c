@@ -82,6 +82,8 @@ static int64_t size_of(const sdx_settings *s, char letter, int64_t layer)
     case 'R': return s->buckets;
     case 'K': return s->kernel;
     case 'D': return s->hidden / s->groups;
+    case 'h': return s->hidden / s->heads;
+    case 'Y': return 2 * s->positions - 1;
     case 'J': return s->decoder_inner;
     case 'Q': return s->joined;
     case 'X': return s->patch;

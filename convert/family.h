@@ -18,7 +18,8 @@ typedef struct sdx_tensor_row {
                          but not in layer 0; of two '*' the second counts within a group; '#' is the number of
                          a decoder's layer, '%' of a convolution */
     const char
-        *shape; /* a letter per dim as in sdx_settings, U for 1, D for H / groups; "3H" is one dim 3 * H */
+        *shape; /* a letter per dim as in sdx_settings, U for 1, D for H / groups,
+                           h for H / heads, Y for 2 * P - 1; "3H" is one dim 3 * H */
     sdx_fill fill;
     unsigned part; /* bits of the family's own; there are tensors of those with all bits present */
 } sdx_tensor_row;

@@ -280,6 +280,16 @@ sdx_id sdx_build_mean_token(sdx_builder *b, const char *name, sdx_id x, sdx_id m
     return sdx_build_module_op2(b, name, "Div", x, count);
 }
 
+sdx_id sdx_build_last_token(sdx_builder *b, const char *name, sdx_id x, sdx_id found)
+{
+    sdx_id at = sdx_build_module_op1(b, name, "ArgMax", sdx_build_cast(b, name, found, SDX_I32));
+    sdx_build_attr_int(b, "axis", 1);
+    sdx_build_attr_int(b, "select_last_index", 1); /* keepdims: [B, 1] */
+    x = sdx_build_module_op2(b, name, "GatherND", x, at);
+    sdx_build_attr_int(b, "batch_dims", 1);
+    return x;
+}
+
 /* log(1 + relu(x)) never decreases and is 0 at 0, so it may follow the maximum over tokens instead of preceding
  * it: three passes over [B, V] in place of [B, S, V]. Padding counts as 0, as Formal et al. 2021 (SPLADE v2)
  * have it. */

@@ -45,20 +45,39 @@ static void add_positions(sdx_builder *b, sdx_decoder_graph *d)
     d->keys = sdx_build_op(b, "Range", "positions/Range_keys", 3, in);
 }
 
-void sdx_build_decoder_begin(sdx_builder *b, sdx_decoder_graph *d, int64_t hidden)
+static void take_caches(sdx_builder *b, sdx_decoder_graph *d)
 {
     size_t count = (size_t)d->layers * SDX_CACHED;
+    d->past = sdx_malloc(count * sizeof *d->past);
+    d->present = sdx_malloc(count * sizeof *d->present);
+    if (!d->past || !d->present) sdx_build_fail(b, SDX_ERR_MEMORY, "out of memory");
+    for (size_t i = 0; b->status == SDX_OK && i < count; i++) d->past[i] = d->present[i] = SDX_NONE;
+}
+
+void sdx_build_decoder_drop(sdx_decoder_graph *d)
+{
+    free(d->past);
+    free(d->present);
+}
+
+void sdx_build_decoder_inside(sdx_builder *b, sdx_decoder_graph *d, sdx_id ids, sdx_id mask, sdx_id encoded)
+{
+    d->ids = ids;
+    d->encoded = encoded;
+    take_caches(b, d);
+    sdx_build_scope(b, "decoder.");
+    add_positions(b, d);
+    d->encoder_bias = sdx_build_attention_bias(b, mask);
+}
+
+void sdx_build_decoder_begin(sdx_builder *b, sdx_decoder_graph *d, int64_t hidden)
+{
     sdx_id mask =
         sdx_build_input(b, "encoder_attention_mask", SDX_I64, 2, (int64_t[]){SDX_BATCH, SDX_ENCODER_SEQUENCE});
     d->ids = sdx_build_input(b, "input_ids", SDX_I64, 2, (int64_t[]){SDX_BATCH, SDX_DECODER_SEQUENCE});
     d->encoded = SDX_NONE;
-    d->past = sdx_malloc(count * sizeof *d->past);
-    d->present = sdx_malloc(count * sizeof *d->present);
-    if (!d->past || !d->present) {
-        sdx_build_fail(b, SDX_ERR_MEMORY, "out of memory");
-        return;
-    }
-    for (size_t i = 0; i < count; i++) d->past[i] = d->present[i] = SDX_NONE;
+    take_caches(b, d);
+    if (b->status != SDX_OK) return;
     if (d->with_past)
         add_past_inputs(b, d);
     else
@@ -180,8 +199,7 @@ void sdx_build_decoder_end(sdx_builder *b, sdx_decoder_graph *d, sdx_id logits)
     for (int64_t i = 0; b->outside && b->status == SDX_OK && i < d->layers * SDX_CACHED; i++)
         if (d->present[i] == SDX_NONE) d->present[i] = build_nothing(b, d);
     add_outputs(b, d, logits);
-    free(d->past);
-    free(d->present);
+    sdx_build_decoder_drop(d);
 }
 
 /* ---- both decoders in one -------------------------------------------------------------------------------- */

@@ -39,6 +39,10 @@ typedef struct sdx_attention_names {
 sdx_text_inputs sdx_build_encoder_inputs(sdx_builder *b);
 /* Adds the inputs and fills in the rest from layers, heads, size and with_past. */
 void sdx_build_decoder_begin(sdx_builder *b, sdx_decoder_graph *d, int64_t hidden);
+/* The same inside a graph that has the encoder too: ids [B, S], mask [B, T], encoded [B, T, H]. Then end is not called,
+ * but drop. */
+void sdx_build_decoder_inside(sdx_builder *b, sdx_decoder_graph *d, sdx_id ids, sdx_id mask, sdx_id encoded);
+void sdx_build_decoder_drop(sdx_decoder_graph *d);
 /* Attention of x [B, S, H] to all tokens so far, or to what was encoded. */
 sdx_id sdx_build_decoder_self_attention(sdx_builder *b, sdx_decoder_graph *d, const sdx_attention_names *n,
                                         sdx_id x, sdx_id bias);

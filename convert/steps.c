@@ -41,6 +41,14 @@ const sdx_step sdx_steps_roberta_classifier[] = {
     {SDX_STEP_OUTPUT, .name = "logits"},
     {.kind = SDX_STEP_END},
 };
+const sdx_step sdx_steps_choice[] = {
+    {.kind = SDX_STEP_FIRST},
+    {SDX_STEP_LINEAR, .name = "pooler.dense"},
+    {.kind = SDX_STEP_TANH},
+    {SDX_STEP_LINEAR, .name = "classifier"},
+    {.kind = SDX_STEP_CHOICES},
+    {.kind = SDX_STEP_END},
+};
 
 /* ---- as a graph ------------------------------------------------------------------------------------------ */
 
@@ -51,14 +59,31 @@ typedef struct flow {
     int64_t width;
 } flow;
 
+static bool is_choice(const sdx_head *head)
+{
+    const sdx_step *step = head->step;
+    while (step->kind != SDX_STEP_END && step->kind != SDX_STEP_CHOICES) step++;
+    return step->kind == SDX_STEP_CHOICES;
+}
+
+/* int64 [B, S]; of choices [B, C, S], whose texts become rows */
+static sdx_id add_input(sdx_builder *b, const char *name)
+{
+    if (!is_choice(b->head)) return sdx_build_token_input(b, name);
+    const int64_t dim[] = {SDX_BATCH, SDX_CHOICES, SDX_SEQUENCE};
+    sdx_id rows = sdx_build_module_op1(b, name, "Flatten", sdx_build_input(b, name, SDX_I64, 3, dim));
+    sdx_build_attr_int(b, "axis", 2);
+    return rows;
+}
+
 /* input_ids and attention_mask; token_type_ids if the model has them or the graph is a sparse retriever's,
  * whose callers always bring them. */
 static sdx_text_inputs add_inputs(sdx_builder *b, const sdx_settings *s)
 {
     sdx_text_inputs in = {.types = SDX_NONE};
-    in.ids = sdx_build_token_input(b, "input_ids");
-    in.mask = sdx_build_token_input(b, "attention_mask");
-    if (s->type_input || b->splade) in.types = sdx_build_token_input(b, "token_type_ids");
+    in.ids = add_input(b, "input_ids");
+    in.mask = add_input(b, "attention_mask");
+    if (s->type_input || b->splade) in.types = add_input(b, "token_type_ids");
     return in;
 }
 
@@ -93,6 +118,33 @@ static void put_spans(sdx_builder *b, flow *v)
         sdx_build_attr_int(b, "axis", -1);
         put_output(b, &(flow){x, 2, 0}, names[i]);
     }
+}
+
+/* [B * C, 1] -> [B, C] */
+static void put_choices(sdx_builder *b, sdx_id x)
+{
+    const char *name = "choices";
+    const int64_t dim[] = {SDX_BATCH, SDX_CHOICES, SDX_SEQUENCE}, first = 0, last = 2;
+    sdx_id shape = sdx_build_module_op1(b, name, "Shape", sdx_build_input(b, "input_ids", SDX_I64, 3, dim));
+    sdx_id in[] = {shape, sdx_build_ints(b, 1, &first), sdx_build_ints(b, 1, &last)};
+    shape = sdx_build_module_op(b, name, "Slice", 3, in);
+    sdx_build_output(b, sdx_build_module_op2(b, name, "Reshape", x, shape), "logits", SDX_F32, 2, dim);
+}
+
+/* The row of the last token that counts: GPT-2's classifiers read it. */
+static sdx_id pick_last(sdx_builder *b, const sdx_settings *s, sdx_step_kind kind, sdx_id ids, sdx_id x)
+{
+    const char *name = "pooler";
+    if (kind == SDX_STEP_END_TOKEN)
+        return sdx_build_last_token(b, name, x,
+                                    sdx_build_module_op2(b, name, "Equal", ids, sdx_build_int(b, s->end)));
+    if (s->pad >= 0) {
+        sdx_id padding = sdx_build_module_op2(b, name, "Equal", ids, sdx_build_int(b, s->pad));
+        return sdx_build_last_token(b, name, x, sdx_build_module_op1(b, name, "Not", padding));
+    }
+    x = sdx_build_module_op2(b, name, "Gather", x, sdx_build_int(b, -1));
+    sdx_build_attr_int(b, "axis", 1);
+    return x;
 }
 
 /* An output matrix of its own may have a bias of its own, beside the head's, which then counts for nothing. */
@@ -146,6 +198,11 @@ static void build_step(sdx_builder *b, const sdx_settings *s, const sdx_text_inp
                    : sdx_build_first_token(b, "pooler", v->x);
         v->rank = 2;
         break;
+    case SDX_STEP_LAST:
+    case SDX_STEP_END_TOKEN:
+        v->x = pick_last(b, s, step->kind, in->ids, v->x);
+        v->rank = 2;
+        break;
     case SDX_STEP_LINEAR:
         v->x =
             v->rank == 2 ? sdx_build_linear_rows(b, step->name, v->x) : sdx_build_linear(b, step->name, v->x);
@@ -170,6 +227,7 @@ static void build_step(sdx_builder *b, const sdx_settings *s, const sdx_text_inp
     case SDX_STEP_OUTPUT: put_output(b, v, step->name); break;
     case SDX_STEP_SPLADE: put_logits_or_splade(b, s, in, v); break;
     case SDX_STEP_SPANS: put_spans(b, v); break;
+    case SDX_STEP_CHOICES: put_choices(b, v->x); break;
     }
 }
 
@@ -203,6 +261,15 @@ static void take_mean(sdx_forward *f, rows *v)
     *v = (rows){mean, 1, v->width};
 }
 
+static void take_last(sdx_forward *f, const sdx_settings *s, sdx_step_kind kind, rows *v)
+{
+    int64_t at = v->count - 1;
+    while (at > 0 && (kind == SDX_STEP_LAST ? f->ids[at] == s->pad : f->ids[at] != s->end)) at--;
+    if (kind == SDX_STEP_END_TOKEN && f->ids[at] != s->end) at = v->count - 1;
+    v->x += at * v->width;
+    v->count = 1;
+}
+
 static void forward_linear(sdx_forward *f, const sdx_step *step, rows *v)
 {
     char name[256];
@@ -228,6 +295,10 @@ static void forward_step(sdx_forward *f, const sdx_settings *s, const sdx_step *
     case SDX_STEP_POOL:
         if (s->mean_pooling) take_mean(f, v);
         v->count = 1;
+        break;
+    case SDX_STEP_LAST:
+    case SDX_STEP_END_TOKEN:
+        if (f->status == SDX_OK) take_last(f, s, step->kind, v);
         break;
     case SDX_STEP_LINEAR: forward_linear(f, step, v); break;
     case SDX_STEP_NORM: sdx_forward_layer_norm(f, step->name, v->x, v->count, s->norm_epsilon); break;
@@ -259,6 +330,11 @@ static const double *take_starts(sdx_forward *f, const rows *v)
     return set_result(f, start, 1, v->count, 0);
 }
 
+static bool is_pooling(sdx_step_kind kind)
+{
+    return kind == SDX_STEP_FIRST || kind == SDX_STEP_POOL || kind == SDX_STEP_LAST || kind == SDX_STEP_END_TOKEN;
+}
+
 const double *sdx_forward_steps(sdx_forward *f, const sdx_settings *s)
 {
     rows v = {f->family->forward_body(f, s), f->count, s->hidden};
@@ -266,12 +342,12 @@ const double *sdx_forward_steps(sdx_forward *f, const sdx_settings *s)
     sdx_forward_scope(f, "%s", "");
     for (const sdx_step *step = f->head->step; step->kind != SDX_STEP_END; step++) {
         if (!is_wanted(step, f->parts)) continue;
-        pooled = pooled || step->kind == SDX_STEP_FIRST || step->kind == SDX_STEP_POOL;
+        pooled = pooled || is_pooling(step->kind);
         squeezed = squeezed || step->kind == SDX_STEP_SQUEEZE;
         if (step->kind == SDX_STEP_SPANS) return take_starts(f, &v);
         if (step->kind == SDX_STEP_SPLADE && f->splade)
             return set_result(f, sdx_forward_splade(f, v.x, v.width), 1, v.width, 0);
-        if (step->kind == SDX_STEP_SPLADE || step->kind == SDX_STEP_OUTPUT) break;
+        if (step->kind == SDX_STEP_SPLADE || step->kind == SDX_STEP_OUTPUT || step->kind == SDX_STEP_CHOICES) break;
         forward_step(f, s, step, &v);
     }
     if (pooled) return set_result(f, v.x, 1, v.width, 0);

@@ -145,8 +145,10 @@ typedef struct feed {
     const opened *before;     /* the graph whose present.* is the past; NULL: the past is empty */
 } feed;
 
-static sdx_tensor row_of(const int64_t *data, int64_t count)
+/* [1, count], or [1, 1, count] for a graph that chooses among texts */
+static sdx_tensor row_of(const sdx_port *port, const int64_t *data, int64_t count)
 {
+    if (port->rank == 3) return (sdx_tensor){.dtype = SDX_I64, .rank = 3, .dim = {1, 1, count}, .data = (void *)data};
     return (sdx_tensor){.dtype = SDX_I64, .rank = 2, .dim = {1, count}, .data = (void *)data};
 }
 
@@ -175,13 +177,13 @@ static sdx_tensor bind_input(const feed *f, const sdx_port *port, bool *later)
     int64_t count = f->to - f->from;
     if (f->p->values) return bind_values(f->p);
     if (!strncmp(port->name, "past_key_values.", 16)) return bind_past(f, port);
-    if (!strcmp(port->name, "input_ids")) return row_of(text->ids + f->from, count);
-    if (!strcmp(port->name, "token_type_ids")) return row_of(text->type_ids + f->from, count);
-    if (!strcmp(port->name, "position_ids")) return row_of(f->positions + f->from, count);
-    if (!strcmp(port->name, "encoder_attention_mask")) return row_of(f->ones, (int64_t)text->count);
+    if (!strcmp(port->name, "input_ids")) return row_of(port, text->ids + f->from, count);
+    if (!strcmp(port->name, "token_type_ids")) return row_of(port, text->type_ids + f->from, count);
+    if (!strcmp(port->name, "position_ids")) return row_of(port, f->positions + f->from, count);
+    if (!strcmp(port->name, "encoder_attention_mask")) return row_of(port, f->ones, (int64_t)text->count);
     if (!strcmp(port->name, "encoder_hidden_states") && f->encoder) return f->encoder->out[0];
     if (!strcmp(port->name, "use_cache_branch")) return (sdx_tensor){SDX_BOOL, 1, {1}, later};
-    return row_of(f->ones, f->to);
+    return row_of(port, f->ones, f->to);
 }
 
 static sdx_status run_graph(opened *g, const feed *f, sdx_error *err)

@@ -23,6 +23,11 @@ DEBERTA = dict(SIZES, relative_attention=True, position_buckets=12, norm_rel_ebd
                pos_att_type=["p2c", "c2p"], position_biased_input=False, type_vocab_size=0)
 MODERN = dict(SIZES, num_hidden_layers=4, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1,
               sep_token_id=2, local_attention=8, reference_compile=False)
+SMALL = dict(SIZES, hidden_size=12, num_hidden_layers=1, intermediate_size=10, max_position_embeddings=LENGTH)
+BART = dict(vocab_size=VOCAB, d_model=12, encoder_layers=1, decoder_layers=1, encoder_attention_heads=3,
+            decoder_attention_heads=2, encoder_ffn_dim=10, decoder_ffn_dim=8, max_position_embeddings=LENGTH,
+            pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2, num_labels=3)
+GPT = dict(vocab_size=VOCAB, n_embd=12, n_layer=1, n_head=3, n_positions=LENGTH, pad_token_id=1, num_labels=3)
 TYPED, PLAIN = ["input_ids", "attention_mask", "token_type_ids"], ["input_ids", "attention_mask"]
 HIDDEN, POOLED = ["last_hidden_state"], ["last_hidden_state", "pooler_output"]
 LOGITS, SPANS, SPARSE = ["logits"], ["start_logits", "end_logits"], ["output_idx", "output_weights"]
@@ -58,6 +63,12 @@ MODELS = {
     "modernbert-mean": (tf.ModernBertForSequenceClassification, tf.ModernBertConfig(
         **MODERN, classifier_pooling="mean", norm_bias=True, attention_bias=True, mlp_bias=True, classifier_bias=True,
         hidden_activation="gelu_pytorch_tanh"), PLAIN, LOGITS),
+    "bert-relative": (tf.BertModel, tf.BertConfig(**SMALL, position_embedding_type="relative_key_query"), TYPED, POOLED),
+    "albert-relative": (tf.AlbertModel, tf.AlbertConfig(**SMALL, embedding_size=8, position_embedding_type="relative_key"),
+                        TYPED, POOLED),
+    "bert-choice": (tf.BertForMultipleChoice, tf.BertConfig(**SMALL), TYPED, LOGITS),
+    "gpt2-classify": (tf.GPT2ForSequenceClassification, tf.GPT2Config(**GPT), PLAIN, LOGITS),
+    "bart-classify": (tf.BartForSequenceClassification, tf.BartConfig(**BART), PLAIN, LOGITS),
 }
 
 
@@ -68,7 +79,7 @@ def strengthen(model):
         for name, p in model.named_parameters():
             if p.dim() == 1:
                 p.add_(torch.randn(p.shape, generator=generator) * 0.1)
-            elif "rel_embed" in name:
+            elif "rel_embed" in name or "distance" in name:
                 p.mul_(10.0)
             elif "embed" not in name:
                 p.mul_(6.0)
@@ -103,7 +114,12 @@ def make(folder, kind, config, inputs, outputs):
     types = "token_type_ids" in inputs and getattr(config, "type_vocab_size", 0) > 1 and outputs != SPARSE
     for k, (rows, length) in enumerate([(1, 7), (1 if outputs == SPARSE else 3, LENGTH)]):
         batch = make_batch(rows, length, config.pad_token_id, types, generator)
+        if kind is tf.BartForSequenceClassification:  # reads what stands over the last token that ends a text
+            last = batch["attention_mask"].sum(1) - 1
+            batch["input_ids"][torch.arange(rows), last] = config.eos_token_id
         feed = {name: batch[name] for name in inputs}
+        if kind is tf.BertForMultipleChoice:
+            feed = {name: torch.stack([feed[name], feed[name].flip(0)], 1) for name in inputs}
         with torch.no_grad():
             made = run(model, feed, outputs)
         os.makedirs(f"{folder}/case_{k}")

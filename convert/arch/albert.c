@@ -10,6 +10,7 @@ static const sdx_tensor_row rows[] = {
     SDX_LINEAR_ROWS(LAYER "attention.query", "H", "H", BODY),
     SDX_LINEAR_ROWS(LAYER "attention.key", "H", "H", BODY),
     SDX_LINEAR_ROWS(LAYER "attention.value", "H", "H", BODY),
+    SDX_WEIGHT_ROW(LAYER "attention.distance_embedding", "Yh", BODY | DISTANCES),
     SDX_LINEAR_ROWS(LAYER "attention.dense", "H", "H", BODY),
     SDX_NORM_ROWS(LAYER "attention.LayerNorm", "H", BODY),
     SDX_LINEAR_ROWS(LAYER "ffn", "I", "H", BODY),
@@ -43,9 +44,10 @@ static const sdx_config_field fields[] = {
 
 static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
 {
-    TRY(sdx_encoder_read_settings(config, s, err));
+    TRY(sdx_bert_read_settings(config, s, err));
     TRY(sdx_config_read_activation(config, "hidden_act", SDX_GELU_TANH, &s->activation, err));
     TRY(sdx_config_read_fields(config, fields, sizeof fields / sizeof *fields, s, err));
+    s->relative_whole = true;
     s->depth = s->layers;
     s->layers = s->stacks * s->inner_groups;
     if (s->stacks <= s->depth) return SDX_OK;
@@ -62,7 +64,7 @@ static int group_of(const sdx_settings *s, int64_t i)
 
 static sdx_id build_body(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in)
 {
-    sdx_id positions = sdx_build_positions(b, "position_ids", in->ids, s->positions);
+    sdx_id positions = s->relative ? SDX_NONE : sdx_build_positions(b, "position_ids", in->ids, s->positions);
     sdx_id x = sdx_build_embeddings(b, s, in, positions);
     sdx_build_scope(b, "encoder.");
     x = sdx_build_linear(b, "embedding_hidden_mapping_in", x);
@@ -116,6 +118,14 @@ static const sdx_step classifier[] = {
     {SDX_STEP_OUTPUT, .name = "logits"},
     {.kind = SDX_STEP_END},
 };
+static const sdx_step choice[] = {
+    {.kind = SDX_STEP_FIRST},
+    {SDX_STEP_LINEAR, .name = "pooler"},
+    {.kind = SDX_STEP_TANH},
+    {SDX_STEP_LINEAR, .name = "classifier"},
+    {.kind = SDX_STEP_CHOICES},
+    {.kind = SDX_STEP_END},
+};
 
 static const sdx_head heads[] = {
     SDX_HEAD("AlbertModel", "feature-extraction", BODY, POOLER, 0, model),
@@ -125,6 +135,7 @@ static const sdx_head heads[] = {
              classifier),
     SDX_HEAD("AlbertForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0, sdx_steps_tokens),
     SDX_HEAD("AlbertForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_HEAD("AlbertForMultipleChoice", "multiple-choice", BODY | POOLER | CHOICE, 0, 0, choice),
 };
 
 const sdx_family sdx_family_albert = {

@@ -15,6 +15,7 @@ enum {
     POSITIONS = EMBEDDING_NORM << 2,
     LOGIT_BIAS = EMBEDDING_NORM << 3,
     SHARED = EMBEDDING_NORM << 4,   /* encoder and decoder have the same words */
+    CLASSES = EMBEDDING_NORM << 6,  /* the layers of a classifier of texts */
     SEPARATE = EMBEDDING_NORM << 5, /* or words of their own, which then count: Marian's, and what is not tied */
 };
 static const double NORM_EPSILON = 1e-5; /* PyTorch's default: config.json has none */
@@ -60,6 +61,9 @@ static const sdx_tensor_row rows[] = {
     SDX_NORM_ROWS("decoder.layer_norm", "H", BODY | FINAL_NORM),
     SDX_WEIGHT_ROW("lm_head", "GH", DECODER),
     {"final_logits_bias", "UG", SDX_FILL_BIAS, LOGIT_BIAS},
+    SDX_LINEAR_ROWS("classification_head.dense", "H", "H", CLASSES),
+    SDX_LINEAR_ROWS("classification_head.out_proj", "L", "H", CLASSES),
+    SDX_LINEAR_ROWS("qa_outputs", "L", "H", SPANS),
 };
 
 static const sdx_layer_names encoder_layer = {
@@ -93,6 +97,8 @@ static const sdx_config_field fields[] = {
     {"decoder_ffn_dim", SDX_FIELD(decoder_inner), 4096, 1, 1 << 18},
     {"vocab_size", SDX_FIELD(vocab), SDX_REQUIRED, 1, 1 << 24},
     {"max_position_embeddings", SDX_FIELD(positions), 1024, 1, 1 << 20},
+    {"eos_token_id", SDX_FIELD(end), 2, 0, 1 << 24},
+    {"decoder_start_token_id", SDX_FIELD(begin), 2, 0, 1 << 24},
 };
 
 static const struct kind *find_kind(const sdx_config *config)
@@ -132,6 +138,7 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
     TRY(sdx_config_read_fields(config, fields, sizeof fields / sizeof *fields, s, err));
     TRY(sdx_config_check_heads(config, s, err));
     TRY(sdx_config_read_activation(config, "activation_function", SDX_GELU, &s->activation, err));
+    TRY(sdx_config_read_labels(config, &s->labels, err));
     TRY(sdx_config_read_real(config, "init_std", 0.02, 1, &s->initializer_range, err));
     if (s->hidden % s->decoder_heads)
         return sdx_fail(err, SDX_ERR_FILE, "%s: %lld decoder attention heads do not divide the width %lld",
@@ -198,13 +205,17 @@ static sdx_id build_encoder_layer(sdx_builder *b, const sdx_settings *s, sdx_id 
                                      sdx_build_self_attention(b, s, &encoder_layer, x, bias));
 }
 
+static sdx_id build_encoding(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in)
+{
+    sdx_id x = build_embeddings(b, s, "encoder.", in->ids, sdx_build_range(b, "positions", in->ids));
+    x = sdx_build_layers(b, s, "encoder.layers.", build_encoder_layer, x, sdx_build_attention_bias(b, in->mask));
+    return build_final_norm(b, s, "encoder.layer_norm", x);
+}
+
 static void build_encoder(sdx_builder *b, const sdx_settings *s)
 {
     sdx_text_inputs in = sdx_build_encoder_inputs(b);
-    sdx_id x = build_embeddings(b, s, "encoder.", in.ids, sdx_build_range(b, "positions", in.ids));
-    x = sdx_build_layers(b, s, "encoder.layers.", build_encoder_layer, x, sdx_build_attention_bias(b, in.mask));
-    x = build_final_norm(b, s, "encoder.layer_norm", x);
-    sdx_build_output(b, x, "last_hidden_state", SDX_F32, 3,
+    sdx_build_output(b, build_encoding(b, s, &in), "last_hidden_state", SDX_F32, 3,
                      (int64_t[]){SDX_BATCH, SDX_ENCODER_SEQUENCE, s->hidden});
 }
 
@@ -261,15 +272,33 @@ static sdx_decoder_graph decoder_of(const sdx_settings *s, bool with_past)
                                .vocab = s->decoder_vocab};
 }
 
+/* Behind begin or inside -> [B, S, H] */
+static sdx_id build_decoding(sdx_builder *b, const sdx_settings *s, sdx_decoder_graph *d)
+{
+    sdx_id bias = build_causal_bias(b, d->queries, d->keys);
+    sdx_id x = build_embeddings(b, s, "decoder.", d->ids, d->queries);
+    for (; d->layer < d->layers; d->layer++) x = build_decoder_layer(b, s, d, x, bias);
+    return build_final_norm(b, s, "decoder.layer_norm", x);
+}
+
 static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool with_past)
 {
     sdx_decoder_graph d = decoder_of(s, with_past);
     sdx_build_decoder_begin(b, &d, s->hidden);
-    sdx_id bias = build_causal_bias(b, d.queries, d.keys);
-    sdx_id x = build_embeddings(b, s, "decoder.", d.ids, d.queries);
-    for (; d.layer < d.layers; d.layer++) x = build_decoder_layer(b, s, &d, x, bias);
-    x = build_final_norm(b, s, "decoder.layer_norm", x);
-    sdx_build_decoder_end(b, &d, build_logits(b, s, x));
+    sdx_build_decoder_end(b, &d, build_logits(b, s, build_decoding(b, s, &d)));
+}
+
+/* A classifier's: the decoder reads the text once more, behind the token it starts with. */
+static sdx_id build_body(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in)
+{
+    const int64_t one_later[] = {0, 1, 0, -1};
+    sdx_decoder_graph d = decoder_of(s, false);
+    sdx_id encoded = build_encoding(b, s, in);
+    sdx_id pads[] = {in->ids, sdx_build_ints(b, 4, one_later), sdx_build_int(b, s->begin)};
+    sdx_build_decoder_inside(b, &d, sdx_build_module_op(b, "decoder.input_ids", "Pad", 3, pads), in->mask, encoded);
+    sdx_id x = build_decoding(b, s, &d);
+    sdx_build_decoder_drop(&d);
+    return x;
 }
 
 static void build_decoder(sdx_builder *b, const sdx_settings *s)
@@ -315,11 +344,17 @@ static double *forward_embeddings(sdx_forward *f, const sdx_settings *s, const c
     return x;
 }
 
-static const double *forward_encoder(sdx_forward *f, const sdx_settings *s)
+static double *forward_encoding(sdx_forward *f, const sdx_settings *s)
 {
     double *x = forward_embeddings(f, s, "encoder.");
     sdx_forward_layers(f, s, "encoder.layers.", forward_layer, x, NULL);
     if (f->parts & FINAL_NORM) sdx_forward_layer_norm(f, "encoder.layer_norm", x, f->count, s->norm_epsilon);
+    return x;
+}
+
+static const double *forward_encoder(sdx_forward *f, const sdx_settings *s)
+{
+    const double *x = forward_encoding(f, s);
     f->rank = 2;
     f->dim[0] = f->count;
     f->dim[1] = s->hidden;
@@ -351,7 +386,8 @@ static void forward_decoder_layer(sdx_forward *f, const sdx_settings *s, double 
     forward_leave(f, s, last, x, sdx_forward_linear(f, "fc2", inner, f->count));
 }
 
-static const double *forward_decoder(sdx_forward *f, const sdx_settings *s)
+/* Of f->ids and f->encoded -> [S, H] */
+static double *forward_decoding(sdx_forward *f, const sdx_settings *s)
 {
     double *x = forward_embeddings(f, s, "decoder."), *bias = sdx_forward_causal_bias(f, s->decoder_heads);
     for (int64_t i = 0; i < s->decoder_layers; i++) {
@@ -360,6 +396,26 @@ static const double *forward_decoder(sdx_forward *f, const sdx_settings *s)
     }
     sdx_forward_scope(f, "%s", "");
     if (f->parts & FINAL_NORM) sdx_forward_layer_norm(f, "decoder.layer_norm", x, f->count, s->norm_epsilon);
+    return x;
+}
+
+static double *forward_body(sdx_forward *f, const sdx_settings *s)
+{
+    const int64_t *text = f->ids;
+    f->encoded = forward_encoding(f, s);
+    f->source = f->count;
+    int64_t *shifted = sdx_arena_array(f->arena, (size_t)f->count, sizeof *shifted);
+    if (!shifted && f->status == SDX_OK) f->status = sdx_fail_memory(f->err, (size_t)f->count * sizeof *shifted);
+    for (int64_t i = 0; shifted && i < f->count; i++) shifted[i] = i ? text[i - 1] : s->begin;
+    f->ids = shifted;
+    double *x = forward_decoding(f, s);
+    f->ids = text;
+    return x;
+}
+
+static const double *forward_decoder(sdx_forward *f, const sdx_settings *s)
+{
+    double *x = forward_decoding(f, s);
     double *logits = sdx_forward_product(f, scores_of(s, f->parts), NULL, x, f->count);
     const double *shift = f->parts & LOGIT_BIAS ? sdx_forward_weight(f, "final_logits_bias") : NULL;
     for (int64_t i = 0; f->status == SDX_OK && shift && i < f->count * s->decoder_vocab; i++)
@@ -377,6 +433,15 @@ static const sdx_head_graph graphs[] = {
     {"decoder_model_merged", SDX_GRAPH_MERGED, build_merged},
 };
 
+static const sdx_step classifier[] = {
+    {.kind = SDX_STEP_END_TOKEN},
+    {SDX_STEP_LINEAR, .name = "classification_head.dense"},
+    {.kind = SDX_STEP_TANH},
+    {SDX_STEP_LINEAR, .name = "classification_head.out_proj"},
+    {SDX_STEP_OUTPUT, .name = "logits"},
+    {.kind = SDX_STEP_END},
+};
+
 /* needs, may: parts besides the body */
 #define HEAD(class, needs, may, separate)                                                                      \
     {                                                                                                          \
@@ -386,24 +451,36 @@ static const sdx_head_graph graphs[] = {
     }
 /* Words that are not tied are three tables, or, as transformers saved them before, still one for both stacks. A bare
  * model, as BART's own checkpoints call themselves, scores with its words. */
-#define FAMILY(name, class, bare, needs, may)                                                                  \
-    static const sdx_head heads_of_##name[] = {                                                                \
-        HEAD(class, needs, may, DECODER | SEPARATE),                                                           \
-        HEAD(class, needs, may, DECODER),                                                                      \
-        HEAD(bare, needs, may, DECODER),                                                                       \
-    };                                                                                                         \
+#define HEADS(class, bare, needs, may)                                                                         \
+    HEAD(class, needs, may, DECODER | SEPARATE), HEAD(class, needs, may, DECODER), HEAD(bare, needs, may, DECODER)
+#define CLASSIFIES(class, of, head, steps)                                                                     \
+    SDX_HEAD(class, of, BODY | POSITIONS | (head), 0, SEPARATE, steps),                                        \
+        SDX_HEAD(class, of, BODY | POSITIONS | (head), 0, 0, steps)
+
+static const sdx_head bart_heads[] = {
+    HEADS("BartForConditionalGeneration", "BartModel", POSITIONS, 0),
+    CLASSIFIES("BartForSequenceClassification", "text-classification", CLASSES, classifier),
+    CLASSIFIES("BartForQuestionAnswering", "question-answering", SPANS, sdx_steps_spans),
+};
+static const sdx_head mbart_heads[] = {HEADS("MBartForConditionalGeneration", "MBartModel", POSITIONS, 0)};
+static const sdx_head marian_heads[] = {HEADS("MarianMTModel", "MarianModel", 0, POSITIONS)};
+static const sdx_head pegasus_heads[] = {HEADS("PegasusForConditionalGeneration", "PegasusModel", 0, POSITIONS)};
+
+#define FAMILY(name)                                                                                           \
     const sdx_family sdx_family_##name = {                                                                     \
         .model_type = #name,                                                                                   \
         .prefix = "model.",                                                                                    \
-        .body = ~(unsigned)(DECODER | LOGIT_BIAS),                                                             \
-        .head = heads_of_##name,                                                                               \
-        .n_head = sizeof heads_of_##name / sizeof *heads_of_##name,                                            \
+        .body = ~(unsigned)(DECODER | LOGIT_BIAS | CLASSES | SPANS),                                           \
+        .head = name##_heads,                                                                                  \
+        .n_head = sizeof name##_heads / sizeof *name##_heads,                                                  \
         .row = rows,                                                                                           \
         .n_row = sizeof rows / sizeof *rows,                                                                   \
         .read = read_settings,                                                                                 \
+        .build_body = build_body,                                                                              \
+        .forward_body = forward_body,                                                                          \
     }
 
-FAMILY(bart, "BartForConditionalGeneration", "BartModel", POSITIONS, 0);
-FAMILY(mbart, "MBartForConditionalGeneration", "MBartModel", POSITIONS, 0);
-FAMILY(marian, "MarianMTModel", "MarianModel", 0, POSITIONS);
-FAMILY(pegasus, "PegasusForConditionalGeneration", "PegasusModel", 0, POSITIONS);
+FAMILY(bart);
+FAMILY(mbart);
+FAMILY(marian);
+FAMILY(pegasus);

@@ -382,6 +382,14 @@ static const sdx_step classifier[] = {
     {SDX_STEP_OUTPUT, .name = "logits"},
     {.kind = SDX_STEP_END},
 };
+static const sdx_step choice[] = {
+    {.kind = SDX_STEP_FIRST},
+    {SDX_STEP_LINEAR, .name = "pooler.dense"},
+    {.kind = SDX_STEP_HEAD_ACT},
+    {SDX_STEP_LINEAR, .name = "classifier"},
+    {.kind = SDX_STEP_CHOICES},
+    {.kind = SDX_STEP_END},
+};
 
 static const sdx_head heads[] = {
     SDX_HEAD("DebertaV2Model", "feature-extraction", BODY, 0, 0, sdx_steps_hidden),
@@ -392,6 +400,7 @@ static const sdx_head heads[] = {
     SDX_HEAD("DebertaV2ForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0,
              sdx_steps_tokens),
     SDX_HEAD("DebertaV2ForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_HEAD("DebertaV2ForMultipleChoice", "multiple-choice", BODY | POOLED | CHOICE, 0, 0, choice),
 };
 
 const sdx_family sdx_family_deberta_v2 = {

@@ -99,6 +99,14 @@ static const sdx_step classifier[] = {
     {SDX_STEP_OUTPUT, .name = "logits"},
     {.kind = SDX_STEP_END},
 };
+static const sdx_step choice[] = {
+    {.kind = SDX_STEP_FIRST},
+    {SDX_STEP_LINEAR, .name = "pre_classifier"},
+    {.kind = SDX_STEP_RELU},
+    {SDX_STEP_LINEAR, .name = "classifier"},
+    {.kind = SDX_STEP_CHOICES},
+    {.kind = SDX_STEP_END},
+};
 
 static const sdx_head heads[] = {
     SDX_HEAD("DistilBertModel", "feature-extraction", BODY, 0, 0, sdx_steps_hidden),
@@ -108,6 +116,7 @@ static const sdx_head heads[] = {
     SDX_HEAD("DistilBertForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0,
              sdx_steps_tokens),
     SDX_HEAD("DistilBertForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_HEAD("DistilBertForMultipleChoice", "multiple-choice", BODY | POOLED | CHOICE, 0, 0, choice),
 };
 
 const sdx_family sdx_family_distilbert = {

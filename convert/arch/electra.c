@@ -2,7 +2,7 @@
  * masks and a discriminator that finds what was filled, as Hugging Face's modeling_electra.py has them. */
 #include "../encoder.h"
 
-enum { PROJECTION = SDX_OWN_PART, REPLACED = 2 * SDX_OWN_PART };
+enum { PROJECTION = SDX_OWN_PART, REPLACED = 2 * SDX_OWN_PART, SUMMARY = 4 * SDX_OWN_PART };
 
 static const sdx_tensor_row rows[] = {
     SDX_BERT_EMBEDDING_ROWS("E", BODY),
@@ -15,6 +15,7 @@ static const sdx_tensor_row rows[] = {
     SDX_LINEAR_ROWS("classifier.dense", "H", "H", POOLED),
     SDX_LINEAR_ROWS("classifier.out_proj", "L", "H", POOLED),
     SDX_COMMON_HEAD_ROWS,
+    SDX_LINEAR_ROWS("sequence_summary.summary", "H", "H", SUMMARY),
     SDX_LINEAR_ROWS("discriminator_predictions.dense", "H", "H", REPLACED),
     SDX_LINEAR_ROWS("discriminator_predictions.dense_prediction", "U", "H", REPLACED),
 };
@@ -23,15 +24,16 @@ static const sdx_config_field fields[] = {{"embedding_size", SDX_FIELD(embedding
 
 static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
 {
-    TRY(sdx_encoder_read_settings(config, s, err));
+    TRY(sdx_bert_read_settings(config, s, err));
     TRY(sdx_config_read_fields(config, fields, 1, s, err));
-    s->parts = s->embedding != s->hidden ? PROJECTION : 0;
+    TRY(sdx_config_read_activation(config, "summary_activation", SDX_GELU, &s->head_activation, err));
+    s->parts |= s->embedding != s->hidden ? PROJECTION : 0;
     return SDX_OK;
 }
 
 static sdx_id build_body(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in)
 {
-    sdx_id positions = sdx_build_positions(b, "position_ids", in->ids, s->positions);
+    sdx_id positions = s->relative ? SDX_NONE : sdx_build_positions(b, "position_ids", in->ids, s->positions);
     sdx_id x = sdx_build_embeddings(b, s, in, positions);
     sdx_build_scope(b, "%s", "");
     if (b->parts & PROJECTION) x = sdx_build_linear(b, "embeddings_project", x);
@@ -72,6 +74,14 @@ static const sdx_step replaced[] = {
     {SDX_STEP_OUTPUT, .name = "logits"},
     {.kind = SDX_STEP_END},
 };
+static const sdx_step choice[] = {
+    {.kind = SDX_STEP_FIRST},
+    {SDX_STEP_LINEAR, .name = "sequence_summary.summary"},
+    {.kind = SDX_STEP_HEAD_ACT},
+    {SDX_STEP_LINEAR, .name = "classifier"},
+    {.kind = SDX_STEP_CHOICES},
+    {.kind = SDX_STEP_END},
+};
 
 static const sdx_head heads[] = {
     SDX_HEAD("ElectraModel", "feature-extraction", BODY, 0, 0, sdx_steps_hidden),
@@ -81,6 +91,7 @@ static const sdx_head heads[] = {
     SDX_HEAD("ElectraForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0,
              sdx_steps_tokens),
     SDX_HEAD("ElectraForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_HEAD("ElectraForMultipleChoice", "multiple-choice", BODY | SUMMARY | CHOICE, 0, 0, choice),
 };
 
 const sdx_family sdx_family_electra = {

@@ -7,6 +7,8 @@
 #include "../../base/memory.h"
 #include "../seq2seq.h"
 
+enum { SCORE = SDX_OWN_PART }; /* of the last token */
+
 #define LAYER                      "h.*."
 #define CONV1D_ROWS(name, in, out) SDX_WEIGHT_ROW(name, in out, BODY), SDX_BIAS_ROW(name, out, BODY)
 
@@ -16,6 +18,7 @@ static const sdx_tensor_row rows[] = {
     CONV1D_ROWS(LAYER "attn.c_proj", "H", "H"), SDX_NORM_ROWS(LAYER "ln_2", "H", BODY),
     CONV1D_ROWS(LAYER "mlp.c_fc", "H", "I"),    CONV1D_ROWS(LAYER "mlp.c_proj", "I", "H"),
     SDX_NORM_ROWS("ln_f", "H", BODY),           SDX_WEIGHT_ROW("lm_head", "VH", DECODER),
+    SDX_WEIGHT_ROW("score", "LH", SCORE),       SDX_COMMON_HEAD_ROWS,
 };
 
 static const sdx_config_field fields[] = {
@@ -25,6 +28,7 @@ static const sdx_config_field fields[] = {
     {"n_inner", SDX_FIELD(inner), 0, 1, 1 << 18},
     {"vocab_size", SDX_FIELD(vocab), SDX_REQUIRED, 1, 1 << 24},
     {"n_positions", SDX_FIELD(positions), 1024, 1, 1 << 20},
+    {"pad_token_id", SDX_FIELD(pad), -1, 0, 1 << 24},
 };
 
 static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
@@ -34,6 +38,7 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
     TRY(sdx_config_read_activation(config, "activation_function", SDX_GELU_TANH, &s->activation, err));
     TRY(sdx_config_read_real(config, "layer_norm_epsilon", 1e-5, 1, &s->norm_epsilon, err));
     TRY(sdx_config_read_real(config, "initializer_range", 0.02, 1, &s->initializer_range, err));
+    TRY(sdx_config_read_labels(config, &s->labels, err));
     if (sdx_config_read_bool(config, "add_cross_attention", false))
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: GPT-2 is known without cross attention only", config->path);
     s->plain_scores = !sdx_config_read_bool(config, "scale_attn_weights", true);
@@ -263,6 +268,12 @@ static const sdx_step language_model[] = {
     {SDX_STEP_OUTPUT, .name = "logits"},
     {.kind = SDX_STEP_END},
 };
+static const sdx_step classifier[] = {
+    {.kind = SDX_STEP_LAST},
+    {SDX_STEP_LINEAR, .name = "score"},
+    {SDX_STEP_OUTPUT, .name = "logits"},
+    {.kind = SDX_STEP_END},
+};
 
 static const sdx_head heads[] = {
     SDX_HEAD("GPT2LMHeadModel", "text-generation", BODY, 0, DECODER, language_model),
@@ -273,6 +284,9 @@ static const sdx_head heads[] = {
      .step = language_model,
      .build = build_with_past,
      .forward = sdx_forward_steps},
+    SDX_HEAD("GPT2ForSequenceClassification", "text-classification", BODY | SCORE, 0, 0, classifier),
+    SDX_HEAD("GPT2ForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0, sdx_steps_tokens),
+    SDX_HEAD("GPT2ForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
     SDX_HEAD("GPT2Model", "feature-extraction", BODY, 0, 0, sdx_steps_hidden),
 };
 

@@ -38,6 +38,7 @@ static const sdx_tensor_row rows[] = {
     SDX_WEIGHT_ROW("decoder", "VH", DECODER),
     SDX_BIAS_ROW("decoder", "V", MLM | WORDS_BIAS),
     SDX_LINEAR_ROWS("classifier", "L", "H", CLASSIFIER),
+    SDX_LINEAR_ROWS("classifier", "U", "H", CHOICE),
 };
 
 /* ---- settings -------------------------------------------------------------------------------------------- */
@@ -341,6 +342,13 @@ static const sdx_step spans[] = {
     {.kind = SDX_STEP_SPANS},
     {.kind = SDX_STEP_END},
 };
+static const sdx_step choice[] = {
+    {.kind = SDX_STEP_POOL},
+    PREDICTION_HEAD,
+    {SDX_STEP_LINEAR, .name = "classifier"},
+    {.kind = SDX_STEP_CHOICES},
+    {.kind = SDX_STEP_END},
+};
 
 static const sdx_head heads[] = {
     SDX_HEAD("ModernBertModel", "feature-extraction", BODY, 0, 0, sdx_steps_hidden),
@@ -350,6 +358,7 @@ static const sdx_head heads[] = {
     SDX_HEAD("ModernBertForTokenClassification", "token-classification", BODY | HEAD | CLASSIFIER, 0, 0,
              token_classifier),
     SDX_HEAD("ModernBertForQuestionAnswering", "question-answering", BODY | HEAD | CLASSIFIER, 0, 0, spans),
+    SDX_HEAD("ModernBertForMultipleChoice", "multiple-choice", BODY | HEAD | CHOICE, 0, 0, choice),
 };
 
 const sdx_family sdx_family_modernbert = {

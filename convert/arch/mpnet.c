@@ -122,6 +122,7 @@ static const sdx_head heads[] = {
              sdx_steps_roberta_classifier),
     SDX_HEAD("MPNetForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0, sdx_steps_tokens),
     SDX_HEAD("MPNetForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_HEAD("MPNetForMultipleChoice", "multiple-choice", BODY | POOLER | CHOICE, 0, 0, sdx_steps_choice),
 };
 
 const sdx_family sdx_family_mpnet = {

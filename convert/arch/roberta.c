@@ -15,7 +15,7 @@ static const sdx_config_field fields[] = {{"pad_token_id", SDX_FIELD(pad), 1, 0,
 
 static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
 {
-    TRY(sdx_encoder_read_settings(config, s, err));
+    TRY(sdx_bert_read_settings(config, s, err));
     TRY(sdx_config_read_fields(config, fields, 1, s, err));
     s->type_input = false; /* their tokenizers make none */
     s->longest = s->positions - s->pad - 1;
@@ -28,7 +28,7 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
 
 static sdx_id build_body(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in)
 {
-    sdx_id positions = sdx_build_positions_of_tokens(b, "position_ids", in->ids, s->pad);
+    sdx_id positions = s->relative ? SDX_NONE : sdx_build_positions_of_tokens(b, "position_ids", in->ids, s->pad);
     sdx_id x = sdx_build_embeddings(b, s, in, positions);
     return sdx_build_layers(b, s, "encoder.layer.", sdx_build_bert_layer, x,
                             sdx_build_attention_bias(b, in->mask));
@@ -51,8 +51,10 @@ static double *forward_body(sdx_forward *f, const sdx_settings *s)
             SDX_HEAD(class "ForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0,          \
                      sdx_steps_tokens),                                                                        \
             SDX_HEAD(class "ForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans), \
+            SDX_HEAD(class "ForMultipleChoice", "multiple-choice", BODY | POOLER | CHOICE, 0, 0,               \
+                     sdx_steps_choice),                                                                        \
     }
-enum { N_HEADS = 5 };
+enum { N_HEADS = 6 };
 static const sdx_head roberta_heads[N_HEADS] = HEADS("Roberta");
 static const sdx_head xlm_roberta_heads[N_HEADS] = HEADS("XLMRoberta");
 static const sdx_head camembert_heads[N_HEADS] = HEADS("Camembert");

@@ -1,7 +1,6 @@
 /* vit.c: the vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929), as Hugging Face's modeling_vit.py
  * has it: an image is a row of patches with a learned token in front of them. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "../../base/memory.h"
 #include "../encoder.h"
@@ -25,7 +24,7 @@ static const sdx_tensor_row rows[] = {
     SDX_NORM_ROWS(LAYER "layernorm_before", "H", BODY),
     SDX_NORM_ROWS(LAYER "layernorm_after", "H", BODY),
     SDX_NORM_ROWS("layernorm", "H", BODY),
-    SDX_LINEAR_ROWS("pooler.dense", "H", "H", POOLER),
+    SDX_LINEAR_ROWS("pooler.dense", "E", "H", POOLER),
     SDX_LINEAR_ROWS("classifier", "L", "H", CLASSIFIER),
 };
 
@@ -46,34 +45,33 @@ static const sdx_config_field fields[] = {
     {"num_hidden_layers", SDX_FIELD(layers), 12, 1, 1 << 10},
     {"num_attention_heads", SDX_FIELD(heads), 12, 1, 1 << 10},
     {"intermediate_size", SDX_FIELD(inner), 3072, 1, 1 << 18},
-    {"image_size", SDX_FIELD(image), 224, 1, 1 << 13},
     {"patch_size", SDX_FIELD(patch), 16, 1, 1 << 10},
     {"num_channels", SDX_FIELD(channels), 3, 1, 1 << 8},
 };
 
 static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_error *err)
 {
-    const char *pooling = sdx_config_string(config, "pooler_act");
     TRY(sdx_config_read_fields(config, fields, sizeof fields / sizeof *fields, s, err));
     TRY(sdx_config_check_heads(config, s, err));
     TRY(sdx_config_read_activation(config, "hidden_act", SDX_GELU, &s->activation, err));
     TRY(sdx_config_read_real(config, "layer_norm_eps", 1e-12, 1, &s->norm_epsilon, err));
     TRY(sdx_config_read_real(config, "initializer_range", 0.02, 1, &s->initializer_range, err));
     TRY(sdx_config_read_labels(config, &s->labels, err));
-    if (s->patch > s->image)
-        return sdx_fail(err, SDX_ERR_FILE, "%s: a patch of %lld pixels is larger than the image's %lld",
-                        config->path, (long long)s->patch, (long long)s->image);
-    if (pooling && strcmp(pooling, "tanh"))
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"pooler_act\" is \"%.40s\"; only tanh is known",
-                        config->path, pooling);
+    const sdx_config_field pooled = {"pooler_output_size", SDX_FIELD(embedding), s->hidden, 1, 1 << 16};
+    TRY(sdx_config_read_fields(config, &pooled, 1, s, err));
+    TRY(sdx_config_read_activation(config, "pooler_act", SDX_TANH, &s->head_activation, err));
+    TRY(sdx_config_read_pair(config, "image_size", 224, 1 << 13, s->image, err));
+    if (s->patch > s->image[0] || s->patch > s->image[1])
+        return sdx_fail(err, SDX_ERR_FILE, "%s: a patch of %lld pixels is larger than the image's %lld x %lld",
+                        config->path, (long long)s->patch, (long long)s->image[0], (long long)s->image[1]);
     s->parts = sdx_config_read_bool(config, "qkv_bias", true) ? QUERY_BIAS : 0;
-    s->positions = s->longest = 1 + (s->image / s->patch) * (s->image / s->patch);
+    s->positions = s->longest = 1 + (s->image[0] / s->patch) * (s->image[1] / s->patch);
     return SDX_OK;
 }
 
 static sdx_shape sample(const sdx_settings *s)
 {
-    return sdx_shape_make(4, (sdx_dim[]){1, s->channels, s->image, s->image});
+    return sdx_shape_make(4, (sdx_dim[]){1, s->channels, s->image[0], s->image[1]});
 }
 
 /* ---- as a graph ------------------------------------------------------------------------------------------ */
@@ -99,7 +97,7 @@ static sdx_id build_table(sdx_builder *b, const sdx_settings *s)
     return id;
 }
 
-/* pixels [B, F, image, image] -> [B, P, H] */
+/* pixels [B, F, rows, columns] -> [B, P, H] */
 static sdx_id build_embeddings(sdx_builder *b, const sdx_settings *s, sdx_id pixels)
 {
     const char *patches = "embeddings.patch_embeddings.projection";
@@ -122,7 +120,7 @@ static sdx_id build_layer(sdx_builder *b, const sdx_settings *s, sdx_id x, sdx_i
 
 static sdx_id build_body(sdx_builder *b, const sdx_settings *s)
 {
-    const int64_t dim[] = {SDX_BATCH, s->channels, s->image, s->image};
+    const int64_t dim[] = {SDX_BATCH, s->channels, s->image[0], s->image[1]};
     sdx_id x = build_embeddings(b, s, sdx_build_input(b, "pixel_values", SDX_F32, 4, dim));
     x = sdx_build_layers(b, s, "encoder.layer.", build_layer, x, SDX_NONE);
     return sdx_build_layer_norm(b, "layernorm", x, s->norm_epsilon);
@@ -134,8 +132,8 @@ static void build_model(sdx_builder *b, const sdx_settings *s)
     sdx_build_output(b, x, "last_hidden_state", SDX_F32, 3, (int64_t[]){SDX_BATCH, s->positions, s->hidden});
     if (!(b->parts & POOLER)) return;
     x = sdx_build_linear_rows(b, "pooler.dense", sdx_build_first_token(b, "pooler", x));
-    x = sdx_build_module_op1(b, "pooler", "Tanh", x);
-    sdx_build_output(b, x, "pooler_output", SDX_F32, 2, (int64_t[]){SDX_BATCH, s->hidden});
+    x = sdx_build_activation(b, "pooler", x, s->head_activation);
+    sdx_build_output(b, x, "pooler_output", SDX_F32, 2, (int64_t[]){SDX_BATCH, s->embedding});
 }
 
 static void build_classifier(sdx_builder *b, const sdx_settings *s)
@@ -150,13 +148,13 @@ static void build_classifier(sdx_builder *b, const sdx_settings *s)
 /* Patches as rows [P - 1, F * patch * patch] */
 static double *cut_patches(sdx_forward *f, const sdx_settings *s)
 {
-    int64_t across = s->image / s->patch, area = s->patch * s->patch, width = s->channels * area;
-    double *x = sdx_forward_alloc(f, across * across * width);
-    for (int64_t i = 0; f->status == SDX_OK && i < across * across * width; i++) {
+    int64_t across = s->image[1] / s->patch, count = s->positions - 1, area = s->patch * s->patch, width = s->channels * area;
+    double *x = sdx_forward_alloc(f, count * width);
+    for (int64_t i = 0; f->status == SDX_OK && i < count * width; i++) {
         int64_t p = i / width, channel = i % width / area, row = i % area / s->patch, column = i % s->patch;
         row += p / across * s->patch;
         column += p % across * s->patch;
-        x[i] = (double)f->values[(channel * s->image + row) * s->image + column];
+        x[i] = (double)f->values[(channel * s->image[0] + row) * s->image[1] + column];
     }
     return x;
 }

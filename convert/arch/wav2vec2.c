@@ -17,6 +17,8 @@ enum {
     PROJECTION_NORM = CTC << 4,
     NEW_NAMES = CTC << 5, /* of the weight norm's two tensors: PyTorch 2.1 renamed them */
     OLD_NAMES = CTC << 6,
+    PROJECTOR = CTC << 7, /* and the classifier of whole sounds behind it */
+    FRAMES = CTC << 8,    /* the classifier of frames */
     TEST_FRAMES = 8,
     MOST_SAMPLES = 1 << 22, /* for that many frames; models in use take 3000 */
 };
@@ -48,6 +50,9 @@ static const sdx_tensor_row rows[] = {
     SDX_LINEAR_ROWS(LAYER "feed_forward.output_dense", "H", "I", BODY),
     SDX_NORM_ROWS(LAYER "final_layer_norm", "H", BODY),
     SDX_LINEAR_ROWS("lm_head", "V", "H", CTC),
+    SDX_LINEAR_ROWS("projector", "E", "H", PROJECTOR),
+    SDX_LINEAR_ROWS("classifier", "L", "E", PROJECTOR),
+    SDX_LINEAR_ROWS("classifier", "L", "H", FRAMES),
 };
 
 static const sdx_layer_names names = {
@@ -70,6 +75,7 @@ static const sdx_config_field fields[] = {
     {"num_attention_heads", SDX_FIELD(heads), 12, 1, 1 << 10},
     {"intermediate_size", SDX_FIELD(inner), 3072, 1, 1 << 18},
     {"vocab_size", SDX_FIELD(vocab), 32, 1, 1 << 24},
+    {"classifier_proj_size", SDX_FIELD(embedding), 256, 1, 1 << 16},
     {"num_conv_pos_embeddings", SDX_FIELD(kernel), 128, 1, 1 << 12},
     {"num_conv_pos_embedding_groups", SDX_FIELD(groups), 16, 1, 1 << 12},
 };
@@ -128,6 +134,7 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
     TRY(sdx_config_read_activation(config, "feat_extract_activation", SDX_GELU, &s->conv_activation, err));
     TRY(sdx_config_read_real(config, "layer_norm_eps", 1e-5, 1, &s->norm_epsilon, err));
     TRY(sdx_config_read_real(config, "initializer_range", 0.02, 1, &s->initializer_range, err));
+    TRY(sdx_config_read_labels(config, &s->labels, err));
     s->stable_norm = sdx_config_read_bool(config, "do_stable_layer_norm", false);
     s->projection_norm = sdx_config_read_bool(config, "feat_proj_layer_norm", true);
     s->parts = (s->layer_normed ? LAYER_NORMS : GROUP_NORM) | (s->projection_norm ? PROJECTION_NORM : 0) |
@@ -270,6 +277,21 @@ static void build_ctc(sdx_builder *b, const sdx_settings *s)
                      (int64_t[]){SDX_BATCH, SDX_FRAMES, s->vocab});
 }
 
+/* The mean of all frames, narrowed. */
+static void build_sound_classifier(sdx_builder *b, const sdx_settings *s)
+{
+    sdx_id x = sdx_build_linear(b, "projector", build_body(b, s));
+    x = sdx_build_reduce(b, "ReduceMean", "pooler/ReduceMean", x, 1, false);
+    sdx_build_output(b, sdx_build_linear_rows(b, "classifier", x), "logits", SDX_F32, 2,
+                     (int64_t[]){SDX_BATCH, s->labels});
+}
+
+static void build_frame_classifier(sdx_builder *b, const sdx_settings *s)
+{
+    sdx_build_output(b, sdx_build_linear(b, "classifier", build_body(b, s)), "logits", SDX_F32, 3,
+                     (int64_t[]){SDX_BATCH, SDX_FRAMES, s->labels});
+}
+
 /* ---- as plain arithmetic --------------------------------------------------------------------------------- */
 
 typedef struct convolution {
@@ -400,6 +422,23 @@ static const double *forward_ctc(sdx_forward *f, const sdx_settings *s)
     return set_result(f, sdx_forward_linear(f, "lm_head", x, f->count), s->vocab);
 }
 
+static const double *forward_sound_classifier(sdx_forward *f, const sdx_settings *s)
+{
+    int64_t E = s->embedding;
+    const double *body = forward_body(f, s), *x = sdx_forward_linear(f, "projector", body, f->count);
+    double *mean = sdx_forward_alloc(f, E);
+    for (int64_t i = 0; f->status == SDX_OK && i < f->count * E; i++) mean[i % E] += x[i] / (double)f->count;
+    f->rank = 1;
+    f->dim[0] = s->labels;
+    return sdx_forward_linear(f, "classifier", mean, 1);
+}
+
+static const double *forward_frame_classifier(sdx_forward *f, const sdx_settings *s)
+{
+    const double *x = forward_body(f, s);
+    return set_result(f, sdx_forward_linear(f, "classifier", x, f->count), s->labels);
+}
+
 /* ---- heads: a row per way to name the weight norm -------------------------------------------------------- */
 
 #define HEAD(architecture, task, parts, builder, reference)                                                    \
@@ -412,12 +451,16 @@ static const double *forward_ctc(sdx_forward *f, const sdx_settings *s)
 #define FAMILY(name, title)                                                                                    \
     static const sdx_head heads_of_##name[] = {                                                                \
         HEADS(title "ForCTC", "automatic-speech-recognition", CTC, build_ctc, forward_ctc),                    \
+        HEADS(title "ForSequenceClassification", "audio-classification", PROJECTOR,                            \
+              build_sound_classifier, forward_sound_classifier),                                               \
+        HEADS(title "ForAudioFrameClassification", "audio-frame-classification", FRAMES,                       \
+              build_frame_classifier, forward_frame_classifier),                                               \
         HEADS(title "Model", "feature-extraction", 0, build_model, forward_model),                             \
     };                                                                                                         \
     const sdx_family sdx_family_##name = {                                                                     \
         .model_type = #name,                                                                                   \
         .prefix = #name ".",                                                                                   \
-        .body = ~(unsigned)CTC,                                                                                \
+        .body = ~(unsigned)(CTC | PROJECTOR | FRAMES),                                                                                \
         .head = heads_of_##name,                                                                               \
         .n_head = sizeof heads_of_##name / sizeof *heads_of_##name,                                            \
         .row = rows,                                                                                           \

@@ -269,7 +269,7 @@ static const struct {
     {"vocab_size\":240,", "vocab_size\":-24,", NULL, 0, "\"vocab_size\" must be a whole number from 1 to"},
     {"\"vocab_size\"", "\"vocal_size\"", NULL, 0, "has no \"vocab_size\""},
     {"vocab_size\":240,", "vocab_size\":99999999999999999999999,", NULL, 0, "config.json: line"},
-    {"{", "{\"position_embedding_type\":\"relative_key\",", NULL, 0, "only absolute"},
+    {"{", "{\"position_embedding_type\":\"rotary\",", NULL, 0, "is \"rotary\"; known are absolute"},
     {"{", "{", "fill-mask", 0, "no tensor \"cls.predictions.transform.dense.weight\""},
     {"{", "{", "translation", 0, "no task \"translation\" for models of type \"bert\"; there are BertModel"},
     {"{", "{", "text-classification!", 0, "no task \"text-classification!\""},

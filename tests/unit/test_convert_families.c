@@ -42,6 +42,11 @@ static const struct {
     {"tiny-deberta-v2-own-keys", "auto", "last_hidden_state"},
     {"tiny-modernbert-mlm", "auto", "logits"},
     {"tiny-modernbert-mean", "auto", "logits"},
+    {"tiny-bert-relative", "auto", "last_hidden_state"},
+    {"tiny-albert-relative", "auto", "last_hidden_state"},
+    {"tiny-bert-choice", "auto", "logits"},
+    {"tiny-gpt2-classify", "auto", "logits"},
+    {"tiny-bart-classify", "auto", "logits"},
 };
 enum { N_GOLDENS = sizeof goldens / sizeof *goldens, MAX_VALUES = 4, CASES = 2, VOCABULARY = 1 << 16 };
 
@@ -87,7 +92,7 @@ static float *make_dense(const sdx_tensor *index, const sdx_tensor *weight)
 static void check_row(const sdx_reference *reference, const sdx_tensor *inputs, int64_t row,
                       const float *golden, int64_t stride)
 {
-    int64_t S = inputs[0].dim[1], count = 0, n = 1;
+    int64_t S = inputs[0].dim[inputs[0].rank - 1], count = 0, n = 1;
     const int64_t *mask = (const int64_t *)inputs[1].data + row * S;
     int64_t *types = inputs[2].data ? (int64_t *)inputs[2].data + row * S : calloc((size_t)S, sizeof *types);
     while (count < S && mask[count]) count++;
@@ -107,7 +112,7 @@ static void check_case(const sdx_reference *reference, int which, int k)
                        read_array(which, k, "input", "attention_mask"),
                        read_array(which, k, "input", "token_type_ids")};
     sdx_tensor out = read_array(which, k, "output", goldens[which].output);
-    int64_t rows = in[0].dim[0];
+    int64_t rows = sdx_tensor_count(&in[0]) / in[0].dim[in[0].rank - 1];
     ck_assert(out.data != NULL);
     if (sdx_reference_is_sparse(reference)) {
         sdx_tensor weight = read_array(which, k, "output", "output_weights");
