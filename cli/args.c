@@ -14,6 +14,7 @@ const cli_option cli_common_options[] = {
     {"json", CLI_FLAG, NULL, "print one JSON object instead of text"},
     {"quiet", CLI_FLAG, NULL, "no progress on stderr"},
     {"help", CLI_FLAG, NULL, "this page"},
+    {"version", CLI_FLAG, NULL, "version, build, instruction set, threads"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
@@ -89,8 +90,9 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
         if (!strncmp(argv[i], "--", 2) && argv[i][2]) {
             int code = parse_option(args, argc, argv, &i);
             if (code != EXIT_FINE) return code;
-        } else if (args->n_positional == sizeof args->positional / sizeof *args->positional) {
-            return cli_usage_error("too many arguments");
+        } else if (args->n_positional == command->max_positional) {
+            return cli_usage_error("%s does not know what to do with \"%s\"; see sardonyx %s --help", command->name, argv[i],
+                                   command->name);
         } else {
             args->positional[args->n_positional++] = argv[i++];
         }

@@ -1,6 +1,7 @@
 /* cases.c: calibration data as the inputs of runs: a folder of .npy files, or texts through a tokenizer. One case is in
  * memory at a time. */
 #include <dirent.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -146,6 +147,7 @@ static sdx_status next_text(cli_cases *c, sdx_error *err)
 static int open_texts(cli_cases *c, const char *path, const char *tokenizer)
 {
     sdx_error err = {0};
+    if (access(path, R_OK)) return cli_usage_error("%s: cannot open: %s", path, strerror(errno));
     if (!tokenizer) return cli_usage_error("--calibration %s: texts need --tokenizer", path);
     if (sdx_tokenizer_open(tokenizer, &c->tokenizer, &err) != SDX_OK) return cli_fail(&err);
     return cli_records_open(&c->records, path);
@@ -155,13 +157,13 @@ static int open_folder(cli_cases *c, const char *path)
 {
     c->folder = cli_join(path, "", "");
     c->n_entry = scandir(path, &c->entry, is_visible, alphasort);
-    return c->folder && c->n_entry >= 0 ? EXIT_FINE : cli_usage_error("%s: cannot be listed", path);
+    return c->folder && c->n_entry >= 0 ? EXIT_FINE : cli_usage_error("%s: cannot read the folder: %s", path, strerror(errno));
 }
 
 int cli_cases_open(const char *path, const char *tokenizer, size_t max_length, const char *model, cli_cases **out)
 {
     cli_cases *c = calloc(1, sizeof *c);
-    if (!c) return cli_usage_error("out of memory");
+    if (!c) return cli_out_of_memory();
     c->max_length = max_length;
     sdx_error err = {0};
     int code = sdx_model_open(model, &c->model, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);

@@ -29,9 +29,11 @@ typedef struct cli_option {
     const char *help;
 } cli_option;
 
+enum { CLI_MAX_POSITIONAL = 256 };
+
 typedef struct cli_args {
     const struct cli_command *command;
-    const char *positional[256];
+    const char *positional[CLI_MAX_POSITIONAL];
     size_t n_positional;
     struct cli_given {
         const cli_option *option;
@@ -44,6 +46,7 @@ typedef struct cli_command {
     const char *name, *arguments, *about, *example;
     const cli_option *option; /* ended by a row without name; the common ones are added to it */
     int (*run)(const cli_args *args);
+    size_t max_positional; /* arguments that are no options, at most */
 } cli_command;
 
 extern const cli_option cli_common_options[];
@@ -68,12 +71,15 @@ void cli_warn(const sdx_model *model); /* what sdx_model_warning says, on stderr
 void cli_limit_memory(void); /* to what there is (memory.c) */
 void cli_give_back_memory(void); /* what was freed, to the system */
 int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int cli_out_of_memory(void);
 
 /* ---- names and files (names.c) ---------------------------------------------------------------------------------- */
 
 /* A folder for --model_name: the folder itself, or what cli_hub_find gives. New memory, or NULL after a sentence on
  * stderr. */
 char *cli_find_checkpoint(const cli_args *args, const char *name);
+/* A tokenizer's folder or file, else a name for cli_hub_find. */
+int cli_open_tokenizer(const cli_args *args, const char *name, sdx_tokenizer **out);
 /* "models/bert.onnx" with "-optimized" -> "models/bert-optimized.onnx". New memory. */
 char *cli_insert_suffix(const char *path, const char *suffix);
 char *cli_join(const char *dir, const char *name, const char *extension);

@@ -334,7 +334,7 @@ static int bench_program(const cli_args *args, const bench *b, const char *path,
     double first_ms;
     int code = first_run(args, b, &first_ms);
     if (code != EXIT_FINE) return code;
-    const char *isa = cli_string(args, "isa", sdx_cpu_isa());
+    const char *isa = sdx_used_isa();
     if (b->json) {
         printf("{\"model\": ");
         cli_json_string(stdout, path, strlen(path));
@@ -351,7 +351,7 @@ static int bench_program(const cli_args *args, const bench *b, const char *path,
 
 static int run(const cli_args *args)
 {
-    if (args->n_positional != 1) return cli_usage_error("bench takes one model");
+    if (args->n_positional != 1) return cli_usage_error("bench needs a model");
     const char *path = args->positional[0], *vs = cli_string(args, "vs", NULL);
     sdx_run_options run_options = cli_run_options(args);
     run_options.no_optimize = cli_flag(args, "no_optimize");
@@ -376,4 +376,4 @@ static int run(const cli_args *args)
 
 const cli_command cli_command_bench = {
     "bench", "MODEL [--shape BxS...] [--lengths A,B,...] [--threads N] [--vs ort]",
-    "time a model on random token ids", "sardonyx bench models/bert.onnx --shape 1x32 1x128 8x128 --threads 2", options, run};
+    "time a model on random token ids", "sardonyx bench models/bert.onnx --shape 1x32 1x128 8x128 --threads 2", options, run, 1};

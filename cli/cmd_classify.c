@@ -28,7 +28,7 @@ static int write_labels(FILE *f, const sdx_classifier *c, const char *id, const 
 {
     size_t n = sdx_classifier_label_count(c);
     scored *order = malloc(n * sizeof *order);
-    if (!order) return cli_usage_error("out of memory");
+    if (!order) return cli_out_of_memory();
     for (size_t i = 0; i < n; i++) order[i] = (scored){i, scores[i]};
     qsort(order, n, sizeof *order, better);
     json_t *line = json_object(), *list = json_array();
@@ -40,7 +40,7 @@ static int write_labels(FILE *f, const sdx_classifier *c, const char *id, const 
     char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
     json_decref(line);
     free(order);
-    if (!text) return cli_usage_error("out of memory");
+    if (!text) return cli_out_of_memory();
     fprintf(f, "%s\n", text);
     free(text);
     return EXIT_FINE;
@@ -74,7 +74,7 @@ static int classify(const cli_args *args, job *j)
     cli_task task = {j, classify_window, write_document, cli_write_bad, NULL, NULL, true};
     j->labels = sdx_classifier_label_count(j->classifier);
     j->scores = malloc(CLI_WINDOW * j->labels * sizeof *j->scores);
-    return j->scores ? cli_documents(args, &task) : cli_usage_error("out of memory");
+    return j->scores ? cli_documents(args, &task) : cli_out_of_memory();
 }
 
 static int run(const cli_args *args)
@@ -102,4 +102,4 @@ const cli_command cli_command_classify = {
     "\"pair\" (or \"text_pair\") of a JSON line, or id<TAB>text<TAB>text. Scores follow problem_type: softmax, a "
     "sigmoid\nfor each label, or the bare number of a regression. {\"id\", \"labels\": [{\"label\", \"score\"}]} a line, "
     "best first.",
-    "sardonyx classify --model_name ./sst2 --text 'a fine film' --top_k 1", options, run};
+    "sardonyx classify --model_name ./sst2 --text 'a fine film' --top_k 1", options, run, 0};

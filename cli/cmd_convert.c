@@ -30,9 +30,11 @@ static void print_report(const sdx_convert_report *r, const char *output, const 
     bool folder = r->graphs > 1;
     int length = (int)strlen(output) - (folder ? (int)strlen(".onnx") : 0);
     if (json) {
-        printf("{\"model\": \"%.*s\", ", length, output);
-        if (r->wrote_vocabulary) printf("\"vocabulary\": \"%s\", ", vocabulary);
-        printf("\"model_type\": \"%s\", \"task\": \"%s\", \"nodes\": %zu, \"initializers\": %zu, \"output\": \"%s\", "
+        fputs("{\"model\": ", stdout);
+        cli_json_string(stdout, output, (size_t)length);
+        if (r->wrote_vocabulary) fputs(", \"vocabulary\": ", stdout);
+        if (r->wrote_vocabulary) cli_json_string(stdout, vocabulary, strlen(vocabulary));
+        printf(", \"model_type\": \"%s\", \"task\": \"%s\", \"nodes\": %zu, \"initializers\": %zu, \"output\": \"%s\", "
                "\"l1_difference\": %.9g, \"max_difference\": %.9g}\n",
                r->model_type, r->task, r->nodes, r->initializers, r->output_name, r->l1_difference, r->max_difference);
         return;
@@ -131,7 +133,7 @@ static int run(const cli_args *args)
     if (code == EXIT_FINE) {
         char *output = cli_join(dir, cli_basename(name), ".onnx");
         char *vocabulary = cli_join(dir, cli_basename(name), "-vocab.txt");
-        code = output && vocabulary ? convert_to(args, checkpoint, output, vocabulary) : cli_usage_error("out of memory");
+        code = output && vocabulary ? convert_to(args, checkpoint, output, vocabulary) : cli_out_of_memory();
         free(output);
         free(vocabulary);
     }
@@ -145,4 +147,4 @@ const cli_command cli_command_convert = {
     "sequence-to-sequence model, DIR/<name>/ with\nencoder_model.onnx, decoder_model.onnx, decoder_with_past_model.onnx, "
     "configuration and tokenizer; then "
     "runs the graph and an independent forward pass\nover the same text. Exit 1: they differ by more than the threshold.",
-    "sardonyx convert --model_name ./splade-cocondenser --splade --output_dir models", options, run};
+    "sardonyx convert --model_name ./splade-cocondenser --splade --output_dir models", options, run, 0};

@@ -88,7 +88,7 @@ static int embed(const cli_args *args, job *j)
     cli_task matrix = {j, embed_window, write_row, write_bad_row, begin_matrix, finish_matrix, false};
     j->dim = sdx_embedder_dim(j->embedder);
     j->rows = malloc(CLI_WINDOW * j->dim * sizeof *j->rows);
-    if (!j->rows) return cli_usage_error("out of memory");
+    if (!j->rows) return cli_out_of_memory();
     return cli_documents(args, cli_ends_with(cli_string(args, "output", "-"), ".npy") ? &matrix : &lines);
 }
 
@@ -116,4 +116,4 @@ const cli_command cli_command_embed = {
     "folder. The vector of a text does\nnot depend on its neighbours. {\"id\", \"embedding\": [...]} a line, or one .npy "
     "matrix, a row a document. A line that\nholds no document becomes a record with \"error\", or a row of zeros; the run "
     "goes on and ends with exit code 1.",
-    "sardonyx embed --model_name ./all-MiniLM-L6-v2 --input docs.jsonl --output vectors.npy", options, run};
+    "sardonyx embed --model_name ./all-MiniLM-L6-v2 --input docs.jsonl --output vectors.npy", options, run, 0};

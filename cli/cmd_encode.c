@@ -169,7 +169,7 @@ static int write_vespa(job *j, const cli_record *doc, size_t n, FILE *out)
 {
     static const char space[] = "id:docs:doc::";
     char *name = malloc(sizeof space + strlen(doc->id));
-    if (!name) return cli_usage_error("out of memory");
+    if (!name) return cli_out_of_memory();
     memcpy(name, space, sizeof space);
     strcat(name, doc->id);
     put_field(out, "{\"put\":", name, strlen(name));
@@ -243,7 +243,7 @@ static int write_row(job *j, const cli_record *doc, size_t n, FILE *out)
 {
     int32_t *index = malloc((n + 1) * sizeof *index);
     float *weight = malloc((n + 1) * sizeof *weight);
-    int code = index && weight ? EXIT_FINE : cli_usage_error("out of memory");
+    int code = index && weight ? EXIT_FINE : cli_out_of_memory();
     if (j->top_k) qsort(j->term, n, sizeof *j->term, by_index);
     for (size_t i = 0; i < n && code == EXIT_FINE; i++) {
         index[i] = (int32_t)j->term[i].index;
@@ -309,7 +309,7 @@ static int write_document(void *context, const cli_record *doc, size_t i, FILE *
 {
     job *j = context;
     long n = choose_terms(j, &j->vector[i]);
-    return n < 0 ? cli_usage_error("out of memory") : j->format->write(j, doc, (size_t)n, out);
+    return n < 0 ? cli_out_of_memory() : j->format->write(j, doc, (size_t)n, out);
 }
 
 static int encode(const cli_args *args, const sdx_task_options *o, job *j)
@@ -336,7 +336,7 @@ static int run(const cli_args *args)
     int code = cli_task_options(args, 256, &o, &folder);
     if (code != EXIT_FINE) return code;
     job *j = calloc(1, sizeof *j);
-    code = j ? encode(args, &o, j) : cli_usage_error("out of memory");
+    code = j ? encode(args, &o, j) : cli_out_of_memory();
     if (j) free(j->term);
     free(j);
     free(folder);
@@ -356,4 +356,4 @@ const cli_command cli_command_encode = {
     "A line that holds no document becomes a record with \"error\" (jsonl, anserini) or an empty row (npz), or is left out;\n"
     "the run goes on and ends with exit code 1.",
     "sardonyx encode --model_name ./splade --input docs.jsonl.gz --output impacts.jsonl --format anserini --resume", options,
-    run};
+    run, 0};

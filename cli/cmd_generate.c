@@ -100,7 +100,7 @@ static int write_json(FILE *f, const char *id, const int64_t *ids, size_t n, con
     json_object_set_new(line, "text", json_stringn(text, length));
     char *dump = json_dumps(line, JSON_COMPACT);
     json_decref(line);
-    if (!dump) return cli_usage_error("out of memory");
+    if (!dump) return cli_out_of_memory();
     fprintf(f, "%s\n", dump);
     free(dump);
     return EXIT_FINE;
@@ -201,7 +201,7 @@ static int answer(job *j, const cli_record *docs, size_t count)
     sdx_text *texts = calloc(count, sizeof *texts);
     sdx_generated *out = calloc(count * each + 1, sizeof *out);
     sdx_error err = {0};
-    int code = texts && out ? EXIT_FINE : cli_usage_error("out of memory");
+    int code = texts && out ? EXIT_FINE : cli_out_of_memory();
     for (size_t i = 0; i < count && code == EXIT_FINE; i++)
         texts[i] = (sdx_text){docs[i].text, docs[i].text_length};
     if (code == EXIT_FINE && sdx_generator_run(j->g, &j->options, texts, count, out, &err) != SDX_OK)
@@ -219,7 +219,7 @@ static int answer_file(job *j, cli_records *in)
 {
     int code = EXIT_FINE;
     cli_record *docs = calloc(j->batch, sizeof *docs);
-    if (!docs) return cli_usage_error("out of memory");
+    if (!docs) return cli_out_of_memory();
     for (size_t n; code == EXIT_FINE && (n = cli_records_window(in, docs, j->batch, &code)) > 0;) {
         if (code == EXIT_FINE)
             code = cli_flag(j->args, "stream") ? answer_in_pieces(j, docs) : answer(j, docs, n);
@@ -293,4 +293,4 @@ const cli_command cli_command_generate = {
     "sardonyx generate --model_name ./t5-small-onnx --text 'translate English to German: A fine day.' "
     "--num_beams 4",
     options,
-    run};
+    run, 0};

@@ -88,7 +88,7 @@ static int show_plan(const cli_args *args, const sdx_program *program)
 
 static int run(const cli_args *args)
 {
-    if (args->n_positional != 1) return cli_usage_error("inspect takes one model");
+    if (args->n_positional != 1) return cli_usage_error("inspect needs a model");
     const char *stage = cli_string(args, "stage", "graph"), *path = args->positional[0];
     bool plan = !strcmp(stage, "plan");
     if (!strcmp(stage, "graph")) return show_file(args, path);
@@ -108,4 +108,4 @@ static int run(const cli_args *args)
 const cli_command cli_command_inspect = {
     "inspect", "MODEL [--json | --html FILE | --dot] [--stage graph|passes|plan]",
     "show what is in a model: inputs, outputs, opsets, metadata, operators, largest weights",
-    "sardonyx inspect models/bert.onnx --html bert.html", options, run};
+    "sardonyx inspect models/bert.onnx --html bert.html", options, run, 1};

@@ -54,4 +54,4 @@ static int run(const cli_args *args)
 }
 
 const cli_command cli_command_ops = {"ops", "[--json | --markdown]", "list the operators that this build runs",
-                                     "sardonyx ops", options, run};
+                                     "sardonyx ops", options, run, 0};

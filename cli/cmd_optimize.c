@@ -66,9 +66,11 @@ static int optimize_to(const cli_args *args, const char *input, const char *outp
     o.unchecked = &unchecked;
     if (sdx_optimize(&o, &before, &after, &err) != SDX_OK) return cli_fail(&err);
     if (*unchecked.message)
-        fprintf(stderr, "warning: not compared with the original, which fails: %s\n", unchecked.message);
+        fprintf(stderr, "sardonyx: warning: not compared with the original, which fails: %s\n", unchecked.message);
     if (cli_flag(args, "json")) {
-        printf("{\"output\": \"%s\", ", output);
+        fputs("{\"output\": ", stdout);
+        cli_json_string(stdout, output, strlen(output));
+        fputs(", ", stdout);
         print_stats_json("original", &before);
         printf(", ");
         print_stats_json("optimized", &after);
@@ -92,7 +94,7 @@ static int run(const cli_args *args)
     const char *input = cli_string(args, "model_path", args->n_positional ? args->positional[0] : NULL);
     if (!input) return cli_usage_error("optimize needs --model_path");
     char *output = cli_rewrite_output(args, input, "-optimized");
-    int code = output ? optimize_to(args, input, output) : cli_usage_error("out of memory");
+    int code = output ? optimize_to(args, input, output) : cli_out_of_memory();
     free(output);
     return code;
 }
@@ -104,4 +106,4 @@ const cli_command cli_command_optimize = {"optimize",
                                           "is written.",
                                           "sardonyx optimize --model_path models/bert.onnx --stats",
                                           options,
-                                          run};
+                                          run, 1};

@@ -77,15 +77,19 @@ static int read_options(const cli_args *args, const char **exclude, sdx_quantize
 
 /* ---- one graph ------------------------------------------------------------------------------------------------------ */
 
-static void print_report(const cli_args *args, const char *output, const sdx_quantize_options *o, const sdx_quantize_report *r)
+static void print_report_json(const char *output, const sdx_quantize_report *r)
 {
-    if (cli_flag(args, "json")) {
-        printf("{\"output\": \"%s\", \"quantized\": %zu, \"skipped\": %zu, \"cases\": %zu, \"bytes_before\": %llu, "
-               "\"bytes_after\": %llu}\n",
-               output, r->quantized, r->skipped, r->cases, (unsigned long long)r->bytes_before,
-               (unsigned long long)r->bytes_after);
-        return;
-    }
+    fputs("{\"output\": ", stdout);
+    cli_json_string(stdout, output, strlen(output));
+    printf(", \"quantized\": %zu, \"skipped\": %zu, \"cases\": %zu, \"bytes_before\": %llu, \"bytes_after\": %llu", r->quantized,
+           r->skipped, r->cases, (unsigned long long)r->bytes_before, (unsigned long long)r->bytes_after);
+    if (r->table) fputs(", \"report\": ", stdout);
+    if (r->table) cli_json_string(stdout, r->table, strlen(r->table));
+    fputs("}", stdout);
+}
+
+static void print_report(const char *output, const sdx_quantize_options *o, const sdx_quantize_report *r)
+{
     if (r->table) fputs(r->table, stdout);
     printf("Wrote %s: %zu operators in int%d, %zu left in float; %.1f MB, before %.1f MB\n", output, r->quantized,
            o->weight_bits ? o->weight_bits : 8, r->skipped, (double)r->bytes_after / 1e6, (double)r->bytes_before / 1e6);
@@ -109,25 +113,20 @@ static int quantize_to(const cli_args *args, sdx_quantize_options *o, const char
     sdx_status status = sdx_quantize(o, &r, &err);
     cli_cases_close(cases);
     if (status != SDX_OK) return cli_fail(&err);
-    print_report(args, output, o, &r);
+    if (cli_flag(args, "json")) print_report_json(output, &r);
+    else print_report(output, o, &r);
     free(r.table);
     return EXIT_FINE;
 }
 
 /* ---- a folder -------------------------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && !strcmp(name + n - m, end);
-}
-
 /* A graph that was not quantized before. */
 static int is_source(const struct dirent *entry)
 {
     const char *n = entry->d_name;
-    return ends_with(n, ".onnx") && !ends_with(n, "-8bit.onnx") && !ends_with(n, "-4bit.onnx") &&
-           !ends_with(n, "_quantized.onnx");
+    return cli_ends_with(n, ".onnx") && !cli_ends_with(n, "-8bit.onnx") && !cli_ends_with(n, "-4bit.onnx") &&
+           !cli_ends_with(n, "_quantized.onnx");
 }
 
 /* DIR/x.onnx -> OUT/x.onnx, or beside it with the suffix. */
@@ -137,7 +136,7 @@ static int quantize_entry(const cli_args *args, sdx_quantize_options *o, const c
     const char *target = cli_string(args, "output", NULL);
     char *input = cli_join(folder, name, ""), *output = NULL;
     if (input) output = target ? cli_join(target, name, "") : cli_insert_suffix(input, suffix);
-    int code = output ? quantize_to(args, o, input, output) : cli_usage_error("out of memory");
+    int code = output ? quantize_to(args, o, input, output) : cli_out_of_memory();
     free(input);
     free(output);
     return code;
@@ -155,15 +154,18 @@ static int quantize_folder(const cli_args *args, sdx_quantize_options *o, const 
 {
     struct dirent **entry;
     const char *target = cli_string(args, "output", NULL);
+    bool json = cli_flag(args, "json");
     int n = scandir(folder, &entry, is_source, alphasort), code = EXIT_FINE;
     if (n <= 0) code = cli_usage_error("%s: the folder holds no .onnx file to quantize", folder);
     else if (target) code = prepare_output(folder, target);
     o->allow_none = true;
     for (int i = 0; i < n; i++) {
+        if (json && code == EXIT_FINE) fputs(i ? ", " : "{\"graphs\": [", stdout);
         if (code == EXIT_FINE) code = quantize_entry(args, o, folder, entry[i]->d_name, suffix);
         free(entry[i]);
     }
     if (n >= 0) free(entry);
+    if (json && code == EXIT_FINE) fputs("]}\n", stdout);
     return code;
 }
 
@@ -177,7 +179,8 @@ static int run(const cli_args *args)
     const char *suffix = o.weight_bits == 4 ? "-4bit" : "-8bit";
     if (cli_is_directory(input)) return quantize_folder(args, &o, input, suffix);
     char *output = cli_rewrite_output(args, input, suffix);
-    code = output ? quantize_to(args, &o, input, output) : cli_usage_error("out of memory");
+    code = output ? quantize_to(args, &o, input, output) : cli_out_of_memory();
+    if (code == EXIT_FINE && cli_flag(args, "json")) fputc('\n', stdout);
     free(output);
     return code;
 }
@@ -187,4 +190,4 @@ const cli_command cli_command_quantize = {
     "make a graph's weights and products int8\n\nWeights int8, activations uint8 by scales found at run time (or, --static, by calibration). The default keeps "
     "the answers\nbest: one scale a column and, in this engine, a row. --per_channel, --reduce_range or --weight_type alone write what\nONNX "
     "Runtime's quantize_dynamic writes with them, --preset anserini what it writes by default.",
-    "sardonyx quantize --model_path models/bert-optimized.onnx", options, run};
+    "sardonyx quantize --model_path models/bert-optimized.onnx", options, run, 1};

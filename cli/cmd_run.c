@@ -13,9 +13,9 @@ static const cli_option options[] = {
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
     {"skip_padding", CLI_FLAG, NULL, "outputs are 0 where the attention mask is, and cost nothing there"},
     {"model_path", CLI_STRING, "MODEL", "the model, when a text is given"},
-    {"model_name", CLI_STRING, "TOK", "folder with the tokenizer"},
+    {"model_name", CLI_STRING, "TOK", "tokenizer: folder, or a name of the Hugging Face hub"},
     {"text", CLI_STRING, "TEXT", "run on this text"},
-    {"threshold", CLI_REAL, "T", "with --text: leave out smaller entries (default: 0.01)"},
+    {"threshold", CLI_REAL, "T", "with --text: count values up to T as zero (default: 0.01)"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
@@ -46,38 +46,56 @@ static int read_inputs(const cli_args *args, bound_inputs *in)
         sdx_error err = {0};
         if (sdx_tensor_read_npy(equals + 1, &in->tensor[in->count], &err) != SDX_OK) return cli_fail(&err);
         in->name[in->count] = strdup(given);
-        if (!in->name[in->count]) return cli_usage_error("out of memory");
+        if (!in->name[in->count]) return cli_out_of_memory();
         in->name[in->count++][equals - given] = 0;
     }
     return EXIT_FINE;
 }
 
-/* Token ids, ones and segment ids for whichever of the three usual inputs the model has; [1, n] int64. */
+/* One input from a text, [1, tokens]: its ids, ones for the mask, segment ids for any other. */
+static int bind_tokens(const sdx_port *port, const sdx_encoding *e, bound_inputs *in)
+{
+    if (port->dtype != SDX_I64 && port->dtype != SDX_I32)
+        return cli_usage_error("--text gives token ids, but input \"%s\" is %s: use --input", port->name,
+                               sdx_dtype_name(port->dtype));
+    if (in->count == MAX_PORTS) return cli_usage_error("the model has more than %d inputs", MAX_PORTS);
+    int64_t *data = malloc((e->count + 1) * sizeof *data);
+    char *name = strdup(port->name);
+    if (!data || !name) {
+        free(data);
+        free(name);
+        return cli_out_of_memory();
+    }
+    bool ids = !strcmp(name, "input_ids"), mask = !strcmp(name, "attention_mask");
+    for (size_t t = 0; t < e->count; t++) data[t] = ids ? e->ids[t] : mask ? 1 : e->type_ids[t];
+    if (port->dtype == SDX_I32)
+        for (size_t t = 0; t < e->count; t++) ((int32_t *)data)[t] = (int32_t)data[t];
+    in->name[in->count] = name;
+    in->tensor[in->count++] = (sdx_tensor){port->dtype, 2, {1, (int64_t)e->count}, data};
+    return EXIT_FINE;
+}
+
 static int tokenize_inputs(const cli_args *args, const sdx_model *model, bound_inputs *in)
 {
     const char *text = cli_string(args, "text", NULL), *name = cli_string(args, "model_name", NULL);
     if (!name) return cli_usage_error("run --text needs --model_name for the tokenizer");
-    sdx_error err = {0};
     sdx_tokenizer *tok;
-    if (sdx_tokenizer_open(name, &tok, &err) != SDX_OK) return cli_fail(&err);
+    int code = cli_open_tokenizer(args, name, &tok);
+    if (code != EXIT_FINE) return code;
+    sdx_error err = {0};
     sdx_encoding e;
     sdx_status status = sdx_tokenizer_encode(tok, text, strlen(text), NULL, 0, 512, &e, &err);
     sdx_tokenizer_free(tok);
     if (status != SDX_OK) return cli_fail(&err);
-    for (size_t i = 0; i < sdx_model_input_count(model) && in->count < MAX_PORTS; i++) {
+    for (size_t i = 0; i < sdx_model_input_count(model) && code == EXIT_FINE; i++) {
         sdx_port port = sdx_model_input(model, i);
-        int64_t *data = malloc((e.count + 1) * sizeof *data);
-        if (!data) break;
-        bool ids = !strcmp(port.name, "input_ids"), mask = !strcmp(port.name, "attention_mask");
-        for (size_t t = 0; t < e.count; t++) data[t] = ids ? e.ids[t] : mask ? 1 : e.type_ids[t];
-        if (port.dtype == SDX_I32)
-            for (size_t t = 0; t < e.count; t++) ((int32_t *)data)[t] = (int32_t)data[t];
-        in->name[in->count] = strdup(port.name);
-        in->tensor[in->count++] = (sdx_tensor){port.dtype, 2, {1, (int64_t)e.count}, data};
+        if (!port.has_default) code = bind_tokens(&port, &e, in);
     }
     sdx_encoding_free(&e);
-    return EXIT_FINE;
+    return code;
 }
+
+/* ---- results -------------------------------------------------------------------------------------------- */
 
 static void print_shape(const char *name, const sdx_tensor *t)
 {
@@ -86,20 +104,51 @@ static void print_shape(const char *name, const sdx_tensor *t)
     printf("]");
 }
 
-/* Shape, non-zero count and the entries above the threshold. */
+static bool is_float(const sdx_tensor *t)
+{
+    return t->dtype == SDX_F32 || t->dtype == SDX_F64 || t->dtype == SDX_F16 || t->dtype == SDX_BF16;
+}
+
+/* Floats up to the threshold count as zero, as they do in an index of sparse vectors. */
+static int64_t count_nonzero(const sdx_tensor *t, double threshold)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < sdx_tensor_count(t); i++) n += fabs(sdx_tensor_get_f64(t, i)) > (is_float(t) ? threshold : 0);
+    return n;
+}
+
+/* As text and as JSON, which has no word for infinity. */
+static void print_values(const sdx_tensor *t, bool json)
+{
+    for (int64_t i = 0; i < sdx_tensor_count(t); i++) {
+        double value = sdx_tensor_get_f64(t, i);
+        fputs(i ? ", " : "[", stdout);
+        if (json && !isfinite(value)) fputs("null", stdout);
+        else printf(is_float(t) ? "%.*g" : "%.*f", !is_float(t) ? 0 : json ? 9 : 6, value);
+    }
+    fputs(sdx_tensor_count(t) ? "]" : "[]", stdout);
+}
+
 static void print_tensor(const char *name, const sdx_tensor *t, double threshold)
 {
     print_shape(name, t);
-    int64_t n = sdx_tensor_count(t), nonzero = 0;
-    for (int64_t i = 0; i < n; i++)
-        nonzero += t->dtype == SDX_F32 ? fabsf(((float *)t->data)[i]) > threshold
-                                       : t->dtype == SDX_I64 && ((int64_t *)t->data)[i] != 0;
-    printf(" non-zero: %lld\n[", (long long)nonzero);
-    for (int64_t i = 0; i < n; i++) {
-        if (t->dtype == SDX_F32) printf("%s%.6g", i ? ", " : "", ((float *)t->data)[i]);
-        if (t->dtype == SDX_I64) printf("%s%lld", i ? ", " : "", (long long)((int64_t *)t->data)[i]);
+    printf(" non-zero: %lld\n", (long long)count_nonzero(t, threshold));
+    print_values(t, false);
+    fputc('\n', stdout);
+}
+
+static void print_tensor_json(const char *name, const sdx_tensor *t, bool values, double threshold)
+{
+    fputs("{\"name\": ", stdout);
+    cli_json_string(stdout, name, strlen(name));
+    printf(", \"dtype\": \"%s\", \"shape\": [", sdx_dtype_name(t->dtype));
+    for (int d = 0; d < t->rank; d++) printf("%s%lld", d ? ", " : "", (long long)t->dim[d]);
+    fputs("]", stdout);
+    if (values) {
+        printf(", \"non_zero\": %lld, \"values\": ", (long long)count_nonzero(t, threshold));
+        print_values(t, true);
     }
-    printf("]\n");
+    fputs("}", stdout);
 }
 
 /* DIR/NAME.npy, with what a path cannot hold replaced. */
@@ -110,27 +159,39 @@ static int write_output(const char *dir, const char *name, const sdx_tensor *t)
     for (char *c = file; *c; c++)
         if (*c == '/') *c = '_';
     char *path = cli_join(dir, file, ".npy");
-    if (!path) return cli_usage_error("out of memory");
+    if (!path) return cli_out_of_memory();
     sdx_error err = {0};
     sdx_status status = sdx_tensor_write_npy(path, t, &err);
     free(path);
     return status == SDX_OK ? EXIT_FINE : cli_fail(&err);
 }
 
-static int show_outputs(const cli_args *args, const sdx_model *model, const sdx_tensor *outputs)
+/* Of a text the values too; of files, which may be large, the shapes. */
+static void print_outputs(const cli_args *args, const sdx_model *model, const sdx_tensor *outputs)
 {
-    const char *dir = cli_string(args, "output_dir", NULL);
-    bool text = cli_string(args, "text", NULL) != NULL;
-    int code = dir ? cli_make_directory(dir) : EXIT_FINE;
-    for (size_t i = 0; i < sdx_model_output_count(model) && code == EXIT_FINE; i++) {
+    bool text = cli_string(args, "text", NULL) != NULL, json = cli_flag(args, "json");
+    double threshold = cli_real(args, "threshold", 0.01);
+    if (json) fputs("{\"outputs\": [", stdout);
+    for (size_t i = 0; i < sdx_model_output_count(model); i++) {
         const char *name = sdx_model_output(model, i).name;
-        if (text) print_tensor(name, &outputs[i], cli_real(args, "threshold", 0.01));
-        if (!text && !cli_flag(args, "quiet")) {
+        if (json) {
+            fputs(i ? ", " : "", stdout);
+            print_tensor_json(name, &outputs[i], text, threshold);
+        } else if (text) {
+            print_tensor(name, &outputs[i], threshold);
+        } else if (!cli_flag(args, "quiet")) {
             print_shape(name, &outputs[i]);
-            printf("\n");
+            fputc('\n', stdout);
         }
-        if (dir) code = write_output(dir, name, &outputs[i]);
     }
+    if (json) fputs("]", stdout);
+}
+
+static int write_outputs(const char *dir, const sdx_model *model, const sdx_tensor *outputs)
+{
+    int code = cli_make_directory(dir);
+    for (size_t i = 0; i < sdx_model_output_count(model) && code == EXIT_FINE; i++)
+        code = write_output(dir, sdx_model_output(model, i).name, &outputs[i]);
     return code;
 }
 
@@ -142,14 +203,21 @@ static int run_session(const cli_args *args, const sdx_model *model, sdx_session
     sdx_error err = {0};
     if (sdx_session_run(session, in->count, (const char *const *)in->name, in->tensor, n, outputs, &err) != SDX_OK)
         return cli_fail(&err);
-    int code = show_outputs(args, model, outputs);
-    char *profile;
-    if (code == EXIT_FINE && cli_flag(args, "profile")) {
-        if (sdx_session_profile(session, &profile, &err) != SDX_OK) return cli_fail(&err);
+    const char *dir = cli_string(args, "output_dir", NULL);
+    int code = dir ? write_outputs(dir, model, outputs) : EXIT_FINE;
+    if (code != EXIT_FINE) return code;
+    char *profile = NULL;
+    if (cli_flag(args, "profile") && sdx_session_profile(session, &profile, &err) != SDX_OK) return cli_fail(&err);
+    print_outputs(args, model, outputs);
+    if (cli_flag(args, "json")) {
+        if (profile) fputs(", \"profile\": ", stdout);
+        if (profile) cli_json_string(stdout, profile, strlen(profile));
+        fputs("}\n", stdout);
+    } else if (profile) {
         fputs(profile, stdout);
-        free(profile);
     }
-    return code;
+    free(profile);
+    return EXIT_FINE;
 }
 
 static int run(const cli_args *args)
@@ -179,4 +247,4 @@ static int run(const cli_args *args)
 const cli_command cli_command_run = {
     "run", "MODEL --input NAME=FILE.npy... [--output_dir DIR]\n       sardonyx run --model_path MODEL --model_name TOK --text TEXT",
     "run a model on .npy files or on a text",
-    "sardonyx run bert.onnx --input input_ids=ids.npy attention_mask=mask.npy --output_dir out", options, run};
+    "sardonyx run bert.onnx --input input_ids=ids.npy attention_mask=mask.npy --output_dir out", options, run, 1};

@@ -1,5 +1,6 @@
 /* cmd_test.c: ONNX test folders: model.onnx and test_data_set_K/{input,output}_I.pb. */
 #include <dirent.h>
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,64 +183,84 @@ static bool run_case(const cli_args *args, const char *dir, tolerance tol, char 
     if (!ok) snprintf(why, WHY, "%.590s", err.message);
     for (int set = 0; ok; set++) {
         snprintf(path, sizeof path, "%s/test_data_set_%d", dir, set);
-        if (!cli_is_directory(path)) break;
-        ok = run_set(path, program, session, tol, why);
+        if (!cli_is_directory(path)) {
+            if (set) break;
+            snprintf(why, WHY, "%.500s: no such folder, so there is nothing to compare", path);
+            ok = false;
+        }
+        ok = ok && run_set(path, program, session, tol, why);
     }
     sdx_session_free(session);
     sdx_program_free(program);
     return ok;
 }
 
-static tolerance case_tolerance(const cli_args *args, const char *name)
+static int case_tolerance(const cli_args *args, const char *name, tolerance *tol)
 {
-    tolerance tol = {cli_real(args, "rtol", 1e-3), cli_real(args, "atol", 1e-7)};
+    *tol = (tolerance){cli_real(args, "rtol", 1e-3), cli_real(args, "atol", 1e-7)};
     const char *path = cli_string(args, "tolerances", NULL);
-    FILE *f = path ? fopen(path, "r") : NULL;
+    if (!path) return EXIT_FINE;
+    FILE *f = fopen(path, "r");
+    if (!f) return cli_usage_error("%s: cannot open: %s", path, strerror(errno));
     char line[1024], key[512];
     double rtol, atol;
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "%511s %lf %lf", key, &rtol, &atol) == 3 && !strcmp(key, name)) tol = (tolerance){rtol, atol};
-    if (f) fclose(f);
-    return tol;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "%511s %lf %lf", key, &rtol, &atol) == 3 && !strcmp(key, name)) *tol = (tolerance){rtol, atol};
+    fclose(f);
+    return EXIT_FINE;
 }
 
 typedef struct tally {
     size_t passed, failed;
 } tally;
 
-static void count_case(const cli_args *args, const char *dir, tally *t)
+static int count_case(const cli_args *args, const char *dir, tally *t)
 {
     char why[WHY] = "";
-    if (run_case(args, dir, case_tolerance(args, cli_basename(dir)), why)) {
+    const char *name = cli_basename(dir);
+    tolerance tol;
+    int code = case_tolerance(args, name, &tol);
+    if (code != EXIT_FINE) return code;
+    if (run_case(args, dir, tol, why)) {
         t->passed++;
-    } else {
-        t->failed++;
-        printf("FAILED %s: %s\n", cli_basename(dir), why);
+        return EXIT_FINE;
     }
+    t->failed++;
+    if (!cli_flag(args, "json")) {
+        printf("FAILED %s: %s\n", name, why);
+        return EXIT_FINE;
+    }
+    fputs(t->failed == 1 ? "{\"failures\": [{\"case\": " : ", {\"case\": ", stdout);
+    cli_json_string(stdout, name, strlen(name));
+    fputs(", \"why\": ", stdout);
+    cli_json_string(stdout, why, strlen(why));
+    fputc('}', stdout);
+    return EXIT_FINE;
+}
+
+static bool is_case(const char *dir)
+{
+    char path[4096];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/model.onnx", dir);
+    return !stat(path, &st);
 }
 
 /* A case folder itself, or a folder of cases, in name order. */
 static int walk(const cli_args *args, const char *dir, tally *t)
 {
-    char path[4096];
-    struct stat st;
-    snprintf(path, sizeof path, "%s/model.onnx", dir);
-    if (!stat(path, &st)) {
-        count_case(args, dir, t);
-        return EXIT_FINE;
-    }
+    if (is_case(dir)) return count_case(args, dir, t);
     struct dirent **entry;
-    int n = scandir(dir, &entry, NULL, alphasort);
-    if (n < 0) return cli_usage_error("%s: cannot read the folder", dir);
+    int n = scandir(dir, &entry, NULL, alphasort), code = EXIT_FINE;
+    if (n < 0) return cli_usage_error("%s: cannot read the folder: %s", dir, strerror(errno));
     for (int i = 0; i < n; i++) {
-        snprintf(path, sizeof path, "%s/%s/model.onnx", dir, entry[i]->d_name);
-        bool is_case = entry[i]->d_name[0] != '.' && !stat(path, &st);
+        char path[4096];
         snprintf(path, sizeof path, "%s/%s", dir, entry[i]->d_name);
-        if (is_case) count_case(args, path, t);
+        if (code == EXIT_FINE && entry[i]->d_name[0] != '.' && is_case(path)) code = count_case(args, path, t);
         free(entry[i]);
     }
     free(entry);
-    return EXIT_FINE;
+    return code;
 }
 
 static int run(const cli_args *args)
@@ -251,9 +272,10 @@ static int run(const cli_args *args)
         if (code != EXIT_FINE) return code;
     }
     if (!t.passed && !t.failed) return cli_usage_error("no test case (a folder with model.onnx) found");
-    printf("%zu passed, %zu failed\n", t.passed, t.failed);
+    if (!cli_flag(args, "json")) printf("%zu passed, %zu failed\n", t.passed, t.failed);
+    else printf("%s, \"passed\": %zu, \"failed\": %zu}\n", t.failed ? "]" : "{\"failures\": []", t.passed, t.failed);
     return t.failed ? EXIT_FINDING : EXIT_FINE;
 }
 
 const cli_command cli_command_test = {"test", "DIR... [--rtol R] [--atol A]", "run ONNX test folders and compare",
-                                      "sardonyx test node_tests/test_add node_tests/test_matmul_2d", options, run};
+                                      "sardonyx test node_tests/test_add node_tests/test_matmul_2d", options, run, CLI_MAX_POSITIONAL};

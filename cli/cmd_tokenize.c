@@ -81,7 +81,7 @@ static int batch_add(batch *b, json_t *line)
         if (lines) b->line = lines;
         if (!text || !pair || !lines) {
             json_decref(line);
-            return cli_usage_error("out of memory");
+            return cli_out_of_memory();
         }
         b->room = room;
     }
@@ -124,7 +124,7 @@ static int encode_batch(const sdx_tokenizer *tok, const batch *b)
     const sdx_padding *padding = sdx_tokenizer_padding(tok);
     sdx_encoding *e = calloc(b->count + 1, sizeof *e);
     sdx_error err = {0};
-    if (!e) return cli_usage_error("out of memory");
+    if (!e) return cli_out_of_memory();
     sdx_status status = sdx_tokenizer_encode_batch(tok, b->text, b->pair, b->count, sdx_tokenizer_truncation(tok),
                                                    padding, e, &err);
     for (size_t i = 0; status == SDX_OK && i < b->count; i++) {
@@ -143,7 +143,7 @@ static int decode_object(const sdx_tokenizer *tok, const json_t *line, bool keep
     if (!json_is_array(list)) return cli_usage_error("a line has no \"ids\" list");
     size_t n = json_array_size(list);
     int64_t *ids = malloc((n + 1) * sizeof *ids);
-    if (!ids) return cli_usage_error("out of memory");
+    if (!ids) return cli_out_of_memory();
     for (size_t i = 0; i < n; i++) ids[i] = json_integer_value(json_array_get(list, i));
     char *text;
     size_t length;
@@ -201,10 +201,11 @@ static int run(const cli_args *args)
     if (!name) return cli_usage_error("tokenize needs --model_name");
     if (cli_flag(args, "as_configured") && (text || cli_flag(args, "decode") || cli_int(args, "max_length", 0)))
         return cli_usage_error("--as_configured goes with lines of text alone, not with --text, --decode, --max_length");
-    sdx_error err = {0};
+    if (text && cli_flag(args, "decode")) return cli_usage_error("--decode reads ids from --input, not --text");
     sdx_tokenizer *tok;
-    if (sdx_tokenizer_open(name, &tok, &err) != SDX_OK) return cli_fail(&err);
-    int code = text ? encode(tok, text, strlen(text), NULL, 0, (size_t)cli_int(args, "max_length", 0))
+    int code = cli_open_tokenizer(args, name, &tok);
+    if (code != EXIT_FINE) return code;
+    code = text ? encode(tok, text, strlen(text), NULL, 0, (size_t)cli_int(args, "max_length", 0))
                     : handle_file(tok, args);
     sdx_tokenizer_free(tok);
     return code;
@@ -212,4 +213,4 @@ static int run(const cli_args *args)
 
 const cli_command cli_command_tokenize = {
     "tokenize", "--model_name TOK [options]", "turn text into token ids, or ids into text",
-    "echo '{\"text\": \"what is AI?\"}' | sardonyx tokenize --model_name ./bert-base-uncased", options, run};
+    "echo '{\"text\": \"what is AI?\"}' | sardonyx tokenize --model_name ./bert-base-uncased", options, run, 0};

@@ -138,4 +138,4 @@ const cli_command cli_command_transcribe = {
     "follow, or \"chunks\" with --json.",
     "sardonyx transcribe --model_name ./wav2vec2-base-960h --timestamps word speech.flac",
     options,
-    run};
+    run, CLI_MAX_POSITIONAL};

@@ -164,7 +164,7 @@ static int read_window(corpus *c)
     int got = 1;
     while (c->count < CLI_WINDOW && bytes < WINDOW_BYTES && (got = cli_records_line(&c->in, &line, &n, &err)) == 1) {
         if (c->at.documents++ % (uint64_t)c->shard.count != (uint64_t)c->shard.index) continue;
-        if (!take_line(c, line, n)) return cli_usage_error("out of memory");
+        if (!take_line(c, line, n)) return cli_out_of_memory();
         bytes += n;
     }
     c->at.lines = c->in.line_number;
@@ -306,7 +306,7 @@ static int run_text(corpus *c, const char *text, const char *pair)
     c->entry[0].record = (cli_record){strdup("0"), strdup(text), pair ? strdup(pair) : NULL, strlen(text), 0};
     c->entry[0].record.pair_length = pair ? strlen(pair) : 0;
     c->count = 1;
-    int code = c->entry[0].record.id && c->entry[0].record.text ? run_window(c) : cli_usage_error("out of memory");
+    int code = c->entry[0].record.id && c->entry[0].record.text ? run_window(c) : cli_out_of_memory();
     if (code == EXIT_FINE) code = cli_journal_commit(c->out, &c->at);
     return code;
 }
@@ -347,7 +347,7 @@ static int open_corpus(const cli_args *args, corpus *c, bool *complete)
     c->entry = calloc(CLI_WINDOW, sizeof *c->entry);
     c->good = calloc(CLI_WINDOW, sizeof *c->good);
     c->piece_file = open_memstream(&c->piece, &c->piece_size);
-    if (code == EXIT_FINE && (!key || !c->entry || !c->good || !c->piece_file)) code = cli_usage_error("out of memory");
+    if (code == EXIT_FINE && (!key || !c->entry || !c->good || !c->piece_file)) code = cli_out_of_memory();
     if (code == EXIT_FINE && !text) code = cli_records_open(&c->in, cli_string(args, "input", NULL));
     c->in.pairs = c->task->pairs;
     if (code == EXIT_FINE) code = cli_journal_open(output, cli_flag(args, "resume"), key, &c->out, &c->at, complete);

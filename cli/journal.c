@@ -76,7 +76,7 @@ static int write_state(const cli_journal *j, cli_position *at)
     char *text = json_dumps(state, JSON_INDENT(1));
     json_decref(state);
     cli_output out;
-    int code = text ? cli_output_open_as(&out, j->state, ".new") : cli_usage_error("out of memory");
+    int code = text ? cli_output_open_as(&out, j->state, ".new") : cli_out_of_memory();
     if (code == EXIT_FINE) {
         fprintf(out.file, "%s\n", text);
         code = cli_output_close(&out, true);
@@ -129,10 +129,10 @@ static int open_files(cli_journal *j, const char *path, bool resume, const char 
     j->part = with_suffix(path, ".part");
     j->state = with_suffix(path, ".part.state");
     j->key = with_suffix(key, "");
-    if (!j->path || !j->part || !j->state || !j->key) return cli_usage_error("out of memory");
+    if (!j->path || !j->part || !j->state || !j->key) return cli_out_of_memory();
     if (cli_ends_with(path, ".gz") &&
         deflateInit2(&j->z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, MAX_WBITS + GZIP_FORMAT, 8, Z_DEFAULT_STRATEGY) != Z_OK)
-        return cli_usage_error("out of memory");
+        return cli_out_of_memory();
     j->gz = cli_ends_with(path, ".gz");
     *complete = resume && access(j->part, F_OK) && !access(j->path, F_OK);
     if (*complete) unlink(j->state);
@@ -145,8 +145,9 @@ int cli_journal_open(const char *path, bool resume, const char *key, cli_journal
     *at = (cli_position){0};
     *complete = false;
     if (standard && resume) return cli_usage_error("--resume needs --output FILE: what went to stdout cannot be seen");
+    if (!standard && cli_is_directory(path)) return cli_usage_error("%s: is a folder; --output is a file", path);
     cli_journal *j = calloc(1, sizeof *j);
-    if (!j) return cli_usage_error("out of memory");
+    if (!j) return cli_out_of_memory();
     j->file = standard ? stdout : NULL;
     int code = standard ? EXIT_FINE : open_files(j, path, resume, key, at, complete);
     if (code == EXIT_FINE && !*complete) *out = j;

@@ -23,6 +23,12 @@ int cli_usage_error(const char *format, ...)
     return EXIT_USAGE;
 }
 
+int cli_out_of_memory(void)
+{
+    fputs("sardonyx: out of memory\n", stderr);
+    return EXIT_OUR_FAULT;
+}
+
 int cli_fail(const sdx_error *err)
 {
     fprintf(stderr, "sardonyx: %s\n", err->message);
@@ -47,8 +53,8 @@ static void print_overview(FILE *out)
 
 static void print_version(void)
 {
-    printf("sardonyx %s\nbuild: %s\nCPU: %s\nthreads: %d\n", SDX_VERSION, sdx_build_flags(), sdx_cpu_isa(),
-           sdx_default_threads());
+    printf("sardonyx %s\nbuild: %s\nCPU: %s, used: %s\nthreads: %d\n", SDX_VERSION, sdx_build_flags(), sdx_cpu_isa(),
+           sdx_used_isa(), sdx_default_threads());
 }
 
 static int run_command(const cli_command *command, int argc, char **argv)
@@ -63,7 +69,8 @@ static int run_command(const cli_command *command, int argc, char **argv)
     sdx_error err = {0};
     const char *isa = cli_string(&args, "isa", NULL);
     if (isa && sdx_set_isa(isa, &err) != SDX_OK) return cli_fail(&err);
-    code = command->run(&args);
+    if (cli_flag(&args, "version")) print_version();
+    else code = command->run(&args);
     if (fflush(stdout) || ferror(stdout)) return cli_usage_error("cannot write to standard output");
     return code;
 }

@@ -52,7 +52,7 @@ const char *cli_basename(const char *path)
 int cli_make_directory(const char *path)
 {
     char *copy = format3("%s%s%s", path, "", "");
-    if (!copy) return cli_usage_error("out of memory");
+    if (!copy) return cli_out_of_memory();
     for (char *p = copy + 1;; p++) {
         char c = *p;
         if (c && c != '/') continue;
@@ -70,8 +70,24 @@ int cli_make_directory(const char *path)
 
 char *cli_find_checkpoint(const cli_args *args, const char *name)
 {
+    struct stat st;
     if (cli_is_directory(name)) return format3("%s%s%s", name, "", "");
+    if (!stat(name, &st)) {
+        cli_usage_error("%s: is a file, but --model_name is a checkpoint folder; a model's file goes to --model_path", name);
+        return NULL;
+    }
     return cli_hub_find(name, cli_flag(args, "quiet"));
+}
+
+int cli_open_tokenizer(const cli_args *args, const char *name, sdx_tokenizer **out)
+{
+    struct stat st;
+    sdx_error err = {0};
+    char *folder = stat(name, &st) ? cli_find_checkpoint(args, name) : format3("%s%s%s", name, "", "");
+    if (!folder) return EXIT_USAGE;
+    sdx_status status = sdx_tokenizer_open(folder, out, &err);
+    free(folder);
+    return status == SDX_OK ? EXIT_FINE : cli_fail(&err);
 }
 
 char *cli_rewrite_output(const cli_args *args, const char *input, const char *suffix)

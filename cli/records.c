@@ -189,7 +189,7 @@ int cli_output_open_as(cli_output *out, const char *path, const char *suffix)
     *out = (cli_output){0};
     out->path = copy_bytes(path, strlen(path));
     out->temporary = malloc(n);
-    if (!out->path || !out->temporary) return cli_usage_error("out of memory");
+    if (!out->path || !out->temporary) return cli_out_of_memory();
     snprintf(out->temporary, n, "%s%s", path, suffix);
     out->file = fopen(out->temporary, "w");
     if (out->file) return EXIT_FINE;

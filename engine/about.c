@@ -55,6 +55,12 @@ const char *sdx_cpu_isa(void)
     return sdx_isa_name(sdx_isa_detect());
 }
 
+const char *sdx_used_isa(void)
+{
+    const sdx_kernels *k;
+    return sdx_kernels_choose(NULL, &k, NULL) == SDX_OK ? sdx_isa_name(k->isa) : sdx_cpu_isa();
+}
+
 const char *sdx_build_flags(void)
 {
     return SDX_BUILD_FLAGS ", compiler " __VERSION__;

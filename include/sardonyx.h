@@ -573,6 +573,8 @@ typedef struct sdx_op_info {
 SDX_API size_t sdx_operator_count(void);
 SDX_API sdx_op_info sdx_operator_at(size_t i);
 SDX_API const char *sdx_cpu_isa(void);      /* best instruction set of this CPU that this build has kernels for */
+/* The same under the cap of sdx_set_isa or SARDONYX_ISA: what a program gets whose options name no other. */
+SDX_API const char *sdx_used_isa(void);
 SDX_API const char *sdx_build_flags(void);  /* compiler, mode, OpenMP, OpenBLAS */
 SDX_API int sdx_default_threads(void);
 /* Caps the instruction set for everything after; SDX_ERR_USAGE for an unknown name. Call before any program is made. */

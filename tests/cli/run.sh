@@ -34,13 +34,16 @@ refuses() {
 # ---- help and usage
 says 0 'usage: sardonyx VERB' "$sdx" --help
 says 0 '^sardonyx 0' "$sdx" --version
-for verb in convert optimize quantize run test tokenize encode embed classify generate transcribe inspect bench ops; do
+verbs=$("$sdx" --help | sed -n 's/^  \([a-z]*\) .*/\1/p')
+for verb in $verbs; do
     says 0 "^example:" "$sdx" $verb --help
     refuses "no option --nonsense" "$sdx" $verb --nonsense
 done
 refuses 'there is no verb "fly"' "$sdx" fly
 refuses 'takes a whole number' "$sdx" embed --model_name x --threads many
 refuses 'needs a value' "$sdx" optimize --model_path
+refuses 'ops does not know what to do with "x"' "$sdx" ops x
+says 0 'used: scalar$' env SARDONYX_ISA=scalar "$sdx" --version
 refuses 'unknown instruction set|no instruction set|ISA' "$sdx" ops --isa z80
 
 # ---- the pipeline of the guide, on a small checkpoint
@@ -90,6 +93,11 @@ says 0 'float32\[1,[0-9]+,64\]' "$sdx" run "$model" --output_dir "$work/npy" --i
     input_ids=$zoo/bert-model/case_0/input_input_ids.npy attention_mask=$zoo/bert-model/case_0/input_attention_mask.npy \
     token_type_ids=$zoo/bert-model/case_0/input_token_type_ids.npy
 says 0 'NUMPY' head -c 6 "$work/npy/last_hidden_state.npy"
+says 0 '"name": "last_hidden_state", "dtype": "float32", "shape": \[1, 6, 64\], "non_zero": [0-9]+, "values": \[-?0[.]' \
+    "$sdx" run --model_path "$model" --model_name $zoo/bert-model/checkpoint --text 'what is AI?' --json
+says 0 '"passed": 0, "failed": 1' sh -c "mkdir -p '$work/cases/a' && cp '$model' '$work/cases/a/model.onnx' && ! '$sdx' test '$work/cases' --json"
+says 1 'FAILED a: .*no such folder' "$sdx" test "$work/cases"
+refuses 'nowhere.tsv: cannot open' "$sdx" test "$work/cases" --tolerances nowhere.tsv
 says 0 'MatMul' "$sdx" run "$model" --profile --input input_ids=$zoo/bert-model/case_0/input_input_ids.npy \
     attention_mask=$zoo/bert-model/case_0/input_attention_mask.npy token_type_ids=$zoo/bert-model/case_0/input_token_type_ids.npy
 says 0 '"ids":\[' "$sdx" tokenize --model_name $zoo/bert-model/checkpoint --text 'what is AI?'
@@ -136,6 +144,10 @@ says 0 '' cmp "$work/splade.jsonl" "$work/mlm.jsonl"
 # ---- bad files: absent, truncated, flipped, wrong kind
 refuses 'No such file' "$sdx" inspect "$work/absent.onnx"
 refuses 'no such folder' "$sdx" convert --model_name "$work/absent"
+refuses 'is a file' "$sdx" embed --model_name "$model" --text x
+refuses 'is a folder' "$sdx" embed --model_name $zoo/bert-model/checkpoint --text x --output "$work"
+refuses 'absent: cannot open' "$sdx" quantize --model_path "$model" --static --calibration "$work/absent"
+refuses 'ids from --input' "$sdx" tokenize --model_name $zoo/bert-model/checkpoint --decode --text x
 good=$zoo/bert-model/torchscript-op14.onnx size=$(stat -c %s $zoo/bert-model/torchscript-op14.onnx)
 for keep in 0 1 17 1000 $((size / 2)) $((size - 1)); do
     head -c "$keep" "$good" > "$work/cut.onnx"
