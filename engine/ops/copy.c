@@ -49,15 +49,20 @@ static void copy_row(size_t size, int64_t n, const char *src, int64_t src_stride
     }
 }
 
-#define TILE 16 /* elements: a cache line of float32 */
+enum { TILE = 16, FEW = 4 }; /* elements: a cache line of float32 */
 
 /* A plane whose columns lie together in src: read and written by tiles, so that each cache line is fetched
- * once. */
+ * once. A few long columns (coordinates that NonZero found) go one after the other. */
 static void copy_plane(const sdx_copy *c, int64_t rows, int64_t src_row, int64_t dst_row, const char *src,
                        char *dst)
 {
     int last = c->rank - 1;
     int64_t columns = c->dim[last], src_column = c->src_stride[last], dst_column = c->dst_stride[last];
+    if (columns <= FEW) {
+        for (int64_t j = 0; j < columns; j++)
+            copy_row(c->size, rows, src + j * src_column, src_row, dst + j * dst_column, dst_row);
+        return;
+    }
     for (int64_t j = 0; j < columns; j += TILE) {
         int64_t n = columns - j < TILE ? columns - j : TILE;
         const char *s = src + j * src_column;

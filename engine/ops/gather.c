@@ -297,7 +297,7 @@ static sdx_status read_coordinates(sdx_run *r, int batch, coordinates *c)
 /* First element of the slice that coordinate i names. */
 static int64_t coordinate_offset(const coordinates *c, int64_t i)
 {
-    int64_t offset = i / c->per_batch * c->batch_stride;
+    int64_t offset = i < c->per_batch ? 0 : i / c->per_batch * c->batch_stride;
     for (int k = 0; k < c->depth; k++)
         offset += wrap(index_at(c->indices, i * c->depth + k), c->dim[k]) * c->stride[k];
     return offset;
@@ -344,9 +344,13 @@ static sdx_status run_gather_nd(sdx_run *r)
     coordinates c;
     TRY(read_coordinates(r, (int)sdx_node_int(r->node, "batch_dims", 0), &c));
     size_t size = sdx_element_size(r->in[0].dtype), bytes = (size_t)c.slice * size;
-    for (int64_t i = 0; bytes && i < c.count; i++)
-        memcpy((char *)r->out[0].data + (size_t)i * bytes,
-               (const char *)r->in[0].data + (size_t)coordinate_offset(&c, i) * size, bytes);
+    const char *from = r->in[0].data;
+    char *to = r->out[0].data;
+    for (int64_t i = 0; bytes && i < c.count; i++, to += bytes) {
+        const char *slice = from + (size_t)coordinate_offset(&c, i) * size;
+        if (bytes == 4) memcpy(to, slice, 4); /* one move */
+        else memcpy(to, slice, bytes);
+    }
     return SDX_OK;
 }
 

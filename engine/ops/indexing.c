@@ -228,19 +228,30 @@ static sdx_status infer_nonzero(sdx_infer *x)
     return SDX_OK;
 }
 
-/* Up to SDX_LANES truth values from `at` on. */
+/* Up to SDX_LANES truth values from `at` on. float32, the weights of a vocabulary, goes without a detour over double. */
 static int64_t load_truth(const sdx_tensor *t, int64_t at, int64_t count, sdx_lane *x)
 {
     int64_t n = count - at < SDX_LANES ? count - at : SDX_LANES;
+    if (t->dtype == SDX_F32) {
+        const float *value = (const float *)t->data + at;
+        for (int64_t i = 0; i < n; i++) x[i].i = value[i] != 0;
+        return n;
+    }
     sdx_lanes_load(t->dtype, t->data, at, 1, n, x);
     sdx_lanes_convert(sdx_dtype_lane(t->dtype), SDX_BOOL, n, x);
     return n;
 }
 
+/* Coordinates of the next element. */
+static void step(const sdx_shape *s, int64_t *coordinate)
+{
+    for (int k = s->rank - 1; k >= 0 && ++coordinate[k] == s->dim[k]; k--) coordinate[k] = 0;
+}
+
 static sdx_status run_nonzero(sdx_run *r)
 {
     const sdx_tensor *t = &r->in[0];
-    int64_t count = sdx_tensor_count(t), found = 0, stride[SDX_MAX_RANK];
+    int64_t count = sdx_tensor_count(t), found = 0, coordinate[SDX_MAX_RANK] = {0};
     sdx_shape in = sdx_run_shape(r, 0);
     sdx_lane x[SDX_LANES];
     for (int64_t at = 0, n; at < count; at += n) {
@@ -249,13 +260,12 @@ static sdx_status run_nonzero(sdx_run *r)
     }
     sdx_shape out = {.rank = 2, .dim = {in.rank, found}};
     TRY(r->allocate(r, 0, SDX_I64, &out));
-    sdx_shape_strides(&in, stride);
     int64_t *y = r->out[0].data;
     for (int64_t at = 0, n, column = 0; at < count; at += n) {
         n = load_truth(t, at, count, x);
-        for (int64_t i = 0; i < n; i++) {
+        for (int64_t i = 0; i < n; i++, step(&in, coordinate)) {
             if (!x[i].i) continue;
-            for (int k = 0; k < in.rank; k++) y[k * found + column] = (at + i) / stride[k] % in.dim[k];
+            for (int k = 0; k < in.rank; k++) y[k * found + column] = coordinate[k];
             column++;
         }
     }
