@@ -5,6 +5,7 @@
 
 #include "../base/buffer.h"
 #include "../base/memory.h"
+#include "../base/parallel.h"
 #include "engine.h"
 
 struct sdx_session {
@@ -12,6 +13,7 @@ struct sdx_session {
     sdx_context context;
     sdx_tensor *input;    /* [n_input] of the current run; SDX_UNDEFINED: not given */
     uint64_t runs;
+    int64_t splits; /* ranges that the last run gave to threads */
 };
 
 static const sdx_graph *graph_of(const sdx_session *s)
@@ -222,6 +224,28 @@ static const sdx_frame *main_frame(const sdx_session *s)
     return &s->context.frame[graph_of(s)->index][0];
 }
 
+typedef struct walk {
+    sdx_session *session;
+    sdx_plan *plan;
+    unsigned char *buffer;
+    sdx_error *err;
+    sdx_status status;
+} walk;
+
+static void lead_walk(void *context)
+{
+    walk *w = context;
+    w->status = sdx_plan_run(w->plan, &w->session->context, w->session->input, w->buffer, w->err);
+}
+
+/* All steps with one team of threads. */
+static sdx_status run_plan(sdx_session *s, const sdx_frame *f, sdx_error *err)
+{
+    walk w = {s, f->plan[0], f->buffer, err, SDX_OK};
+    sdx_parallel_team(s->program->threads, &s->splits, lead_walk, &w);
+    return w.status;
+}
+
 static sdx_status run(sdx_session *s, size_t n_inputs, const char *const *names, const sdx_tensor *inputs,
                       sdx_error *err)
 {
@@ -235,7 +259,7 @@ static sdx_status run(sdx_session *s, size_t n_inputs, const char *const *names,
     TRY(sdx_frame_plan(&s->context, body, 0, s->input, err));
     TRY(sdx_keeper_prepare(keeper, f->plan[0], err));
     for (int k = 0; k < keeper->count; k++) s->input[keeper->kept[k].input] = keeper->kept[k].value;
-    TRY(sdx_plan_run(f->plan[0], &s->context, s->input, f->buffer, err));
+    TRY(run_plan(s, f, err));
     TRY(sdx_keeper_take(keeper, f->plan[0], f->buffer, err));
     s->runs++;
     return SDX_OK;
