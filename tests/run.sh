@@ -22,7 +22,9 @@ part() {
     code=$?
     line=$(grep -aoE '[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1)
     p=${line%% *} f=${line#*, } f=${f%% *}
-    if [ -z "$line" ] || { [ "$code" != 0 ] && [ "$f" = 0 ]; }; then
+    if [ "$line" = "0 passed, 0 failed" ]; then
+        f=1 line="nothing was tested"
+    elif [ -z "$line" ] || { [ "$code" != 0 ] && [ "$f" = 0 ]; }; then
         p=${p:-0} f=$((${f:-0} + 1))
         line="exit code $code"
     fi
