@@ -8,7 +8,7 @@
  *
  * Every function that can fail returns an sdx_status and takes an sdx_error, which may be NULL; on
  * failure the record holds one sentence for a person and the out parameters are untouched. Strings are UTF-8.
- * Nothing here prints, exits or aborts.
+ * Nothing here prints, exits or aborts. What opens or creates has a free or close, which takes NULL.
  */
 #ifndef SARDONYX_H
 #define SARDONYX_H
@@ -104,7 +104,7 @@ typedef struct sdx_tensor_list {
 SDX_API size_t sdx_dtype_size(sdx_dtype dtype); /* bytes of one element; 0 for SDX_STRING and unknown codes */
 SDX_API const char *sdx_dtype_name(sdx_dtype dtype); /* "float32", "int64", ... as NumPy does, else as ONNX */
 SDX_API int64_t sdx_tensor_count(const sdx_tensor *t); /* number of elements */
-SDX_API size_t sdx_tensor_bytes(const sdx_tensor *t);
+SDX_API size_t sdx_tensor_bytes(const sdx_tensor *t); /* of data: count times size */
 /* Element i of any integer, bool or real type, the nearest double; 0 for strings and complex numbers. */
 SDX_API double sdx_tensor_get_f64(const sdx_tensor *t, int64_t i);
 
@@ -139,21 +139,25 @@ SDX_API size_t sdx_model_input_count(const sdx_model *model);
 SDX_API size_t sdx_model_output_count(const sdx_model *model);
 SDX_API sdx_port sdx_model_input(const sdx_model *model, size_t i);
 SDX_API sdx_port sdx_model_output(const sdx_model *model, size_t i);
-/* A serialized ONNX TensorProto, SequenceProto or OptionalProto, as the port says; free it with sdx_tensor_free. */
+/* A serialized ONNX TensorProto, SequenceProto or OptionalProto, as the port says; free it with
+ * sdx_tensor_free. */
 SDX_API sdx_status sdx_value_read_pb(const char *path, const sdx_port *port, sdx_tensor *out, sdx_error *err);
-/* From now on the input is this value, and no input any more: what depends on it alone is decided when a program is made.
- * Copies the value. */
-SDX_API sdx_status sdx_model_fix_input(sdx_model *model, const char *input, const sdx_tensor *value, sdx_error *err);
+/* From now on the input is this value, and no input any more: what depends on it alone is decided when a
+ * program is made. Copies the value. */
+SDX_API sdx_status sdx_model_fix_input(sdx_model *model, const char *input, const sdx_tensor *value,
+                                       sdx_error *err);
 /* What a person should know although the model was read: one sentence, or NULL. */
 SDX_API const char *sdx_model_warning(const sdx_model *model);
 SDX_API const char *sdx_model_metadata(const sdx_model *model, const char *key); /* NULL if absent */
 /* What is in the model, as text or as one JSON object; free() the string. */
 SDX_API sdx_status sdx_model_inspect(const sdx_model *model, bool json, char **text, sdx_error *err);
-/* The graph as a self-contained HTML page; free() the string. shapes: NULL, or the model of a program made of the same
- * file (with no_optimize), whose inferred shapes are shown where the file itself says none. */
-SDX_API sdx_status sdx_model_inspect_html(const sdx_model *model, const sdx_model *shapes, char **html, sdx_error *err);
+/* The graph as a self-contained HTML page; free() the string. shapes: NULL, or the model of a program made of
+ * the same file (with no_optimize), whose inferred shapes are shown where the file itself says none. */
+SDX_API sdx_status sdx_model_inspect_html(const sdx_model *model, const sdx_model *shapes, char **html,
+                                          sdx_error *err);
 /* The same in the DOT language of Graphviz. */
-SDX_API sdx_status sdx_model_inspect_dot(const sdx_model *model, const sdx_model *shapes, char **dot, sdx_error *err);
+SDX_API sdx_status sdx_model_inspect_dot(const sdx_model *model, const sdx_model *shapes, char **dot,
+                                         sdx_error *err);
 
 /* ---- running ----------------------------------------------------------------------------------- */
 
@@ -163,21 +167,22 @@ typedef struct sdx_session sdx_session;
 typedef struct sdx_run_options {
     int threads;      /* 0: what the cgroup quota, the cpuset and OMP_NUM_THREADS allow */
     const char *isa;  /* cap on the instruction set, NULL: SARDONYX_ISA, else the best this CPU has */
-    /* "bf16": products with constant weights of float32 round both sides to bfloat16 and sum in float32; about two
-     * digits for twice the speed, on CPUs that multiply bfloat16. "auto": bf16 where a short measurement says that it
-     * pays here, else float32; so another machine may give other values. NULL or "fp32": float32 throughout. */
+    /* "bf16": products with constant weights of float32 round both sides to bfloat16 and sum in float32; about
+     * two digits for twice the speed, on CPUs that multiply bfloat16. "auto": bf16 where a short measurement
+     * says that it pays here, else float32; so another machine may give other values. NULL or "fp32": float32
+     * throughout. */
     const char *precision;
     bool no_optimize; /* run the graph as the file spells it */
     bool strict;      /* only what the standard says, also where the file's metadata allows something better */
-    /* Outputs need not be right where the attention mask is 0: there they are 0, and cost nothing. For callers that
-     * look at real tokens only. */
+    /* Outputs need not be right where the attention mask is 0: there they are 0, and cost nothing. For callers
+     * that look at real tokens only. */
     bool skip_padding;
     /* For a run or two: weights are not packed ahead, which saves their memory and a pass over them. */
     bool brief;
     bool profile;     /* record the time of every step, for sdx_session_profile */
-    /* A run that takes more operators than this fails: so loops end. One whose work its inputs' and outputs' sizes do not
-     * bound (Einsum, NonMaxSuppression, copies of lists) counts once per 65536 operations. 0: SDX_MAX_STEPS; UINT64_MAX:
-     * no limit. */
+    /* A run that takes more operators than this fails: so loops end. One whose work its inputs' and outputs'
+     * sizes do not bound (Einsum, NonMaxSuppression, copies of lists) counts once per 65536 operations. 0:
+     * SDX_MAX_STEPS; UINT64_MAX: no limit. */
     uint64_t max_steps;
 } sdx_run_options;
 
@@ -189,31 +194,37 @@ SDX_API sdx_status sdx_program_open(const char *path, const sdx_run_options *opt
                                     sdx_error *err);
 SDX_API void sdx_program_free(sdx_program *program);
 SDX_API const sdx_model *sdx_program_model(const sdx_program *program);
-/* What a run on inputs of these types and shapes (data may be NULL) would do: the steps in order, and where in memory
- * each leaves its outputs; as text or as one JSON object. free() the string. */
-SDX_API sdx_status sdx_program_describe_plan(const sdx_program *program, size_t n_inputs, const char *const *input_names,
+/* What a run on inputs of these types and shapes (data may be NULL) would do: the steps in order, and where in
+ * memory each leaves its outputs; as text or as one JSON object. free() the string. */
+SDX_API sdx_status sdx_program_describe_plan(const sdx_program *program, size_t n_inputs,
+                                             const char *const *input_names,
                                              const sdx_tensor *inputs, bool json, char **text, sdx_error *err);
 /* Of a program's model: some operator draws random numbers, so that two runs differ. */
 SDX_API bool sdx_model_is_random(const sdx_model *model);
-/* Of a program's model: the rows of a batch change each other's numbers, because one scale quantizes them all. */
+/* Of a program's model: the rows of a batch change each other's numbers, because one scale
+ * quantizes them all. */
 SDX_API bool sdx_model_mixes_rows(const sdx_model *model);
 
 SDX_API sdx_status sdx_session_create(const sdx_program *program, sdx_session **out, sdx_error *err);
 SDX_API void sdx_session_free(sdx_session *session);
 /* Runs the graph. inputs[i] is bound to input_names[i]; every graph input without a default must be given.
- * outputs[i] becomes a view of the graph output i, in the model's order, valid until the next run of this session. */
+ * outputs[i] becomes a view of the graph output i, in the model's order, valid until the next run of this
+ * session. */
 SDX_API sdx_status sdx_session_run(sdx_session *session, size_t n_inputs, const char *const *input_names,
                                    const sdx_tensor *inputs, size_t n_outputs, sdx_tensor *outputs,
                                    sdx_error *err);
-/* From now on the session keeps what graph output `output` was after a run, and it is graph input `input` of the next:
- * the keys and values of earlier tokens, [rows, heads, tokens, size] of which tokens grow. The input is no longer given,
- * the output comes back as SDX_UNDEFINED, and where the graph's attention allows new rows are written behind the old
- * ones, without a copy. Before the first run. */
-SDX_API sdx_status sdx_session_keep(sdx_session *session, const char *input, const char *output, sdx_error *err);
+/* From now on the session keeps what graph output `output` was after a run, and it is graph input `input` of
+ * the next: the keys and values of earlier tokens, [rows, heads, tokens, size] of which tokens grow. The input
+ * is no longer given, the output comes back as SDX_UNDEFINED, and where the graph's attention allows new rows
+ * are written behind the old ones, without a copy. Before the first run. */
+SDX_API sdx_status sdx_session_keep(sdx_session *session, const char *input, const char *output,
+                                    sdx_error *err);
 /* Copies what the next run shall begin with; it may have no tokens. */
-SDX_API sdx_status sdx_session_set_kept(sdx_session *session, const char *input, const sdx_tensor *value, sdx_error *err);
+SDX_API sdx_status sdx_session_set_kept(sdx_session *session, const char *input, const sdx_tensor *value,
+                                        sdx_error *err);
 /* In all that is kept, row r becomes what row[r] was. */
-SDX_API sdx_status sdx_session_reorder_kept(sdx_session *session, const size_t *row, size_t rows, sdx_error *err);
+SDX_API sdx_status sdx_session_reorder_kept(sdx_session *session, const size_t *row, size_t rows,
+                                            sdx_error *err);
 /* Time per operator of the runs so far, as a text table; free() the string. */
 SDX_API sdx_status sdx_session_profile(const sdx_session *session, char **text, sdx_error *err);
 
@@ -240,7 +251,8 @@ typedef struct sdx_convert_options {
     bool splade;            /* append relu, log1p, mask, max over tokens, nonzero */
     bool external_data;     /* weights in <output>.data */
     bool skip_validation;
-    sdx_dtype dtype;        /* of stored matrices: SDX_F32 (and 0), SDX_F16 or SDX_BF16; computing is in float32 */
+    /* of stored matrices: SDX_F32 (and 0), SDX_F16 or SDX_BF16; computing is in float32 */
+    sdx_dtype dtype;
     bool no_past;           /* sequence to sequence: no decoder_with_past_model.onnx */
     bool merged;            /* sequence to sequence: also decoder_model_merged.onnx, both decoders in one */
     /* Called, if set, as each file is written: bytes that have gone to it, and how many there will be. */
@@ -259,6 +271,7 @@ typedef struct sdx_convert_report {
     size_t graphs;         /* files written; nodes and initializers are of all of them */
 } sdx_convert_report;
 
+/* Writes the files and compares the graph with an independent forward pass. report may be NULL. */
 SDX_API sdx_status sdx_convert(const sdx_convert_options *options, sdx_convert_report *report, sdx_error *err);
 
 typedef struct sdx_op_tally {
@@ -277,21 +290,26 @@ typedef struct sdx_optimize_options {
     const char *only;     /* comma-separated pass names; NULL: all */
     const char *model_type; /* accepted and, if given, checked; NULL or "auto" */
     int num_heads, hidden_size; /* 0: read from the graph; else checked against it */
-    const char *target; /* "ort" or NULL: also com.microsoft's, for ONNX Runtime from 1.17 on; "std": standard operators
-                           only, those of opset 23 among them */
-    const char *weights; /* "fp16", "bf16": large weights, and what safe operators make of them, in 16 bits. NULL: as they
-                            are */
+    /* "ort" or NULL: also com.microsoft's operators, for ONNX Runtime from 1.17 on; "std": standard operators
+     * only, those of opset 23 among them */
+    const char *target;
+    /* "fp16", "bf16": large weights, and what safe operators make of them, in 16 bits; NULL: as they are */
+    const char *weights;
     bool external_data;
-    sdx_error *unchecked; /* not NULL: why nothing was compared, as the original failed on all inputs; else empty */
+    /* not NULL: why nothing was compared, as the original failed on all inputs; else empty */
+    sdx_error *unchecked;
     int threads;     /* as in sdx_run_options, as is isa */
     const char *isa;
-    /* Not NULL: what became of every place that looks like attention, a norm, a GELU or an embedding; free() it. As text
-     * (NULL too), as a JSON list, or as the page of sdx_model_inspect_html with the places marked: "text", "json", "html". *missed: how many of them should have fused and did not. */
+    /* Not NULL: what became of every place that looks like attention, a norm, a GELU or an embedding; free()
+     * it. As text (NULL too), as a JSON list, or as the page of sdx_model_inspect_html with the places marked:
+     * "text", "json", "html". *missed: how many of them should have fused and did not. */
     char **explanation;
     const char *explain_form;
     size_t *missed;
 } sdx_optimize_options;
 
+/* Rewrites a file, and compares both graphs on made-up inputs before the new one takes its name. before and
+ * after may be NULL. */
 SDX_API sdx_status sdx_optimize(const sdx_optimize_options *options, sdx_graph_stats *before,
                                 sdx_graph_stats *after, sdx_error *err);
 
@@ -306,7 +324,8 @@ typedef sdx_status (*sdx_case_fn)(void *context, sdx_case *out, sdx_error *err);
 
 typedef enum sdx_quantize_format {
     SDX_QUANTIZE_QOPERATOR, /* integer operators */
-    SDX_QUANTIZE_QDQ        /* float operators between pairs of QuantizeLinear and DequantizeLinear; static only */
+    /* float operators between pairs of QuantizeLinear and DequantizeLinear; static only */
+    SDX_QUANTIZE_QDQ
 } sdx_quantize_format;
 
 /* What range an activation gets, of all the values it had. */
@@ -318,8 +337,8 @@ typedef enum sdx_quantize_method {
 
 typedef struct sdx_quantize_options {
     const char *input, *output;
-    /* "accurate" (ours), or what others write: "anserini", "avx512_vnni", "avx2", "arm64". NULL: ours, or with one of
-     * the next three the form of ONNX Runtime's quantize_dynamic. */
+    /* "accurate" (ours), or what others write: "anserini", "avx512_vnni", "avx2", "arm64". NULL: ours, or with
+     * one of the next three the form of ONNX Runtime's quantize_dynamic. */
     const char *preset;
     bool per_channel;
     bool unsigned_weights; /* QUInt8 instead of QInt8 */
@@ -327,7 +346,8 @@ typedef struct sdx_quantize_options {
     const char *op_types;  /* comma-separated; NULL: MatMul,Gemm,Gather,Attention,EmbedLayerNormalization */
     const char *const *exclude; /* node names left alone */
     size_t n_exclude;
-    int weight_bits; /* 4 or 8: MatMulNBits, whose blocks of weights have scales of their own and activations stay float; 0 */
+    /* 4 or 8: MatMulNBits, whose blocks of weights have scales of their own and activations stay float; 0 */
+    int weight_bits;
     int block_size;  /* of those; 0: 32 */
     bool is_static;  /* activation scales are constants, from the values that the cases show */
     sdx_quantize_format format;
@@ -337,8 +357,10 @@ typedef struct sdx_quantize_options {
     void *case_context;
     bool external_data;
     bool allow_none; /* a graph with nothing to quantize is written as it is; without, it is a mistake */
-    bool report; /* fill in the report's table: a line for each layer, with the error it adds and the time it saves */
-    const char *target; /* "cosine>=0.999" or "top10>=0.97" to the float model on the cases: leaves in float what it must */
+    /* fill in the report's table: a line for each layer, with the error it adds and the time it saves */
+    bool report;
+    /* "cosine>=0.999" or "top10>=0.97" to the float model on the cases: leaves in float what it must */
+    const char *target;
 } sdx_quantize_options;
 
 typedef struct sdx_quantize_report {
@@ -349,9 +371,12 @@ typedef struct sdx_quantize_report {
     char *table; /* free() it; NULL if not asked */
 } sdx_quantize_report;
 
-SDX_API sdx_status sdx_quantize(const sdx_quantize_options *options, sdx_quantize_report *report, sdx_error *err);
+/* Rewrites a file. report may be NULL. */
+SDX_API sdx_status sdx_quantize(const sdx_quantize_options *options, sdx_quantize_report *report,
+                                sdx_error *err);
 
-/* Copies what users of a model's folder look for beside its graphs: configuration and tokenizer files, those there are. */
+/* Copies what users of a model's folder look for beside its graphs: configuration and tokenizer files, those
+ * there are. */
 SDX_API sdx_status sdx_copy_companions(const char *folder, const char *to, sdx_error *err);
 
 /* ---- text -------------------------------------------------------------------------------------- */
@@ -372,7 +397,11 @@ typedef struct sdx_text {
     size_t length;
 } sdx_text;
 
-typedef enum sdx_truncation_strategy { SDX_LONGEST_FIRST, SDX_ONLY_FIRST, SDX_ONLY_SECOND } sdx_truncation_strategy;
+typedef enum sdx_truncation_strategy {
+    SDX_LONGEST_FIRST,
+    SDX_ONLY_FIRST,
+    SDX_ONLY_SECOND
+} sdx_truncation_strategy;
 
 typedef struct sdx_truncation {
     size_t max_length; /* tokens, special ones included */
@@ -389,9 +418,9 @@ typedef struct sdx_padding {
     bool left;
 } sdx_padding;
 
-/* A folder with tokenizer.json, or with the older files: vocab.txt, vocab.json (and merges.txt), a SentencePiece model,
- * Marian's source.spm and target.spm; tokenizer_config.json beside them. Or one of those files.
- * A tokenizer is read-only after opening: threads may share it. */
+/* A folder with tokenizer.json, or with the older files: vocab.txt, vocab.json (and merges.txt), a
+ * SentencePiece model, Marian's source.spm and target.spm; tokenizer_config.json beside them. Or one of those
+ * files. A tokenizer is read-only after opening: threads may share it. */
 SDX_API sdx_status sdx_tokenizer_open(const char *path, sdx_tokenizer **out, sdx_error *err);
 SDX_API void sdx_tokenizer_free(sdx_tokenizer *tokenizer);
 /* pair may be NULL. max_length 0: no truncation; else the longest sequence is cut, special tokens kept.
@@ -400,11 +429,12 @@ SDX_API sdx_status sdx_tokenizer_encode(const sdx_tokenizer *tokenizer, const ch
                                         const char *pair, size_t pair_len, size_t max_length,
                                         sdx_encoding *out, sdx_error *err);
 SDX_API void sdx_encoding_free(sdx_encoding *encoding);
-/* What tokenizer.json itself says, which only sdx_tokenizer_encode_batch can be told to follow; NULL: nothing. */
+/* What tokenizer.json itself says, which only sdx_tokenizer_encode_batch can be told to follow; NULL:
+ * nothing. */
 SDX_API const sdx_truncation *sdx_tokenizer_truncation(const sdx_tokenizer *tokenizer);
 SDX_API const sdx_padding *sdx_tokenizer_padding(const sdx_tokenizer *tokenizer);
-/* As encode_batch of Hugging Face's tokenizers: what is cut off comes back as overflow, and all are padded alike.
- * pairs: NULL, or the second text of each, whose data may be NULL. truncation, padding: NULL for none.
+/* As encode_batch of Hugging Face's tokenizers: what is cut off comes back as overflow, and all are padded
+ * alike. pairs: NULL, or the second text of each, whose data may be NULL. truncation, padding: NULL for none.
  * out[count]: free each. */
 SDX_API sdx_status sdx_tokenizer_encode_batch(const sdx_tokenizer *tokenizer, const sdx_text *texts,
                                               const sdx_text *pairs, size_t count,
@@ -420,35 +450,38 @@ SDX_API bool sdx_tokenizer_is_special(const sdx_tokenizer *tokenizer, int64_t id
 
 /* ---- tasks ---------------------------------------------------------------------------------------
  *
- * From a folder and some text (or a sound) to an answer: open, run as often as you like, free; examples/answer.c has them
- * all. A task object belongs to one thread. Opening fails with SDX_ERR_FILE when a file is absent or damaged and with
- * SDX_ERR_UNSUPPORTED when the model has not the outputs that the task needs; running with SDX_ERR_USAGE when the fault is
- * the caller's (an option, a text that gives no token, a sound that is too short).
+ * From a folder and some text (or a sound) to an answer: open, run as often as you like, free;
+ * examples/answer.c has them all. A task object belongs to one thread. Opening fails with SDX_ERR_FILE when a
+ * file is absent or damaged and with SDX_ERR_UNSUPPORTED when the model has not the outputs that the task
+ * needs; running with SDX_ERR_USAGE when the fault is the caller's (an option, a text that gives no token, a
+ * sound that is too short).
  */
 
 typedef struct sdx_task_options {
-    const char *model;     /* .onnx file, a folder that holds one, or a checkpoint folder, converted in memory */
+    /* .onnx file, a folder that holds one, or a checkpoint folder, converted in memory */
+    const char *model;
     const char *tokenizer; /* folder or file; NULL: beside the model */
     size_t max_length;     /* tokens; 0: what the tokenizer's or the model's configuration says */
     size_t batch_tokens;   /* padded tokens in one run; 0: 4096 */
     sdx_run_options run;
 } sdx_task_options;
 
-/* Dense vectors: tokenizer, model, then pooling, dense layers and normalization as modules.json in the tokenizer's folder
- * says (mean pooling, normalized, when there is none). */
+/* Dense vectors: tokenizer, model, then pooling, dense layers and normalization as modules.json in the
+ * tokenizer's folder says (mean pooling, normalized, when there is none). */
 typedef struct sdx_embedder sdx_embedder;
 SDX_API sdx_status sdx_embedder_open(const sdx_task_options *options, sdx_embedder **out, sdx_error *err);
 SDX_API void sdx_embedder_free(sdx_embedder *embedder);
 SDX_API size_t sdx_embedder_dim(const sdx_embedder *embedder);
-/* What stands before every text from now on: a prompt of config_sentence_transformers.json by its name, or any text. Both
- * NULL: the folder's default_prompt_name, as after opening. An unknown name is SDX_ERR_USAGE. */
-SDX_API sdx_status sdx_embedder_set_prompt(sdx_embedder *embedder, const char *name, const char *text, sdx_error *err);
+/* What stands before every text from now on: a prompt of config_sentence_transformers.json by its name, or any
+ * text. Both NULL: the folder's default_prompt_name, as after opening. An unknown name is SDX_ERR_USAGE. */
+SDX_API sdx_status sdx_embedder_set_prompt(sdx_embedder *embedder, const char *name, const char *text,
+                                           sdx_error *err);
 /* out: [count, dim] float32, row-major. The vector of a text does not depend on its neighbours. */
 SDX_API sdx_status sdx_embedder_run(sdx_embedder *embedder, const sdx_text *texts, size_t count, float *out,
                                     sdx_error *err);
 
-/* Sparse vectors: SPLADE graphs with outputs output_idx and output_weights, or a masked-LM graph with logits. The vector
- * of a text does not depend on its neighbours. */
+/* Sparse vectors: SPLADE graphs with outputs output_idx and output_weights, or a masked-LM graph with logits.
+ * The vector of a text does not depend on its neighbours. */
 typedef struct sdx_sparse_encoder sdx_sparse_encoder;
 
 typedef struct sdx_sparse_vector {
@@ -467,9 +500,9 @@ SDX_API bool sdx_sparse_encoder_is_frame(const sdx_sparse_encoder *encoder, int6
 SDX_API sdx_status sdx_sparse_encoder_run(sdx_sparse_encoder *encoder, const sdx_text *texts, size_t count,
                                           sdx_sparse_vector *out, sdx_error *err);
 
-/* Labels and scores of texts or text pairs, as config.json beside the tokenizer has them: id2label names the labels;
- * problem_type decides between softmax over labels, a sigmoid for each (multi_label_classification, or one label) and
- * the bare number (regression). */
+/* Labels and scores of texts or text pairs, as config.json beside the tokenizer has them: id2label names the
+ * labels; problem_type decides between softmax over labels, a sigmoid for each (multi_label_classification, or
+ * one label) and the bare number (regression). */
 typedef struct sdx_classifier sdx_classifier;
 SDX_API sdx_status sdx_classifier_open(const sdx_task_options *options, sdx_classifier **out, sdx_error *err);
 SDX_API void sdx_classifier_free(sdx_classifier *classifier);
@@ -480,8 +513,9 @@ SDX_API sdx_status sdx_classifier_run(sdx_classifier *classifier, const sdx_text
                                       size_t count, float *scores, sdx_error *err);
 
 /* Text from text, by a sequence-to-sequence model (encoder_model.onnx, decoder_model.onnx and, for speed,
- * decoder_with_past_model.onnx, or decoder_model_merged.onnx) or a decoder-only graph. Greedy for one beam, else beam
- * search, both as transformers' generate() has them; or sampling, by a random generator of our own. */
+ * decoder_with_past_model.onnx, or decoder_model_merged.onnx) or a decoder-only graph. Greedy for one beam,
+ * else beam search, both as transformers' generate() has them; or sampling, by a random generator of our
+ * own. */
 typedef struct sdx_generator sdx_generator;
 
 typedef enum sdx_early_stopping {
@@ -504,8 +538,8 @@ typedef struct sdx_generate_options {
     size_t top_k;                 /* 0: all */
     uint64_t seed;                /* the same seed, text and number of the text: the same draws */
     size_t first_text;            /* the number of texts[0]: of runs before this one, if they belong together */
-    /* NULL, or told each new token of texts[text] as soon as it is chosen; with one beam and one sequence a text.
-     * Returns false to end the run, which then fails with SDX_ERR_USAGE. */
+    /* NULL, or told each new token of texts[text] as soon as it is chosen; with one beam and one sequence a
+     * text. Returns false to end the run, which then fails with SDX_ERR_USAGE. */
     bool (*on_token)(void *context, size_t text, int64_t id);
     void *context;
 } sdx_generate_options;
@@ -519,10 +553,12 @@ typedef struct sdx_generated {
 /* The model's folder, or the tokenizer's, has generation_config.json or config.json. */
 SDX_API sdx_status sdx_generator_open(const sdx_task_options *options, sdx_generator **out, sdx_error *err);
 SDX_API void sdx_generator_free(sdx_generator *generator);
-SDX_API sdx_generate_options sdx_generator_defaults(const sdx_generator *generator); /* as the folder has them */
-/* options: NULL for the defaults. out: [count, num_return_sequences]; sdx_tokenizer_decode makes text of the ids. What
- * a text gives does not depend on its neighbours. */
-SDX_API sdx_status sdx_generator_run(sdx_generator *generator, const sdx_generate_options *options, const sdx_text *texts,
+/* As the folder has them. */
+SDX_API sdx_generate_options sdx_generator_defaults(const sdx_generator *generator);
+/* options: NULL for the defaults. out: [count, num_return_sequences]; sdx_tokenizer_decode makes text of the
+ * ids. What a text gives does not depend on its neighbours. */
+SDX_API sdx_status sdx_generator_run(sdx_generator *generator, const sdx_generate_options *options,
+                                     const sdx_text *texts,
                                      size_t count, sdx_generated *out, sdx_error *err);
 SDX_API const sdx_tokenizer *sdx_generator_tokenizer(const sdx_generator *generator);
 
@@ -550,14 +586,14 @@ typedef struct sdx_transcript {
 
 SDX_API sdx_status sdx_transcriber_open(const sdx_task_options *options, sdx_transcriber **out, sdx_error *err);
 SDX_API void sdx_transcriber_free(sdx_transcriber *transcriber);
-/* samples: [count], one channel in [-1, 1] at rate Hz; rate 0: the model's input as it is, neither resampled nor normalized. options:
- * NULL for the defaults. Free with sdx_transcript_free. */
+/* samples: [count], one channel in [-1, 1] at rate Hz; rate 0: the model's input as it is, neither resampled
+ * nor normalized. options: NULL for the defaults. Free with sdx_transcript_free. */
 SDX_API sdx_status sdx_transcriber_run(sdx_transcriber *transcriber, const sdx_transcribe_options *options,
                                        const float *samples, size_t count, int rate, sdx_transcript *out,
                                        sdx_error *err);
 SDX_API void sdx_transcript_free(sdx_transcript *transcript);
-/* A sound file (WAV, FLAC, Ogg, ... by libsndfile; WAV alone in builds without it), its channels mixed to one. free() the
- * samples. */
+/* A sound file (WAV, FLAC, Ogg, ... by libsndfile; WAV alone in builds without it), its channels mixed to one.
+ * free() the samples. */
 SDX_API sdx_status sdx_audio_read(const char *path, float **samples, size_t *count, int *rate, sdx_error *err);
 
 /* ---- about -------------------------------------------------------------------------------------- */
@@ -572,12 +608,14 @@ typedef struct sdx_op_info {
 
 SDX_API size_t sdx_operator_count(void);
 SDX_API sdx_op_info sdx_operator_at(size_t i);
-SDX_API const char *sdx_cpu_isa(void);      /* best instruction set of this CPU that this build has kernels for */
+/* The best instruction set of this CPU that this build has kernels for. */
+SDX_API const char *sdx_cpu_isa(void);
 /* The same under the cap of sdx_set_isa or SARDONYX_ISA: what a program gets whose options name no other. */
 SDX_API const char *sdx_used_isa(void);
 SDX_API const char *sdx_build_flags(void);  /* compiler, mode, OpenMP, OpenBLAS */
 SDX_API int sdx_default_threads(void);
-/* Caps the instruction set for everything after; SDX_ERR_USAGE for an unknown name. Call before any program is made. */
+/* Caps the instruction set for everything after; SDX_ERR_USAGE for an unknown name. Call before any program is
+ * made. */
 SDX_API sdx_status sdx_set_isa(const char *name, sdx_error *err);
 
 #ifdef __cplusplus

@@ -124,9 +124,9 @@ def tolerances(path, outputs):
     floats = [np.abs(v[np.isfinite(v)]).max(initial=0) for v in outputs
               if isinstance(v, np.ndarray) and np.issubdtype(v.dtype, np.floating)]
     scale = float(max(floats, default=0))
-    relative, absolute = 1e-3, 3e-4
+    relative, absolute = 1e-4, 3e-5
     if re.search("quant|qdq|int8|int4|nbits|dynamic", path, re.IGNORECASE):
-        relative, absolute = 2e-2, 2e-2
+        relative, absolute = 5e-3, 5e-3
     elif has_float16(path):
         relative, absolute = 1e-2, 5e-3
     return ["--rtol", str(relative), "--atol", str(max(1e-6, absolute * scale))]
