@@ -350,6 +350,14 @@ static void finish_tile(const correction *z, const sdx_int8_epilogue *epilogue, 
     }
 }
 
+/* The lines of C that a tile will write, fetched while its sums run: a large C is in no near cache. */
+V_INLINE void prefetch_c(int rows, const char *c, int64_t row_bytes)
+{
+    for (int i = 0; i < rows; i++)
+        for (int line = 0; line < TILE_COLS * (int)sizeof(int32_t); line += CACHE_LINE)
+            __builtin_prefetch(c + i * row_bytes + line, 1, 3);
+}
+
 static void run(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, bool a_signed, const void *packed,
                 int64_t panel_begin, int64_t panel_end, const int32_t *a_zero, const int32_t *b_zero,
                 const sdx_int8_epilogue *epilogue, void *workspace, void *c, int64_t ldc)
@@ -379,11 +387,11 @@ static void run(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, boo
                                       .a_offset = l.offset,
                                       .b_offset = b_offset,
                                       .k = (int32_t)k};
+                char *to = (char *)c + (row * ldc + (q - panel_begin) * TILE_COLS) * (int64_t)sizeof(int32_t);
+                prefetch_c(rows, to, ldc * (int64_t)sizeof(int32_t));
                 tile_table[rows](steps, l.data + row * l.stride, l.stride, panel,
                                  next + (t - t0) * steps * stride, stride, tile);
-                const int64_t place = row * ldc + (q - panel_begin) * TILE_COLS;
-                finish_tile(&z, epilogue, row, first, tile, rows, cols, (char *)c + place * (int64_t)sizeof(int32_t),
-                            ldc);
+                finish_tile(&z, epilogue, row, first, tile, rows, cols, to, ldc);
                 row += rows;
             }
         }

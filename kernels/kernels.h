@@ -129,6 +129,8 @@ typedef struct sdx_quantize_kernels {
     /* y = saturate(round_half_even(x / scale) + zero_point), as ONNX QuantizeLinear. */
     void (*f32_u8)(int64_t n, const float *x, float scale, int32_t zero_point, uint8_t *y);
     void (*f32_s8)(int64_t n, const float *x, float scale, int32_t zero_point, int8_t *y);
+    /* What DynamicQuantizeLinear makes of x * factor (factor NULL: of x) alone; a range under 255 * 2^-126 counts as 0. */
+    void (*row_u8)(int64_t n, const float *x, const float *factor, uint8_t *y, float *scale, int32_t *zero_point);
     /* y = (x - zero_point) * scale */
     void (*u8_f32)(int64_t n, const uint8_t *x, float scale, int32_t zero_point, float *y);
     void (*s8_f32)(int64_t n, const int8_t *x, float scale, int32_t zero_point, float *y);

@@ -233,7 +233,7 @@ static bool plan_8bit(const sdx_plan_step *step, const sizes *s, size_t *total)
 {
     size_t rows = (size_t)(s->batch * s->queries), columns = (size_t)s->columns;
     bool is_float = step->in[X].dtype == SDX_F32;
-    return (!is_float || sdx_dynamic_rows_plan(total, step->threads, s->batch * s->queries, s->input)) &&
+    return (!is_float || sdx_dynamic_rows_plan(total, s->batch * s->queries, s->input)) &&
            sdx_workspace_add(total, rows, sizeof(int32_t)) &&
            sdx_workspace_add(total, columns, sizeof(int32_t)) &&
            sdx_workspace_add(total, columns, sizeof(float)) &&
@@ -314,20 +314,19 @@ static void place_input(const sdx_run *run, sdx_gemm_int8_job *job, sdx_int8_epi
                         float *column_scale, char **workspace)
 {
     sdx_tensor x = get(run, X), weight_scale = get(run, WEIGHT_SCALE);
-    epilogue->scale = column_scale;
     if (x.dtype == SDX_F32) {
-        static const float one = 1;
-        sdx_tensor unit = {.dtype = SDX_F32, .data = (void *)&one};
-        sdx_dynamic_rows rows = sdx_dynamic_rows_take(workspace, run->threads, job->m, job->k);
+        sdx_dynamic_rows rows = sdx_dynamic_rows_take(workspace, job->m, job->k);
         const float *factor = sdx_run_has_in(run, FACTOR) ? get(run, FACTOR).data : NULL;
         sdx_dynamic_rows_fill(run->kernels, run->threads, x.data, factor, &rows);
         job->a = rows.q;
         job->a_zero = rows.zero;
         epilogue->row_scale = rows.scale;
-        epilogue->scale_step = sdx_int8_scales(&unit, &weight_scale, job->n, column_scale);
+        epilogue->scale = weight_scale.data;
+        epilogue->scale_step = sdx_tensor_count(&weight_scale) != 1;
         return;
     }
     sdx_tensor x_scale = get(run, X_SCALE);
+    epilogue->scale = column_scale;
     job->a = x.data;
     job->a_signed = x.dtype == SDX_I8;
     epilogue->scale_step = sdx_int8_scales(&x_scale, &weight_scale, job->n, column_scale);

@@ -17,18 +17,16 @@ enum { X, W, W_SCALE, W_ZERO, BIAS, FACTOR };
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
-bool sdx_dynamic_rows_plan(size_t *total, int threads, int64_t m, int64_t k)
+bool sdx_dynamic_rows_plan(size_t *total, int64_t m, int64_t k)
 {
-    return sdx_workspace_add(total, (size_t)threads, (size_t)k * sizeof(float)) &&
-           sdx_workspace_add(total, (size_t)m, (size_t)k) &&
+    return sdx_workspace_add(total, (size_t)m, (size_t)k) &&
            sdx_workspace_add(total, (size_t)m, sizeof(float)) &&
            sdx_workspace_add(total, (size_t)m, sizeof(int32_t));
 }
 
-sdx_dynamic_rows sdx_dynamic_rows_take(char **workspace, int threads, int64_t m, int64_t k)
+sdx_dynamic_rows sdx_dynamic_rows_take(char **workspace, int64_t m, int64_t k)
 {
     sdx_dynamic_rows rows = {.m = m, .k = k};
-    rows.scratch = sdx_workspace_take(workspace, (size_t)threads * (size_t)k * sizeof *rows.scratch);
     rows.q = sdx_workspace_take(workspace, (size_t)m * (size_t)k);
     rows.scale = sdx_workspace_take(workspace, (size_t)m * sizeof *rows.scale);
     rows.zero = sdx_workspace_take(workspace, (size_t)m * sizeof *rows.zero);
@@ -43,22 +41,11 @@ typedef struct fill_task {
 
 static void fill_rows(void *context, int64_t begin, int64_t end, int worker)
 {
+    (void)worker;
     const fill_task *t = context;
     const sdx_dynamic_rows *r = t->rows;
-    float *product = r->scratch + worker * r->k;
-    for (int64_t i = begin; i < end; i++) {
-        const float *x = t->x + i * r->k;
-        float min, max;
-        uint8_t zero;
-        if (t->factor) {
-            t->kernels->element.binary_f32[SDX_BINARY_MUL](r->k, x, 1, t->factor, 1, product);
-            x = product;
-        }
-        t->kernels->reduce.min_max_f32(r->k, x, &min, &max);
-        sdx_dynamic_params(min, max, &r->scale[i], &zero);
-        t->kernels->quantize.f32_u8(r->k, x, r->scale[i], zero, r->q + i * r->k);
-        r->zero[i] = zero;
-    }
+    for (int64_t i = begin; i < end; i++)
+        t->kernels->quantize.row_u8(r->k, t->x + i * r->k, t->factor, r->q + i * r->k, &r->scale[i], &r->zero[i]);
 }
 
 void sdx_dynamic_rows_fill(const sdx_kernels *kernels, int threads, const float *x, const float *factor,
@@ -183,7 +170,7 @@ static sdx_status plan(sdx_plan_step *step)
     const dynamic_linear *state = step->state;
     int64_t m = row_count(state, sdx_shape_count(&step->in[X].shape));
     size_t *total = &step->workspace;
-    bool ok = sdx_dynamic_rows_plan(total, step->threads, m, state->layer.k) &&
+    bool ok = sdx_dynamic_rows_plan(total, m, state->layer.k) &&
               sdx_workspace_add(total, 1, sdx_gemm_int8_workspace(step->kernels, step->threads, m, state->layer.k));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
@@ -194,7 +181,7 @@ static sdx_status run(sdx_run *r)
     const sdx_dynamic_layer *layer = &state->layer;
     int64_t m = row_count(state, sdx_tensor_count(&r->in[X]));
     char *workspace = r->workspace;
-    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, r->threads, m, layer->k);
+    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, m, layer->k);
     sdx_int8_epilogue epilogue = layer->epilogue;
     epilogue.row_scale = rows.scale;
     if (sdx_run_has_in(r, BIAS)) epilogue.bias = sdx_kept_in(r, state->kept, BIAS).data;

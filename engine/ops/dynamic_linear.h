@@ -10,12 +10,11 @@ typedef struct sdx_dynamic_rows {
     uint8_t *q;    /* [m, k] */
     float *scale;  /* [m] */
     int32_t *zero; /* [m] */
-    float *scratch; /* [threads, k] */
 } sdx_dynamic_rows;
 
 /* The workspace of m rows of k: how much, and its place. */
-bool sdx_dynamic_rows_plan(size_t *total, int threads, int64_t m, int64_t k);
-sdx_dynamic_rows sdx_dynamic_rows_take(char **workspace, int threads, int64_t m, int64_t k);
+bool sdx_dynamic_rows_plan(size_t *total, int64_t m, int64_t k);
+sdx_dynamic_rows sdx_dynamic_rows_take(char **workspace, int64_t m, int64_t k);
 /* Quantizes x [m, k] as DynamicQuantizeLinear does, once for all rows. */
 void sdx_dynamic_rows_fill_alike(const sdx_kernels *kernels, int threads, const float *x, const sdx_dynamic_rows *rows);
 /* Each row by its own range; of x * factor [k] when factor is not NULL. */

@@ -1,6 +1,7 @@
 /* gather.c: reading and writing at indices that are data. Indices are checked before anything is moved: a
  * negative one counts from the end, one outside the dim is the user's error, named with its bound. Embedding
  * tables come straight from the mapped file, so data and indices are read at any alignment. */
+#include "compute.h"
 #include "contents.h"
 #include "copy.h"
 #include "lanes.h"
@@ -120,6 +121,63 @@ static sdx_status run_gather(sdx_run *r)
     c.bytes = (size_t)inner * sdx_element_size(r->in[0].dtype);
     int64_t grain = 1 + (int64_t)(65536 / (c.bytes + 1));
     if (c.bytes) sdx_parallel_for(r->threads, outer * c.n_indices, grain, gather_range, &c);
+    return SDX_OK;
+}
+
+/* ---- ScaledRows ------------------------------------------------------------------------------------------ */
+
+/* sardonyx ScaledRows(Q [n,k] int8|uint8, scale [n,1] float32, indices? [...]): y[i] = Q[i] * scale[i], of the rows at
+ * `indices` or of all. Made by the pass fuse_scaled_rows only. */
+static sdx_status infer_scaled_rows(sdx_infer *x)
+{
+    TRY(sdx_want_dtype(x, 0, "Q", SDX_SET_BYTE));
+    TRY(sdx_want_dtype(x, 1, "the scale", SDX_SET(SDX_F32)));
+    TRY(sdx_want_dtype(x, 2, "the indices", SDX_SET(SDX_I32) | SDX_SET(SDX_I64)));
+    TRY(sdx_want_rank(x, 0, "Q", 2, 2));
+    TRY(sdx_want_rank(x, 1, "the scale", 2, 2));
+    TRY(sdx_want_dim(x, 1, "the scale", 0, sdx_type_dim(&x->in[0], 0)));
+    TRY(sdx_want_dim(x, 1, "the scale", 1, 1));
+    sdx_shape out = x->in[0].shape;
+    if (sdx_infer_has(x, 2)) {
+        out = x->in[2].shape;
+        if (out.rank < 0) return SDX_OK;
+        if (out.rank == SDX_MAX_RANK) return fail_rank(x->err, out.rank + 1);
+        out.dim[out.rank++] = sdx_type_dim(&x->in[0], 1);
+    }
+    sdx_infer_set(x, 0, SDX_F32, &out);
+    return SDX_OK;
+}
+
+typedef struct scaled_rows {
+    const sdx_quantize_kernels *kernels;
+    const sdx_tensor *q, *scale, *indices; /* indices NULL: all rows */
+    float *y;
+} scaled_rows;
+
+static void scale_rows(void *context, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const scaled_rows *c = context;
+    int64_t k = c->q->dim[1];
+    for (int64_t i = begin; i < end; i++) {
+        int64_t row = c->indices ? wrap(index_at(c->indices, i), c->q->dim[0]) : i;
+        const char *from = (const char *)c->q->data + row * k;
+        float scale;
+        memcpy(&scale, (const char *)c->scale->data + row * (int64_t)sizeof scale, sizeof scale);
+        if (c->q->dtype == SDX_U8)
+            c->kernels->u8_f32(k, (const uint8_t *)from, scale, 0, c->y + i * k);
+        else
+            c->kernels->s8_f32(k, (const int8_t *)from, scale, 0, c->y + i * k);
+    }
+}
+
+static sdx_status run_scaled_rows(sdx_run *r)
+{
+    const sdx_tensor *indices = sdx_run_has_in(r, 2) ? &r->in[2] : NULL;
+    if (indices) TRY(check_indices(indices, r->in[0].dim[0], r->err));
+    scaled_rows c = {&r->kernels->quantize, &r->in[0], &r->in[1], indices, r->out[0].data};
+    int64_t rows = indices ? sdx_tensor_count(indices) : r->in[0].dim[0];
+    sdx_parallel_for(r->threads, rows, sdx_row_grain(r->in[0].dim[1]), scale_rows, &c);
     return SDX_OK;
 }
 
@@ -383,6 +441,7 @@ static sdx_status run_scatter_nd(sdx_run *r)
 
 static const sdx_op_def rows[] = {
     {"", "Gather", 1, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_gather, NULL, NULL, run_gather},
+    {"sardonyx", "ScaledRows", 1, 0, 2, 3, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_scaled_rows, NULL, NULL, run_scaled_rows},
     {"", "GatherElements", 11, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_gather_elements, NULL, NULL,
      run_gather_elements},
     {"", "GatherND", 11, 0, 2, 2, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_gather_nd, NULL, NULL, run_gather_nd},

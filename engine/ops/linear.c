@@ -188,7 +188,7 @@ static void range_part(void *context, int64_t begin, int64_t end, int worker)
     t->kernels->reduce.min_max_f32(end - begin, t->x + begin, &t->min[worker], &t->max[worker]);
 }
 
-void sdx_dynamic_params(float min, float max, float *scale, uint8_t *zero)
+static void dynamic_params(float min, float max, float *scale, uint8_t *zero)
 {
     min = min < 0 ? min : 0;
     max = max > 0 ? max : 0;
@@ -206,7 +206,7 @@ void sdx_dynamic_range(const sdx_kernels *kernels, int threads, int64_t n, const
         if (t.min[i] < min) min = t.min[i];
         if (t.max[i] > max) max = t.max[i];
     }
-    sdx_dynamic_params(min, max, scale, zero);
+    dynamic_params(min, max, scale, zero);
 }
 
 typedef struct quantize_task {

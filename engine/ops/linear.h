@@ -57,7 +57,6 @@ void sdx_gemm_int8_run(const sdx_gemm_int8_job *job);
 
 /* DynamicQuantizeLinear's scale and zero point: the range of x, widened to hold 0, over 0..255; scale 1 when x
  * is all zeros. */
-void sdx_dynamic_params(float min, float max, float *scale, uint8_t *zero);
 void sdx_dynamic_range(const sdx_kernels *kernels, int threads, int64_t n, const float *x, float *scale,
                        uint8_t *zero);
 void sdx_quantize_u8(const sdx_kernels *kernels, int threads, int64_t n, const float *x, float scale,

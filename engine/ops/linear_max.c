@@ -115,7 +115,7 @@ static sdx_status plan_int8(sdx_plan_step *step)
     block b = make_block(step->kernels->gemm_int8.mr, step->kernels->gemm_int8.nr);
     size_t *total = &step->workspace, threads = (size_t)step->threads;
     bool ok = sdx_workspace_add(total, threads, b.bytes) &&
-              sdx_dynamic_rows_plan(total, step->threads, step->in[X].shape.dim[1], layer->k) &&
+              sdx_dynamic_rows_plan(total, step->in[X].shape.dim[1], layer->k) &&
               sdx_workspace_add(total, threads, copy_bytes(step->kernels, &b, layer->k));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
@@ -228,7 +228,7 @@ static sdx_status run_int8(sdx_run *r)
     char *workspace = r->workspace;
     t.block = make_block(r->kernels->gemm_int8.mr, r->kernels->gemm_int8.nr);
     t.products = sdx_workspace_take(&workspace, (size_t)r->threads * t.block.bytes);
-    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, r->threads, t.rows, t.layer->k);
+    sdx_dynamic_rows rows = sdx_dynamic_rows_take(&workspace, t.rows, t.layer->k);
     t.q = &rows;
     t.copies = workspace;
     const float *factor = NULL;

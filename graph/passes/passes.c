@@ -30,6 +30,7 @@ const sdx_pass sdx_passes[] = {
     {"fuse_bias_gelu", "bias Add into the Gelu after it", sdx_pass_fuse_bias_gelu},
     {"fuse_dynamic_linear", "dynamically quantized layers in one step; only inside the engine",
      sdx_pass_fuse_dynamic_linear},
+    {"fuse_scaled_rows", "look-ups in tables of bytes; only inside the engine", sdx_pass_fuse_scaled_rows},
     {"fuse_transpose", "products that read their operands the other way round", sdx_pass_fuse_transpose},
     {"pack_tokens", "run encoders on real tokens only, without padding; only inside the engine",
      sdx_pass_pack_tokens},

@@ -22,6 +22,7 @@ sdx_status sdx_pass_fuse_embed_layer_norm(sdx_pass_context *context, sdx_graph *
 sdx_status sdx_pass_fuse_skip_layer_norm(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_bias_gelu(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_dynamic_linear(sdx_pass_context *context, sdx_graph *graph);
+sdx_status sdx_pass_fuse_scaled_rows(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_fuse_transpose(sdx_pass_context *context, sdx_graph *graph);
 sdx_status sdx_pass_pack_tokens(sdx_pass_context *context, sdx_graph *graph);
 

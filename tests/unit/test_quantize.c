@@ -264,6 +264,60 @@ START_TEST(factors_move_into_the_layer)
 END_TEST
 
 /* Only by the metadata's leave, ONNX Runtime's operators have scales per row too. */
+/* Mul(scale rows, Cast(code rows)); sliced: rows 1 to the input's length, else those it lists. */
+static sdx_model *scaled_table(sdx_dtype dtype, bool sliced)
+{
+    sdx_model *m;
+    sdx_id in[4], codes, scales, out;
+    ok(sdx_model_create(&m, &err));
+    ok(sdx_model_set_opset(m, "", 14, &err));
+    sdx_graph *g = m->graph;
+    sdx_shape shape = {.rank = 1, .dim = {SDX_DIM_SYMBOL(sdx_model_symbol(m, "rows"))}};
+    ok(sdx_graph_add_input(g, "x", SDX_I64, &shape, &in[1], &err));
+    sdx_id q = constant(g, "q", dtype, 2, 9, K, 1), scale = constant(g, "scale", SDX_F32, 2, 9, 1, 2);
+    if (sliced) {
+        ok(sdx_graph_emit(g, "", "Shape", "ends", 1, &in[1], &in[2], &err));
+        ok(sdx_graph_add_ints(g, "starts", 1, (int64_t[]){1}, &in[1], &err));
+        ok(sdx_graph_add_ints(g, "axes", 1, (int64_t[]){0}, &in[3], &err));
+    }
+    in[0] = q;
+    ok(sdx_graph_emit(g, "", sliced ? "Slice" : "Gather", "codes", sliced ? 4 : 2, in, &codes, &err));
+    in[0] = scale;
+    ok(sdx_graph_emit(g, "", sliced ? "Slice" : "Gather", "scales", sliced ? 4 : 2, in, &scales, &err));
+    ok(sdx_graph_emit(g, "", "Cast", "cast", 1, &codes, &codes, &err));
+    ok(sdx_node_set_int(g, g->n_node - 1, "to", SDX_F32, &err));
+    ok(sdx_graph_emit(g, "", "Mul", "y", 2, (sdx_id[]){scales, codes}, &out, &err));
+    ok(sdx_graph_add_output(g, out, &err));
+    ok(sdx_graph_index(g, &err));
+    return m;
+}
+
+START_TEST(tables_of_bytes_are_read_in_one_step)
+{
+    static const char *const name = "x";
+    int64_t index[] = {8, 0, -2, 3, 3};
+    sdx_tensor in = {.dtype = SDX_I64, .rank = 1, .dim = {5}, .data = index}, out;
+    float expected[5 * K];
+    for (int step = 0; step < 3; step++) { /* as spelled, fused, and an index outside */
+        sdx_model *m = scaled_table(_i & 1 ? SDX_U8 : SDX_I8, _i >> 1);
+        sdx_program *program;
+        sdx_session *session;
+        ok(sdx_program_create(m, &(sdx_run_options){.no_optimize = step == 0}, &program, &err));
+        bool found = false;
+        for (sdx_id i = 0; i < m->graph->n_node; i++) found |= !strcmp(m->graph->node[i].op_type, "ScaledRows");
+        ck_assert(found == (step > 0));
+        if (step == 2) index[4] = 9;
+        ok(sdx_session_create(program, &session, &err));
+        sdx_status status = sdx_session_run(session, 1, &name, &in, 1, &out, &err);
+        ck_assert_int_eq(status, step == 2 && !(_i >> 1) ? SDX_ERR_USAGE : SDX_OK);
+        if (step == 0) memcpy(expected, out.data, sdx_tensor_bytes(&out));
+        if (step == 1) ck_assert_mem_eq(expected, out.data, sdx_tensor_bytes(&out));
+        sdx_session_free(session);
+        sdx_program_free(program);
+    }
+}
+END_TEST
+
 START_TEST(shortened_chains_have_row_scales)
 {
     fill(x);
@@ -527,6 +581,7 @@ Suite *quantize_suite(void)
     tcase_add_loop_test(c, a_row_depends_on_nothing_else, 0, 8);
     tcase_add_loop_test(c, a_row_is_what_the_standard_gives_it_alone, 0, 20);
     tcase_add_loop_test(c, factors_move_into_the_layer, 0, 20);
+    tcase_add_loop_test(c, tables_of_bytes_are_read_in_one_step, 0, 4);
     tcase_add_loop_test(c, shortened_chains_have_row_scales, 0, 8);
     tcase_add_test(c, attention_takes_factors);
     tcase_add_loop_test(c, only_our_recipe_allows_row_scales, 0, 7);
