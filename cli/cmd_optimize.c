@@ -39,9 +39,44 @@ static void print_stats_json(const char *key, const sdx_graph_stats *s)
     printf("}}");
 }
 
+/* What came of it. */
+typedef struct outcome {
+    const char *output;
+    sdx_graph_stats before, after;
+    char *explanation; /* NULL if not asked; owned */
+    size_t missed;
+} outcome;
+
+static void print_json(const outcome *o)
+{
+    fputs("{\"output\": ", stdout);
+    cli_json_string(stdout, o->output, strlen(o->output));
+    fputs(", ", stdout);
+    print_stats_json("original", &o->before);
+    fputs(", ", stdout);
+    print_stats_json("optimized", &o->after);
+    if (o->explanation) printf(", \"missed\": %zu, \"explain\": %s", o->missed, o->explanation);
+    fputs("}\n", stdout);
+}
+
+/* whole: the explanation is JSON or a page, and stands on stdout alone. */
+static void print_text(const outcome *o, bool stats, bool whole)
+{
+    if (stats && !whole) {
+        print_stats("Original", &o->before);
+        print_stats("Optimized", &o->after);
+    }
+    if (o->explanation) fputs(o->explanation, stdout);
+    fprintf(whole ? stderr : stdout, "Wrote %s: %zu nodes, before %zu\n", o->output, o->after.nodes, o->before.nodes);
+}
+
 static int optimize_to(const cli_args *args, const char *input, const char *output)
 {
-    sdx_optimize_options o = {
+    bool json = cli_flag(args, "json");
+    const char *form = cli_string(args, "explain", NULL);
+    outcome out = {.output = output};
+    sdx_error err = {0}, unchecked = {0};
+    const sdx_optimize_options o = {
         .input = input,
         .output = output,
         .only = cli_string(args, "only", NULL),
@@ -53,40 +88,18 @@ static int optimize_to(const cli_args *args, const char *input, const char *outp
         .threads = (int)cli_int(args, "threads", 0),
         .isa = cli_string(args, "isa", NULL),
         .external_data = cli_flag(args, "external_data"),
+        .explanation = cli_flag(args, "explain") ? &out.explanation : NULL,
+        .explain_form = json ? "json" : form,
+        .missed = &out.missed,
+        .unchecked = &unchecked,
     };
-    sdx_graph_stats before, after;
-    sdx_error err = {0}, unchecked = {0};
-    char *explanation = NULL;
-    size_t missed = 0;
-    if (cli_flag(args, "explain")) o.explanation = &explanation;
-    const char *form = cli_string(args, "explain", NULL);
-    bool whole = form && strcmp(form, "text"); /* json and html: nothing else on stdout */
-    o.explain_form = cli_flag(args, "json") ? "json" : form;
-    o.missed = &missed;
-    o.unchecked = &unchecked;
-    if (sdx_optimize(&o, &before, &after, &err) != SDX_OK) return cli_fail(&err);
+    if (sdx_optimize(&o, &out.before, &out.after, &err) != SDX_OK) return cli_fail(&err);
     if (*unchecked.message)
         fprintf(stderr, "sardonyx: warning: not compared with the original, which fails: %s\n", unchecked.message);
-    if (cli_flag(args, "json")) {
-        fputs("{\"output\": ", stdout);
-        cli_json_string(stdout, output, strlen(output));
-        fputs(", ", stdout);
-        print_stats_json("original", &before);
-        printf(", ");
-        print_stats_json("optimized", &after);
-        if (explanation) printf(", \"missed\": %zu, \"explain\": %s", missed, explanation);
-        printf("}\n");
-        free(explanation);
-        return missed ? EXIT_FINDING : EXIT_FINE;
-    }
-    if (cli_flag(args, "stats") && !whole) {
-        print_stats("Original", &before);
-        print_stats("Optimized", &after);
-    }
-    if (explanation) printf("%s", explanation);
-    free(explanation);
-    fprintf(whole ? stderr : stdout, "Wrote %s: %zu nodes, before %zu\n", output, after.nodes, before.nodes);
-    return missed ? EXIT_FINDING : EXIT_FINE;
+    if (json) print_json(&out);
+    else print_text(&out, cli_flag(args, "stats"), form && strcmp(form, "text"));
+    free(out.explanation);
+    return out.missed ? EXIT_FINDING : EXIT_FINE;
 }
 
 static int run(const cli_args *args)
