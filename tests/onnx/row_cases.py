@@ -96,6 +96,12 @@ def cases():
     yield "MatMulInteger16", [codes(3, 4, dtype=np.int16) // 64, codes(4, 5, dtype=np.int16) // 64], None, {"domain": MS}
     for activation in ("Relu", "Tanh"):
         yield "FusedGemm", [a, b, bias], None, {"domain": MS, "activation": activation}
+    for scales in (1,), (1, 20):  # one sequence: of more, ONNX Runtime's threads round some together
+        yield "DynamicQuantizeLSTM", [floats(4, 1, 6), codes(1, 6, 20), codes(1, 5, 20), floats(1, 40),
+                                      ints(3, dtype=np.int32), floats(1, 1, 5), None, floats(1, 15),
+                                      floats(*scales) / 99 + 0.02, np.zeros(scales, np.uint8),
+                                      floats(*scales) / 99 + 0.02, np.zeros(scales, np.uint8)], None, \
+            {"domain": MS, "n_out": 3, "hidden_size": 5}
     w, w_scale, w_zero = codes(6, 8), floats(8) / 50 + 0.05, codes(8)
     yield "MatMulIntegerToFloat", [codes(4, 6), w, number(0.1), w_scale, number(7, np.uint8), w_zero, bias], None, \
         {"domain": MS}

@@ -15,7 +15,7 @@
 typedef struct bench {
     sdx_model *model;
     const char *domain;
-    sdx_id node, in[8];
+    sdx_id node, in[12];
     int n_in, n_out, n_attr;
     sdx_attr attr[16];
     sdx_tensor out[4];
@@ -260,6 +260,52 @@ START_TEST(lstm_reverse_is_forward_of_the_reverse)
             }
     stop(&back);
     stop(&forth);
+}
+END_TEST
+
+enum { LSTM_GATES = 4 * H, W_SCALE = 8, W_ZERO, R_SCALE, R_ZERO };
+
+/* Bytes [rows, LSTM_GATES], and the matrix [LSTM_GATES, rows] they stand for. */
+static void pick_bytes(int rows, float scale, uint8_t zero, uint8_t *bytes, float *matrix)
+{
+    for (int i = 0; i < rows * LSTM_GATES; i++) {
+        bytes[i] = (uint8_t)(128 + 120 * pick());
+        matrix[i % LSTM_GATES * rows + i / LSTM_GATES] = (float)(bytes[i] - zero) * scale;
+    }
+}
+
+/* Nothing else is lost than what rounding X and the states to 8 bits loses. */
+START_TEST(rounded_lstm_is_nearly_the_lstm)
+{
+    const int32_t lengths[B] = {5, 2, 1};
+    const float scale = 0.008f;
+    const uint8_t zero = 127;
+    uint8_t w[I * LSTM_GATES], r[H * LSTM_GATES];
+    weights v = pick_weights();
+    pick_bytes(I, scale, zero, w, v.w);
+    pick_bytes(H, scale, zero, r, v.r);
+    bench whole = start_lstm(&v, lengths, "forward"), rounded;
+    run_well(&whole, "LSTM");
+    for (int scales = 0; scales < 2; scales++) {
+        rounded = start("com.microsoft", 1);
+        rounded.n_out = 3;
+        feed(&rounded, SDX_F32, DIMS(T, B, I), v.x);
+        feed(&rounded, SDX_U8, DIMS(1, I, LSTM_GATES), w);
+        feed(&rounded, SDX_U8, DIMS(1, H, LSTM_GATES), r);
+        feed(&rounded, SDX_F32, DIMS(1, 8 * H), v.bias);
+        feed(&rounded, SDX_I32, DIMS(B), lengths);
+        for (int i = 0; i < 3; i++) feed_absent(&rounded);
+        for (int i = 0; i < 2 && scales; i++) {
+            feed(&rounded, SDX_F32, DIMS(1), &scale);
+            feed(&rounded, SDX_U8, DIMS(1), &zero);
+        }
+        if (!scales) run_badly(&rounded, "DynamicQuantizeLSTM", "W_scale and W_zero_point must be given");
+    }
+    run_well(&rounded, "DynamicQuantizeLSTM");
+    for (int i = 0; i < T * B * H; i++)
+        ck_assert_float_eq_tol(floats_of(&rounded, 0)[i], floats_of(&whole, 0)[i], 0.02f);
+    stop(&whole);
+    stop(&rounded);
 }
 END_TEST
 
@@ -672,6 +718,7 @@ Suite *ops_misc_suite(void)
     tcase_add_test(c, dft_cuts_a_power_of_two);
     tcase_add_test(c, transforms_refuse_nonsense);
     tcase_add_test(c, lstm_reverse_is_forward_of_the_reverse);
+    tcase_add_test(c, rounded_lstm_is_nearly_the_lstm);
     tcase_add_test(c, recurrent_refuses_nonsense);
     tcase_add_test(c, einsum_forms);
     tcase_add_test(c, einsum_refuses_nonsense);
