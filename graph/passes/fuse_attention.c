@@ -1,8 +1,8 @@
 /* fuse_attention.c: writing a matched attention (attention_match.c) as ONNX's Attention-23(q, k, v, what is added to the
  * scores, past k, past v) where only standard operators are wanted, else as one of two operators of com.microsoft:
  *
- *     Attention(x, [Wq|Wk|Wv], [bq|bk|bv], mask, -, bias)       all three are projections of one x, nothing is
- * cached MultiHeadAttention(q, k, v, -, mask, bias, past k, past v) everything else
+ *     Attention(x, [Wq|Wk|Wv], [bq|bk|bv], mask, -, bias)           three projections of one x, nothing cached
+ *     MultiHeadAttention(q, k, v, -, mask, bias, past k, past v)    everything else
  *
  * The 2-D mask is handed over as it is, so that padding may be on either side, and its fill value with it. A
  * mask that was set rather than added differs only in rows that look at nothing at all. "No key after the
@@ -12,6 +12,7 @@
  * cases wrong that 1.31.1 gets right: a bias that broadcasts over batch or heads, and a mask when there are
  * more keys than queries without a past. So files spell the bias [b,n,t,T] out, and hide keys of cross
  * attention by it. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -432,8 +433,45 @@ static sdx_status repeat_rows(writer *w, const sdx_attention *m, sdx_id *bias)
     return emit_once(w, "Expand", 2, expand, bias);
 }
 
-/* Masks are added just as the graph did it. A query that sees nothing still weighs its keys by that; only ONNX Runtime
- * gives zeros for it. */
+/* A mask inside what looked like a bias: T5 adds its positions to one, and a window of ModernBERT hides more keys by the
+ * mask's own number. */
+static bool holds_mask(const sdx_graph *g, sdx_id v)
+{
+    const sdx_node *n = sdx_graph_producer(g, sdx_match_through(g, v));
+    bool window = n && sdx_match_is(n, "Where");
+    sdx_mask mask;
+    double fill = 0;
+    if (!n || (!window && !sdx_match_is(n, "Add"))) return false;
+    if (window && !sdx_graph_scalar(g, n->in[1], &fill)) return false;
+    for (int i = window ? 2 : 0; i < n->n_in; i++)
+        if (!sdx_match_mask(g, n->in[i], &mask) && mask.source != SDX_NONE)
+            return !mask.causal && mask.at[0][0] >= -FLT_MAX && (!window || fill == mask.at[0][0]);
+    return false;
+}
+
+/* Keys are hidden by a finite number, the same for all that a query may not see. */
+static bool fills_alike(const sdx_graph *g, const sdx_attention *m)
+{
+    bool filled = m->mask != SDX_NONE;
+    if (filled && m->sum[0][0] < -FLT_MAX) return false;
+    if (m->causal && !(filled && m->sum[0][1] == m->sum[0][0] && m->sum[1][1] == m->sum[0][0])) return false;
+    for (int i = 0; i < m->n_bias; i++) {
+        const sdx_term *t = &m->bias[i];
+        if (t->where && t->fill < -FLT_MAX) return false;
+        filled |= t->where || holds_mask(g, t->value);
+    }
+    return filled;
+}
+
+/* A query that sees nothing weighs all its keys alike; to ONNX Runtime the least float is -inf, which gives zeros. */
+static sdx_status lift_least(writer *w, sdx_id *bias)
+{
+    sdx_id in[2] = {*bias};
+    TRY(sdx_pass_scalar(w->context, w->g, -FLT_MAX / 2, &in[1]));
+    return emit_once(w, "Max", 2, in, bias);
+}
+
+/* Masks are added just as the graph did it. */
 static sdx_status write_standard(writer *w, sdx_id last, sdx_attention *m)
 {
     sdx_heads *h[3] = {&m->q, &m->k, &m->v};
@@ -446,6 +484,7 @@ static sdx_status write_standard(writer *w, sdx_id last, sdx_attention *m)
     sdx_id in[6] = {m->q.flat, m->k.flat, m->v.flat, SDX_NONE, m->k.past, m->v.past};
     sdx_id out[3] = {SDX_NONE, m->k.present, m->v.present}, node;
     for (int i = 0; i < m->n_term && !causal; i++) TRY(add_to(w, m->q.heads.number, &in[3], &m->term[i]));
+    if (in[3] != SDX_NONE && fills_alike(w->g, m)) TRY(lift_least(w, &in[3]));
     if (in[3] != SDX_NONE) TRY(repeat_rows(w, m, &in[3]));
     TRY(joined(w, last, m, &out[0]));
     TRY(sdx_pass_replace(w->context, w->g, last, "", "Attention", trim(in, 6), in, trim(out, 3), out, &node));
