@@ -203,6 +203,7 @@ sdx_element sdx_model_resolve_element(const sdx_model *model, sdx_element e);
 sdx_element sdx_model_arith(sdx_model *model, char op, sdx_element a, sdx_element b);
 sdx_element sdx_element_number(int64_t n);
 sdx_element sdx_element_from_dim(sdx_dim d);
+bool sdx_element_same(sdx_element a, sdx_element b); /* for certain: the same number or the same symbol */
 sdx_dim sdx_element_to_dim(sdx_element e); /* a negative number becomes SDX_DIM_UNKNOWN */
 
 /* ---- building and rewriting ----------------------------------------------------------------------------

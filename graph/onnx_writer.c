@@ -7,171 +7,18 @@
 #include <string.h>
 
 #include "../base/memory.h"
-#include "graph.h"
+#include "onnx_plan.h"
 
 enum {
-    EXTERNAL_BYTES = 1024,    /* smaller initializers stay in the model */
-    EXTERNAL_ALIGN = 4096,    /* a page, so that readers can map single tensors */
-    PIECE_BYTES = 4 << 20,    /* written between two reports of progress */
-    LARGE = 1 << 20,          /* bytes of a tensor whose pages are let go */
-    IR_FREE_INITIALIZERS = 4, /* before it, initializers had to be graph inputs */
-    IR_FUNCTIONS = 8
+    PIECE_BYTES = 4 << 20, /* written between two reports of progress */
+    LARGE = 1 << 20        /* bytes of a tensor whose pages are let go */
 };
-#define EMBEDDED        UINT64_MAX
 #define LARGEST_MESSAGE ((uint64_t)INT32_MAX) /* what protobuf readers accept */
-
-/* ---- plan: what will be written, decided before the first byte ------------------------------------------- */
-
-enum { USED = 1, PRODUCED = 2 }; /* read by a live node or an output; written by a live node */
-
-typedef struct graph_marks {
-    const sdx_graph *graph;
-    unsigned char *flags; /* [n_value] */
-    struct graph_marks *next;
-} graph_marks;
-
-typedef struct plan {
-    const sdx_model *model;
-    sdx_arena arena;
-    graph_marks *marks;  /* of every graph */
-    const char **domain; /* [n_domain] of live nodes */
-    int n_domain;
-    int64_t ir_version;
-    uint64_t *offset;     /* [main graph's n_value] in the data file, or EMBEDDED; NULL: all embedded */
-    uint64_t data_bytes;  /* of the data file; 0: there is none */
-    const char *location; /* the data file, as seen from the model */
-    const sdx_onnx_write_options *options;
-    uint64_t total; /* bytes of both files */
-} plan;
-
-static sdx_status mark_domain(plan *p, const char *domain, sdx_error *err)
-{
-    for (int i = 0; i < p->n_domain; i++)
-        if (!strcmp(p->domain[i], domain)) return SDX_OK;
-    const char **grown;
-    ARENA_NEW(&p->arena, grown, (size_t)p->n_domain + 1, err);
-    if (p->n_domain) memcpy(grown, p->domain, (size_t)p->n_domain * sizeof *grown);
-    grown[p->n_domain++] = domain;
-    p->domain = grown;
-    return SDX_OK;
-}
-
-static sdx_status mark_graph(plan *p, const sdx_graph *g, graph_marks **out, sdx_error *err);
-
-/* What a subgraph takes from outside is used outside. */
-static sdx_status mark_subgraph(plan *p, const sdx_graph *sub, unsigned char *outer_flags, sdx_error *err)
-{
-    graph_marks *marks;
-    TRY(mark_graph(p, sub, &marks, err));
-    for (sdx_id v = 0; v < sub->n_value; v++)
-        if (sub->value[v].outer != SDX_NONE && (marks->flags[v] & USED))
-            outer_flags[sub->value[v].outer] |= USED;
-    return SDX_OK;
-}
-
-static sdx_status mark_node(plan *p, const sdx_node *n, unsigned char *flags, sdx_error *err)
-{
-    TRY(mark_domain(p, n->domain, err));
-    for (int i = 0; i < n->n_in; i++)
-        if (n->in[i] != SDX_NONE) flags[n->in[i]] |= USED;
-    for (int i = 0; i < n->n_out; i++)
-        if (n->out[i] != SDX_NONE) flags[n->out[i]] |= PRODUCED;
-    for (int i = 0; i < n->n_attr; i++) {
-        const sdx_attr *a = &n->attr[i];
-        if (a->reference) continue;
-        if (a->type == SDX_ATTR_GRAPH) TRY(mark_subgraph(p, a->graph, flags, err));
-        for (size_t k = 0; a->type == SDX_ATTR_GRAPHS && k < a->count; k++)
-            TRY(mark_subgraph(p, a->graphs[k], flags, err));
-    }
-    return SDX_OK;
-}
-
-/* A weight, or the default of an input. */
-static const sdx_tensor *initializer(const sdx_value *value)
-{
-    return value->preset ? value->preset : value->type.constant;
-}
-
-static bool is_initializer(const graph_marks *m, sdx_id v)
-{
-    const sdx_value *value = &m->graph->value[v];
-    if (value->preset) return true;
-    bool held = value->type.constant && value->outer == SDX_NONE && !(m->flags[v] & PRODUCED);
-    return held && (value->is_input || (m->flags[v] & USED));
-}
-
-static sdx_status mark_graph(plan *p, const sdx_graph *g, graph_marks **out, sdx_error *err)
-{
-    graph_marks *m;
-    ARENA_NEW(&p->arena, m, 1, err);
-    ARENA_NEW(&p->arena, m->flags, (size_t)g->n_value, err);
-    m->graph = g;
-    m->next = p->marks;
-    p->marks = m;
-    for (sdx_id i = 0; i < g->n_node; i++)
-        if (!g->node[i].dead) TRY(mark_node(p, &g->node[i], m->flags, err));
-    for (int i = 0; i < g->n_output; i++) m->flags[g->output[i]] |= USED;
-    for (sdx_id v = 0; v < g->n_value; v++)
-        if (is_initializer(m, v) && !g->value[v].is_input && p->ir_version < IR_FREE_INITIALIZERS)
-            p->ir_version = IR_FREE_INITIALIZERS;
-    if (out) *out = m;
-    return SDX_OK;
-}
-
-static sdx_status make_plan(plan *p, sdx_error *err)
-{
-    const sdx_model *m = p->model;
-    p->ir_version = m->ir_version;
-    for (int i = 0; i < m->graph->n_input; i++) {
-        const sdx_value *v = &m->graph->value[m->graph->input[i]];
-        if (v->type.dtype == SDX_UNDEFINED && !(v->declared && v->declared->dtype != SDX_UNDEFINED))
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: input \"%s\" is of a type that cannot be written",
-                            m->path, v->name);
-    }
-    TRY(mark_graph(p, m->graph, NULL, err));
-    for (int i = 0; i < m->n_function; i++) {
-        const sdx_function *f = &m->function[i];
-        graph_marks *marks;
-        TRY(mark_graph(p, f->body, &marks, err));
-        for (sdx_id v = 0; v < f->body->n_value; v++)
-            if (is_initializer(marks, v))
-                return sdx_fail(err, SDX_ERR_INTERNAL,
-                                "function \"%s\" holds constants, which ONNX has no place for", f->name);
-    }
-    if (m->n_function && p->ir_version < IR_FUNCTIONS) p->ir_version = IR_FUNCTIONS;
-    return SDX_OK;
-}
-
-static const graph_marks *find_marks(const plan *p, const sdx_graph *g)
-{
-    const graph_marks *m = p->marks;
-    while (m->graph != g) m = m->next;
-    return m;
-}
-
-/* Gives every larger initializer of the main graph its place in the data file. */
-static sdx_status place_external(plan *p, const char *path, sdx_error *err)
-{
-    const sdx_graph *g = p->model->graph;
-    const graph_marks *marks = find_marks(p, g);
-    p->location = sdx_arena_printf(&p->arena, "%s.data", sdx_path_basename(path));
-    if (!p->location) return sdx_fail_memory(err, strlen(path));
-    ARENA_NEW(&p->arena, p->offset, (size_t)g->n_value, err);
-    for (sdx_id v = 0; v < g->n_value; v++) {
-        const sdx_tensor *t = initializer(&g->value[v]);
-        p->offset[v] = EMBEDDED;
-        if (!is_initializer(marks, v) || t->dtype == SDX_STRING || sdx_tensor_file_bytes(t) < EXTERNAL_BYTES)
-            continue;
-        p->offset[v] = (p->data_bytes + EXTERNAL_ALIGN - 1) / EXTERNAL_ALIGN * EXTERNAL_ALIGN;
-        p->data_bytes = p->offset[v] + sdx_tensor_file_bytes(t);
-    }
-    return SDX_OK;
-}
 
 /* ---- the wire format ------------------------------------------------------------------------------------- */
 
 typedef struct sink {
-    const plan *plan;
+    const sdx_onnx_plan *plan;
     sdx_writer *file; /* NULL: only count */
     uint64_t bytes;
     uint64_t before; /* bytes of the files written earlier */
@@ -259,7 +106,7 @@ static void put_message(sink *s, unsigned field, message_fn fn, const void *item
 typedef struct tensor_item {
     const sdx_tensor *tensor;
     const char *name;
-    uint64_t offset; /* in the data file, or EMBEDDED */
+    uint64_t offset; /* in the data file, or SDX_ONNX_EMBEDDED */
 } tensor_item;
 
 static void put_pair(sink *s, const void *item) /* StringStringEntryProto */
@@ -309,7 +156,7 @@ static void put_tensor(sink *s, const void *item)
     if (t->dtype == SDX_STRING)
         for (int64_t i = 0; i < count; i++) put_string(s, 6, ((const char *const *)t->data)[i]);
     put_text(s, 8, it->name);
-    if (it->offset != EMBEDDED)
+    if (it->offset != SDX_ONNX_EMBEDDED)
         put_external(s, it);
     else if (t->dtype != SDX_STRING) {
         put_tag(s, 9, 2);
@@ -421,7 +268,7 @@ static void put_content(sink *s, const sdx_attr *a)
     case SDX_ATTR_FLOAT: put_float(s, 2, a->f); break;
     case SDX_ATTR_INT: put_int(s, 3, a->i); break;
     case SDX_ATTR_STRING: put_bytes(s, 4, a->s, a->s_length); break;
-    case SDX_ATTR_TENSOR: put_message(s, 5, put_tensor, &(tensor_item){a->tensor, NULL, EMBEDDED}); break;
+    case SDX_ATTR_TENSOR: put_message(s, 5, put_tensor, &(tensor_item){a->tensor, NULL, SDX_ONNX_EMBEDDED}); break;
     case SDX_ATTR_GRAPH: put_message(s, 6, put_graph, a->graph); break;
     case SDX_ATTR_FLOATS:
         for (size_t i = 0; i < a->count; i++) put_float(s, 7, a->floats[i]);
@@ -434,7 +281,7 @@ static void put_content(sink *s, const sdx_attr *a)
         break;
     case SDX_ATTR_TENSORS:
         for (size_t i = 0; i < a->count; i++)
-            put_message(s, 10, put_tensor, &(tensor_item){&a->tensors[i], NULL, EMBEDDED});
+            put_message(s, 10, put_tensor, &(tensor_item){&a->tensors[i], NULL, SDX_ONNX_EMBEDDED});
         break;
     case SDX_ATTR_GRAPHS:
         for (size_t i = 0; i < a->count; i++) put_message(s, 11, put_graph, a->graphs[i]);
@@ -473,15 +320,15 @@ static void put_nodes(sink *s, unsigned field, const sdx_graph *g)
 static void put_graph(sink *s, const void *item)
 {
     const sdx_graph *g = item;
-    const graph_marks *marks = find_marks(s->plan, g);
+    const sdx_onnx_marks *marks = sdx_onnx_plan_marks(s->plan, g);
     const uint64_t *offset = g == s->plan->model->graph ? s->plan->offset : NULL;
     put_nodes(s, 1, g);
     put_string(s, 2, g->name && *g->name ? g->name : "graph"); /* a graph must have a name */
     for (sdx_id v = 0; v < g->n_value; v++) {
         const sdx_value *value = &g->value[v];
-        if (!is_initializer(marks, v)) continue;
+        if (!sdx_onnx_is_initializer(marks, v)) continue;
         put_message(s, 5, put_tensor,
-                    &(tensor_item){initializer(value), value->name, offset ? offset[v] : EMBEDDED});
+                    &(tensor_item){sdx_onnx_initializer(value), value->name, offset ? offset[v] : SDX_ONNX_EMBEDDED});
     }
     for (int i = 0; i < g->n_input; i++) put_message(s, 11, put_value_info, &(value_item){g, g->input[i]});
     for (int i = 0; i < g->n_output; i++) put_message(s, 12, put_value_info, &(value_item){g, g->output[i]});
@@ -510,7 +357,7 @@ static void put_function(sink *s, const void *item)
     for (int i = 0; i < f->n_preset; i++) put_message(s, 11, put_attribute, &f->preset[i]);
 }
 
-static bool is_used_domain(const plan *p, const char *domain)
+static bool is_used_domain(const sdx_onnx_plan *p, const char *domain)
 {
     if (!*domain || p->model->n_function)
         return true; /* a function's operators need their opsets imported too */
@@ -521,7 +368,7 @@ static bool is_used_domain(const plan *p, const char *domain)
 
 static void put_opsets(sink *s)
 {
-    const plan *p = s->plan;
+    const sdx_onnx_plan *p = s->plan;
     for (int i = 0; i < p->model->n_opset; i++)
         if (is_used_domain(p, p->model->opset[i].domain)) put_message(s, 8, put_opset, &p->model->opset[i]);
     for (int i = 0; i < p->n_domain; i++) /* domains that an edit brought in without importing them */
@@ -548,11 +395,11 @@ static void put_model(sink *s)
 
 static void put_padding(sdx_writer *w, uint64_t until)
 {
-    static const char zeros[EXTERNAL_ALIGN];
+    static const char zeros[SDX_ONNX_ALIGN];
     sdx_writer_put(w, zeros, (size_t)(until - w->written));
 }
 
-static sdx_status write_data(plan *p, const char *path, sdx_writer *w, sdx_error *err)
+static sdx_status write_data(sdx_onnx_plan *p, const char *path, sdx_writer *w, sdx_error *err)
 {
     const sdx_graph *g = p->model->graph;
     const char *data_path = sdx_arena_printf(&p->arena, "%s.data", path);
@@ -560,28 +407,28 @@ static sdx_status write_data(plan *p, const char *path, sdx_writer *w, sdx_error
     TRY(sdx_writer_open(w, data_path, err));
     sink file = {.plan = p, .file = w};
     for (sdx_id v = 0; v < g->n_value; v++) {
-        if (p->offset[v] == EMBEDDED) continue;
+        if (p->offset[v] == SDX_ONNX_EMBEDDED) continue;
         put_padding(w, p->offset[v]);
-        put_elements(&file, initializer(&g->value[v]));
+        put_elements(&file, sdx_onnx_initializer(&g->value[v]));
         report(&file);
     }
     sdx_writer_flush(w);
     return SDX_OK;
 }
 
-static uint64_t count_model(const plan *p)
+static uint64_t count_model(const sdx_onnx_plan *p)
 {
     sink count = {.plan = p};
     put_model(&count);
     return count.bytes;
 }
 
-static sdx_status stage(plan *p, const char *path, sdx_onnx_staged *out, sdx_error *err)
+static sdx_status stage(sdx_onnx_plan *p, const char *path, sdx_onnx_staged *out, sdx_error *err)
 {
-    TRY(make_plan(p, err));
+    TRY(sdx_onnx_plan_make(p, err));
     p->total = count_model(p);
     if (p->options->external_data || p->total > LARGEST_MESSAGE) {
-        TRY(place_external(p, path, err));
+        TRY(sdx_onnx_plan_external(p, path, err));
         uint64_t message = count_model(p);
         if (message > LARGEST_MESSAGE)
             return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: more than 2 GB without its weights", path);
@@ -600,7 +447,7 @@ sdx_status sdx_onnx_stage(const sdx_model *model, const char *path, const sdx_on
                           sdx_onnx_staged *out, sdx_error *err)
 {
     static const sdx_onnx_write_options plain;
-    plan p = {.model = model, .options = options ? options : &plain};
+    sdx_onnx_plan p = {.model = model, .options = options ? options : &plain};
     *out = (sdx_onnx_staged){{.fd = -1}, {.fd = -1}};
     if (!path || !*path) return sdx_fail(err, SDX_ERR_USAGE, "no file to write the model to was given");
     sdx_arena_init(&p.arena);

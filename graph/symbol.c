@@ -17,6 +17,12 @@ sdx_element sdx_element_from_dim(sdx_dim d)
     return (sdx_element){0, sdx_dim_is_symbol(d) ? SDX_DIM_SYMBOL_ID(d) : SDX_ELEMENT_UNKNOWN};
 }
 
+bool sdx_element_same(sdx_element a, sdx_element b)
+{
+    return a.symbol == b.symbol && a.symbol != SDX_ELEMENT_UNKNOWN &&
+           (a.symbol != SDX_ELEMENT_NUMBER || a.number == b.number);
+}
+
 sdx_dim sdx_element_to_dim(sdx_element e)
 {
     if (e.symbol >= 0) return SDX_DIM_SYMBOL(e.symbol);

@@ -20,12 +20,6 @@ void sdx_infer_set_contents(sdx_infer *infer, int i, const sdx_element *contents
 
 static inline bool sdx_element_is_number(sdx_element e) { return e.symbol == SDX_ELEMENT_NUMBER; }
 #define SDX_ELEMENT_NONE ((sdx_element){0, SDX_ELEMENT_UNKNOWN})
-/* Equal for certain: the same number or the same symbol. */
-static inline bool sdx_element_same(sdx_element a, sdx_element b)
-{
-    return a.symbol == b.symbol && a.symbol != SDX_ELEMENT_UNKNOWN &&
-           (a.symbol != SDX_ELEMENT_NUMBER || a.number == b.number);
-}
 /* For certain not negative: numbers, sizes by name, and their sums, products and quotients. */
 bool sdx_element_nonnegative(const sdx_model *model, sdx_element e);
 /* A dim from an element of a shape; a negative number is an error. */

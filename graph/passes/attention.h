@@ -1,4 +1,5 @@
-/* attention.h: what a matched attention is; attention_match.c finds it, fuse_attention.c writes it. */
+/* attention.h: what a matched attention is. attention_match.c finds it, with the help of attention_scores.c, and
+ * fuse_attention.c writes it. */
 #ifndef SDX_PASSES_ATTENTION_H
 #define SDX_PASSES_ATTENTION_H
 
@@ -57,6 +58,15 @@ typedef struct sdx_attention {
 
 /* `last` is the Reshape that joins the heads again. NULL, or why it is no attention. */
 const char *sdx_match_attention(const sdx_graph *g, const sdx_node *last, sdx_attention *m);
+/* Its parts. From the Softmax's input up to the product of queries and keys: fills in scale and terms; then, when heads
+ * and tokens are known, what the terms amount to. */
+const char *sdx_match_scores(const sdx_graph *g, sdx_id v, sdx_attention *m, const sdx_node **product);
+const char *sdx_match_terms(const sdx_graph *g, sdx_attention *m);
+/* [b,n,t,T] as [bn,t,T], or back: the scores are the same. */
+bool sdx_match_heads_merge(const sdx_graph *g, const sdx_node *n);
+/* Notes where matching stopped, and returns the reason. */
+const char *sdx_attention_stop(sdx_attention *m, sdx_id node, const char *reason);
+
 /* How many steps a match takes; and each one's name, in order. */
 enum { SDX_ATTENTION_STEPS = 6 };
 extern const char *const sdx_attention_step[SDX_ATTENTION_STEPS];

@@ -6,13 +6,11 @@
  *     v -- [b,n,T,h] ----------------------------------------------------+
  *
  * No exporter's pattern is listed. From the last Reshape upwards, layout changes are replayed (layout.h), every
- * multiplication or division by a number anywhere on the way counts into one scale, and each thing done to the
- * scores is a term: a mask if it acts like one (mask.h), else a bias. Queries, keys and values are taken where
+ * multiplication or division by a number anywhere on the way counts into one scale, and what is done to the scores
+ * is read term by term (attention_scores.c). Queries, keys and values are taken where
  * they have the shape [b,t,nh], or as [b,n,T,h] when they come so from a cache; whether they are projections of
  * one x, which packs best, is noted, too. */
 #include "attention.h"
-
-#include <math.h>
 
 const char *const sdx_attention_step[SDX_ATTENTION_STEPS] = {
     "a product with a Softmax over keys",
@@ -23,15 +21,10 @@ const char *const sdx_attention_step[SDX_ATTENTION_STEPS] = {
     "the heads joined again",
 };
 
-static const char *stop(sdx_attention *m, sdx_id node, const char *reason)
+const char *sdx_attention_stop(sdx_attention *m, sdx_id node, const char *reason)
 {
     m->stopped = node;
     return reason;
-}
-
-static sdx_id producer_id(const sdx_graph *g, sdx_id v)
-{
-    return v == SDX_NONE ? SDX_NONE : g->value[v].producer;
 }
 
 /* ---- projections ---------------------------------------------------------------------------------------- */
@@ -239,25 +232,19 @@ static const char *match_heads(const sdx_graph *g, sdx_id v, sdx_heads *h, doubl
     *h = no_heads;
     sdx_path_read(g, v, SDX_NONE, &path);
     sdx_id split = path.count ? path.node[path.count - 1] : SDX_NONE; /* where it begins to change */
-    sdx_id stopped = split != SDX_NONE && sdx_match_is(&g->node[split], "Reshape") ? split : producer_id(g, path.top);
+    sdx_id stopped = split != SDX_NONE && sdx_match_is(&g->node[split], "Reshape") ? split : sdx_match_producer_id(g, path.top);
     const sdx_node *concat = match_cache(g, path.top);
     const char *reason =
         concat ? match_cached(g, concat, &path, h, &cached, layout) : match_fresh(g, &path, h, layout);
     if (reason && !concat && !match_split_heads(g, v, &path, h, layout)) reason = NULL;
     *scale *= path.scale * cached;
-    return reason ? stop(m, stopped, reason) : NULL;
-}
-
-static bool same_element(sdx_element a, sdx_element b)
-{
-    return a.symbol == b.symbol && a.symbol != SDX_ELEMENT_UNKNOWN &&
-           (a.symbol != SDX_ELEMENT_NUMBER || a.number == b.number);
+    return reason ? sdx_attention_stop(m, stopped, reason) : NULL;
 }
 
 static bool same_heads(const sdx_heads *a, const sdx_heads *b)
 {
-    return same_element(a->heads, b->heads) && same_element(a->head_size, b->head_size) &&
-           same_element(a->batch, b->batch);
+    return sdx_element_same(a->heads, b->heads) && sdx_element_same(a->head_size, b->head_size) &&
+           sdx_element_same(a->batch, b->batch);
 }
 
 static bool is_on(const sdx_path *path, sdx_id node)
@@ -312,9 +299,9 @@ static const char *blame_layout(const sdx_graph *g, const sdx_node *product, sdx
                  {&m->v, "the values do not arrive as [b,n,T,h]"}};
     for (int i = 0; i < 3; i++)
         if (!right[i])
-            return stop(m, part[i].heads->path.count ? part[i].heads->path.node[0] : sdx_match_id(g, product),
+            return sdx_attention_stop(m, part[i].heads->path.count ? part[i].heads->path.node[0] : sdx_match_id(g, product),
                         part[i].reason);
-    return stop(m, sdx_match_id(g, product), "queries, keys and values do not meet head by head");
+    return sdx_attention_stop(m, sdx_match_id(g, product), "queries, keys and values do not meet head by head");
 }
 
 static const char *match_operands(const sdx_graph *g, const sdx_node *product, const sdx_node *context,
@@ -328,11 +315,11 @@ static const char *match_operands(const sdx_graph *g, const sdx_node *product, c
     if ((reason = match_heads(g, product->in[1], &m->k, &m->scale, &k, m))) return reason;
     m->steps++;
     if ((reason = match_heads(g, context->in[1], &m->v, &one, result, m))) return reason;
-    if (one != 1) return stop(m, producer_id(g, context->in[1]), "the values are scaled");
+    if (one != 1) return sdx_attention_stop(m, sdx_match_producer_id(g, context->in[1]), "the values are scaled");
     if (!same_heads(&m->q, &m->k) || !same_heads(&m->q, &m->v))
-        return stop(m, sdx_match_id(g, product), "heads differ in number or size, or batches do");
-    if (!same_element(m->k.tokens, m->v.tokens))
-        return stop(m, sdx_match_id(g, context), "keys and values differ in number");
+        return sdx_attention_stop(m, sdx_match_id(g, product), "heads differ in number or size, or batches do");
+    if (!sdx_element_same(m->k.tokens, m->v.tokens))
+        return sdx_attention_stop(m, sdx_match_id(g, context), "keys and values differ in number");
     bool four[3] = {sdx_layout_is(&q, "b|n|t|h"), arrives_as(&k, product, "b|n|h|t", "b|n|t|h"),
                     arrives_as(result, context, "b|n|t|h", "b|n|h|t")};
     bool three[3] = {sdx_layout_is(&q, "bn|t|h"), arrives_as(&k, product, "bn|h|t", "bn|t|h"),
@@ -353,208 +340,8 @@ static const char *check_forms(const sdx_graph *g, const sdx_node *product, sdx_
 {
     bool cached = m->k.past != SDX_NONE;
     if (cached != (m->v.past != SDX_NONE))
-        return stop(m, sdx_match_id(g, product), "only one of keys and values is cached");
-    if (m->q.past != SDX_NONE) return stop(m, sdx_match_id(g, product), "the queries are cached");
-    return NULL;
-}
-
-/* ---- scores --------------------------------------------------------------------------------------------- */
-
-typedef struct scores {
-    const sdx_node *product;
-    double scale;
-    sdx_term term[SDX_MOST_TERMS];
-    int n_term;
-} scores;
-
-static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s);
-
-static bool add_term(scores *s, sdx_term t)
-{
-    if (s->n_term == SDX_MOST_TERMS) return false;
-    s->term[s->n_term++] = t;
-    return true;
-}
-
-static bool read_where(const sdx_graph *g, const sdx_node *n, int depth, scores *s)
-{
-    double fill;
-    for (int i = 1; i <= 2; i++) /* Where(c, fill, scores) or Where(c, scores, fill) */
-        if (sdx_graph_scalar(g, n->in[i], &fill))
-            return read_scores(g, n->in[3 - i], depth, s) &&
-                   add_term(s, (sdx_term){.value = n->in[0], .where = true, .inverted = i == 2, .fill = fill});
-    return false;
-}
-
-/* [b,n,t,T] as [bn,t,T], or back: the scores are the same. */
-static bool is_heads_merge(const sdx_graph *g, const sdx_node *n)
-{
-    if (!sdx_match_is(n, "Reshape")) return false;
-    const sdx_shape *a = &sdx_match_type(g, n->in[0])->shape, *b = &sdx_match_type(g, n->out[0])->shape;
-    if (a->rank < 3 || b->rank < 3 || a->rank + b->rank != 7) return false;
-    return sdx_dim_same(a->dim[a->rank - 1], b->dim[b->rank - 1]) &&
-           sdx_dim_same(a->dim[a->rank - 2], b->dim[b->rank - 2]);
-}
-
-/* An addend [b*n,t,T] of scores [b*n,t,T]. */
-static bool is_merged(const sdx_graph *g, sdx_id v, sdx_id sum)
-{
-    const sdx_shape *s = &sdx_match_type(g, v)->shape;
-    return s->rank == 3 && s->dim[0] != 1 && sdx_match_type(g, sum)->shape.rank == 3;
-}
-
-static bool read_scores(const sdx_graph *g, sdx_id v, int depth, scores *s)
-{
-    const sdx_node *n = sdx_graph_producer(g, sdx_match_through(g, v));
-    double factor;
-    bool transposed;
-    if (!n || depth == 0) return false;
-    if (sdx_match_product(n, &factor, &transposed)) {
-        *s = (scores){.product = n, .scale = factor};
-        return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
-    }
-    if (sdx_match_factor(g, n, &v, &factor)) {
-        if (!read_scores(g, v, depth - 1, s) || s->n_term > 0) return false; /* the terms would be scaled too */
-        s->scale *= factor;
-        return true;
-    }
-    if (is_heads_merge(g, n)) return read_scores(g, n->in[0], depth - 1, s);
-    if (sdx_match_is(n, "Where")) return read_where(g, n, depth - 1, s);
-    if (!sdx_match_is(n, "Add")) return false;
-    for (int i = 0; i < 2; i++)
-        if (read_scores(g, n->in[i], depth - 1, s))
-            return add_term(s, (sdx_term){.value = n->in[1 - i], .merged = is_merged(g, n->in[1 - i], n->out[0])});
-    return false;
-}
-
-/* v is computed from a product of two tensors that are not constants. */
-static bool has_product(const sdx_graph *g, sdx_id v, int depth)
-{
-    const sdx_node *n = v == SDX_NONE || depth == 0 ? NULL : sdx_graph_producer(g, v);
-    double alpha;
-    bool transposed;
-    if (!n) return false;
-    if (sdx_match_product(n, &alpha, &transposed)) return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
-    for (int i = 0; i < n->n_in; i++)
-        if (has_product(g, n->in[i], depth - 1)) return true;
-    return false;
-}
-
-/* The node on the way from the Softmax to the product that read_scores does not see through. */
-static sdx_id blame_scores(const sdx_graph *g, sdx_id v)
-{
-    sdx_id x, next = v;
-    double factor;
-    for (const sdx_node *n; (n = sdx_graph_producer(g, next)) != NULL; v = next) {
-        bool scale = sdx_match_factor(g, n, &x, &factor);
-        if (!scale && !sdx_match_is(n, "Add") && !sdx_match_is(n, "Where") && !is_heads_merge(g, n) &&
-            sdx_match_copied(g, n) == SDX_NONE)
-            return sdx_match_id(g, n);
-        for (int i = 0; i < n->n_in; i++)
-            if (has_product(g, n->in[i], 6)) next = n->in[i];
-        if (next == v) return sdx_match_id(g, n);
-        /* A scale after a mask scales the mask, too. */
-        const sdx_node *below = scale ? sdx_graph_producer(g, next) : NULL;
-        if (below && (sdx_match_is(below, "Add") || sdx_match_is(below, "Where"))) return sdx_match_id(g, n);
-    }
-    return producer_id(g, v);
-}
-
-/* ---- terms ---------------------------------------------------------------------------------------------- */
-
-#define LEAST_FILL (-1e3) /* a fill value above this does not hide a key */
-
-/* The mask as what it adds to a score. */
-static bool as_addend(const sdx_term *t, sdx_mask *mask)
-{
-    for (int i = 0; t->where && i < 2; i++)
-        for (int k = 0; k < 2; k++) mask->at[i][k] = (mask->at[i][k] != 0) != t->inverted ? t->fill : 0;
-    return mask->at[1][0] == 0;
-}
-
-/* All keys: those of the past too. */
-static sdx_element keys(const sdx_graph *g, const sdx_attention *m)
-{
-    if (m->k.present == SDX_NONE) return m->k.tokens;
-    return sdx_element_from_dim(sdx_match_type(g, m->k.present)->shape.dim[2]);
-}
-
-/* Query r stands at r + shift among the keys: after all that are not fresh. */
-static bool is_causal(const sdx_graph *g, const sdx_mask *mask, const sdx_attention *m)
-{
-    sdx_element shift = sdx_model_arith(g->model, '-', keys(g, m), m->q.tokens);
-    return mask->row == 1 && mask->column == 0 && same_element(mask->shift, shift);
-}
-
-static bool hides(double x)
-{
-    return x <= LEAST_FILL;
-}
-
-/* True when the term is a mask [b,1,*,keys], the rule not to look ahead, both, or nothing at all. */
-static bool take_mask(const sdx_graph *g, const sdx_term *t, sdx_attention *m)
-{
-    sdx_mask mask;
-    if (sdx_match_mask(g, t->value, &mask) || !as_addend(t, &mask)) return false;
-    bool padding = mask.source != SDX_NONE;
-    if (!padding && !mask.causal) return true; /* 0 everywhere */
-    if (mask.causal && (!is_causal(g, &mask, m) || !hides(mask.at[1][1]))) return false;
-    if (padding) {
-        if (mask.key != 0 || mask.batch != 3 || (m->mask != SDX_NONE && m->mask != mask.source)) return false;
-        if (!sdx_dim_same(mask.batch_size, sdx_element_to_dim(m->q.batch)) ||
-            !sdx_dim_same(mask.key_size, sdx_element_to_dim(keys(g, m))))
-            return false;
-        if (!hides(mask.at[0][0]) || (mask.causal && !hides(mask.at[0][1]))) return false;
-        m->mask = mask.source;
-    }
-    for (int i = 0; i < 2; i++)
-        for (int k = 0; k < 2; k++) m->sum[i][k] += mask.at[i][k];
-    m->causal |= mask.causal;
-    return true;
-}
-
-/* A query that sees padding only weighs its keys by what their scores were filled with. The operators put the least
- * float on later keys; where those had less than the padding had, as from two masks added up, the padding must get
- * visibly more than the least float. */
-static double choose_fill(const sdx_attention *m)
-{
-    const double least = -3.4028234663852886e38, padding = m->sum[0][0];
-    bool below = m->causal && hides(m->sum[0][1] - padding) && hides(m->sum[1][1] - padding);
-    return fmax(padding, below ? least / 2 : least);
-}
-
-/* Something to add to the scores: [b|1, n|1, t|1, keys], with leading 1s left out or not, or [b*n, t|1, keys]. */
-static bool is_addend(const sdx_graph *g, const sdx_term *t, const sdx_attention *m)
-{
-    const sdx_shape *s = &sdx_match_type(g, t->value)->shape;
-    sdx_element want[4] = {keys(g, m), m->q.tokens, m->q.heads, m->q.batch};
-    if (t->merged) want[2] = sdx_model_arith(g->model, '*', m->q.batch, m->q.heads);
-    if (s->rank < 1 || s->rank > 4) return false;
-    for (int i = 0; i < s->rank; i++)
-        if (s->dim[s->rank - 1 - i] != 1 && !sdx_dim_same(s->dim[s->rank - 1 - i], sdx_element_to_dim(want[i])))
-            return false;
-    return true;
-}
-
-static const char *keep_bias(const sdx_graph *g, const sdx_term *t, sdx_attention *m)
-{
-    if (t->where && !hides(t->fill)) return "scores are replaced by a number that does not hide them";
-    if (!is_addend(g, t, m)) return "what is added to the scores is not [b|1, n|1, queries|1, keys]";
-    if (!t->where && sdx_match_type(g, t->value)->dtype != SDX_F32)
-        return "what is added to the scores is not float32";
-    if (m->n_bias == SDX_MOST_TERMS) return "too many things are added to the scores";
-    m->bias[m->n_bias++] = *t;
-    return NULL;
-}
-
-static const char *match_terms(const sdx_graph *g, sdx_attention *m)
-{
-    for (int i = 0; i < m->n_term; i++) {
-        if (take_mask(g, &m->term[i], m)) continue;
-        const char *reason = keep_bias(g, &m->term[i], m);
-        if (reason) return stop(m, producer_id(g, m->term[i].value), reason);
-    }
-    if (m->mask != SDX_NONE) m->fill = choose_fill(m);
+        return sdx_attention_stop(m, sdx_match_id(g, product), "only one of keys and values is cached");
+    if (m->q.past != SDX_NONE) return sdx_attention_stop(m, sdx_match_id(g, product), "the queries are cached");
     return NULL;
 }
 
@@ -569,7 +356,7 @@ static const sdx_node *match_softmax(const sdx_graph *g, sdx_id v)
     if (is_nan && is_nan->in[0] == guard->in[2] && sdx_graph_scalar(g, guard->in[1], &zero) && zero == 0)
         v = guard->in[2];
     const sdx_node *merge = sdx_match_op(g, v, "Reshape");
-    if (merge && is_heads_merge(g, merge)) v = merge->in[0];
+    if (merge && sdx_match_heads_merge(g, merge)) v = merge->in[0];
     const sdx_node *softmax = sdx_match_op(g, v, "Softmax");
     int64_t missing = sdx_model_opset(g->model, "") >= 13 ? -1 : 1;
     return softmax && sdx_match_axis_is_last(g, softmax, missing, softmax->in[0]) ? softmax : NULL;
@@ -579,7 +366,7 @@ const char *sdx_match_attention(const sdx_graph *g, const sdx_node *last, sdx_at
 {
     sdx_path path;
     sdx_layout layout;
-    scores s;
+    const sdx_node *scores;
     double alpha;
     *m = (sdx_attention){.mask = SDX_NONE, .stopped = sdx_match_id(g, last)};
     sdx_path_read(g, last->out[0], SDX_NONE, &path);
@@ -589,21 +376,18 @@ const char *sdx_match_attention(const sdx_graph *g, const sdx_node *last, sdx_at
     if (!softmax) return "no product with a Softmax";
     m->steps++;
     if (g->value[softmax->out[0]].is_output)
-        return stop(m, sdx_match_id(g, softmax), "the attention weights are an output of the graph");
-    if (!read_scores(g, softmax->in[0], 8, &s))
-        return stop(m, blame_scores(g, softmax->in[0]), "the scores are not a product, scaled and masked");
+        return sdx_attention_stop(m, sdx_match_id(g, softmax), "the attention weights are an output of the graph");
+    const char *reason = sdx_match_scores(g, softmax->in[0], m, &scores);
+    if (reason) return reason;
     m->steps++;
-    m->scale = s.scale;
-    m->n_term = s.n_term;
-    for (int i = 0; i < s.n_term; i++) m->term[i] = s.term[i];
-    const char *reason = match_operands(g, s.product, context, m, &layout);
-    if (!reason) reason = check_forms(g, s.product, m);
+    reason = match_operands(g, scores, context, m, &layout);
+    if (!reason) reason = check_forms(g, scores, m);
     if (reason) return reason;
     if (!sdx_path_follow(&path, g, &layout))
-        return stop(m, sdx_match_id(g, last), "the heads are not joined again");
+        return sdx_attention_stop(m, sdx_match_id(g, last), "the heads are not joined again");
     m->joins_flat = sdx_layout_is(&layout, "bt|nh");
     if (!m->joins_flat && !sdx_layout_is(&layout, "b|t|nh"))
-        return stop(m, sdx_match_id(g, last), "the heads are not joined again");
+        return sdx_attention_stop(m, sdx_match_id(g, last), "the heads are not joined again");
     m->steps++;
-    return match_terms(g, m);
+    return sdx_match_terms(g, m);
 }

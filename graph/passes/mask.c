@@ -39,12 +39,6 @@ static const char *element(walk *w, sdx_id v, sdx_element *e)
     return NULL;
 }
 
-static bool same_element(sdx_element a, sdx_element b)
-{
-    return a.symbol == b.symbol && a.symbol != SDX_ELEMENT_UNKNOWN &&
-           (a.symbol != SDX_ELEMENT_NUMBER || a.number == b.number);
-}
-
 /* ---- element-wise operators ----------------------------------------------------------------------------- */
 
 static double op_add(double a, double b)
@@ -132,7 +126,7 @@ static bool join(sdx_mask *m, const sdx_mask *o)
         m->key_size = o->key_size;
     }
     if (o->causal) {
-        if (m->causal && (m->row != o->row || m->column != o->column || !same_element(m->shift, o->shift)))
+        if (m->causal && (m->row != o->row || m->column != o->column || !sdx_element_same(m->shift, o->shift)))
             return false;
         m->causal = true;
         m->row = o->row;
@@ -309,7 +303,7 @@ static const char *look_reshape(walk *w, const sdx_node *n, int depth, seen *s)
 /* The slice along axis d begins at `start`; the result has `size` there. */
 static const char *cut(sdx_model *model, seen *s, int d, sdx_element start, sdx_dim size)
 {
-    bool at_zero = same_element(start, sdx_element_number(0));
+    bool at_zero = sdx_element_same(start, sdx_element_number(0));
     if (s->is_position) {
         if (d == s->axis) s->start = sdx_model_arith(model, '+', s->start, start);
         return NULL;
@@ -368,7 +362,7 @@ static const char *look_grid(walk *w, sdx_id v, int depth, int axis[SDX_MAX_RANK
         if (reason) return reason;
         if (sdx_match_last_dim(w->g, concat->in[k]) != 1) return "indices that are not columns side by side";
         bool zero = !s.is_position && s.m.source == SDX_NONE && !s.m.causal && s.m.at[0][0] == 0;
-        bool whole = s.is_position && s.axis > 0 && same_element(s.start, sdx_element_number(0));
+        bool whole = s.is_position && s.axis > 0 && sdx_element_same(s.start, sdx_element_number(0));
         if (!zero && !whole) return "indices that are not the coordinates";
         axis[k] = zero ? -1 : s.axis - 1;
     }

@@ -14,6 +14,10 @@ static inline sdx_id sdx_match_id(const sdx_graph *g, const sdx_node *n)
 {
     return n ? (sdx_id)(n - g->node) : SDX_NONE;
 }
+static inline sdx_id sdx_match_producer_id(const sdx_graph *g, sdx_id v)
+{
+    return v == SDX_NONE ? SDX_NONE : g->value[v].producer;
+}
 static inline const sdx_type *sdx_match_type(const sdx_graph *g, sdx_id v)
 {
     return &g->value[v].type;
