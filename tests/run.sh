@@ -129,6 +129,7 @@ if [ "$level" = full ]; then
         part full-fusion build/venv/bin/python tests/models/fusion_check.py $sdx "$shared"
         part full-ort-fusions build/venv/bin/python tests/models/ort_fusions_check.py $sdx "$shared/ort_models"
         part full-tokens bash tests/models/tokens.sh $sdx "$shared"
+        part full-tokenizers build/venv/bin/python tests/models/tokenizer_check.py $sdx $data/zoo "$shared/zoo"
         part full-ort build/venv/bin/python tests/models/ort_check.py $sdx "$shared/zoo"
         part full-quantize build/venv/bin/python tests/models/quantize_check.py $sdx "$shared/zoo" \
             --expected tests/models/quantize_expected.tsv

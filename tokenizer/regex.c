@@ -1,7 +1,8 @@
 /* regex.c: see regex.h. Hugging Face's library hands patterns to Oniguruma with Ruby's syntax: ^ and $ match at
  * every line, \w is what UTS 18 says, \h is a hexadecimal digit, and its tables are those of Unicode 16. PCRE2
- * is told so by an option and by rewriting escapes and names of sets (but not those of smaller categories such
- * as \p{Lo}, which are Unicode 14's). Its own limit on backtracking turns a hostile pattern into an error. */
+ * is told so by an option and by rewriting escapes and names of sets; [:graph:], [:print:] and scripts that
+ * are not in the table stay as PCRE2 has them. Its own limit on backtracking turns a hostile pattern
+ * into an error. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "regex.h"
 
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #include "../base/buffer.h"
+#include "regex_tables.h"
 
 struct sdx_regex {
     pcre2_code *code; /* owned */
@@ -24,60 +26,32 @@ struct sdx_regex_match {
 
 enum { PATTERN_LIMIT = 1 << 16, MATCH_LIMIT = 1000000 };
 
-/* What Unicode 16 has and a PCRE2 of Unicode 14 does not know: letters, numbers, decimal digits among them. */
-#define NEW_LETTERS                                                                                            \
-    "\\x{1c89}\\x{1c8a}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{105c0}-\\x{105f3}\\x{10d4a}-\\x{10d65}\\x{"   \
-    "10d6f}-\\x{10d85}"                                                                                        \
-    "\\x{10ec2}-\\x{10ec4}\\x{1123f}\\x{11240}\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}\\x{11390}-\\x{113b5}"  \
-    "\\x{113b7}\\x{113d1}"                                                                                     \
-    "\\x{113d3}\\x{11bc0}-\\x{11be0}\\x{11f02}\\x{11f04}-\\x{11f10}\\x{11f12}-\\x{11f33}\\x{1342f}\\x{13441}-" \
-    "\\x{13446}"                                                                                               \
-    "\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}\\x{16d40}-\\x{16d6c}\\x{18cff}\\x{1b132}\\x{1b155}\\x{1df25}-" \
-    "\\x{1df2a}"                                                                                               \
-    "\\x{1e030}-\\x{1e06d}\\x{1e4d0}-\\x{1e4eb}\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}" \
-    "\\x{31350}-\\x{323af}"
-#define NEW_DIGITS                                                                                             \
-    "\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}\\x{11f50}-\\x{11f59}\\x{16130}-\\x{"      \
-    "16139}"                                                                                                   \
-    "\\x{16d70}-\\x{16d79}\\x{1ccf0}-\\x{1ccf9}\\x{1e4f0}-\\x{1e4f9}\\x{1e5f1}-\\x{1e5fa}"
-#define NEW_MARKS                                                                                              \
-    "\\x{897}\\x{cf3}\\x{ece}\\x{10d69}-\\x{10d6d}\\x{10efc}-\\x{10eff}\\x{11241}\\x{113b8}-\\x{113c0}\\x{"    \
-    "113c2}\\x{113c5}"                                                                                         \
-    "\\x{113c7}-\\x{113ca}\\x{113cc}-\\x{113d2}\\x{113e1}\\x{113e2}\\x{11f00}-\\x{11f03}\\x{11f34}-\\x{11f3a}" \
-    "\\x{11f3e}-\\x{11f42}"                                                                                    \
-    "\\x{11f5a}\\x{13440}\\x{13447}-\\x{13455}\\x{1611e}-\\x{1612f}\\x{1e08f}\\x{1e4ec}-\\x{1e4ef}\\x{1e5ee}"  \
-    "\\x{1e5ef}"
-#define NEW_PUNCTUATION                                                                                        \
-    "\\x{1b4e}\\x{1b4f}\\x{1b7f}\\x{10d6e}\\x{113d4}\\x{113d5}\\x{113d7}\\x{113d8}\\x{11b00}-\\x{11b09}"       \
-    "\\x{11be1}\\x{11f43}-\\x{11f4f}\\x{16d6d}-\\x{16d6f}\\x{1e5ff}"
-#define NEW_SYMBOLS                                                                                            \
-    "\\x{2427}-\\x{2429}\\x{2ffc}-\\x{2fff}\\x{31e4}\\x{31e5}\\x{31ef}\\x{10d8e}\\x{10d8f}\\x{1cc00}-\\x{"     \
-    "1ccef}\\x{1cd00}-\\x{1ceb3}\\x{1f6dc}\\x{1f774}-\\x{1f776}\\x{1f77b}-\\x{1f77f}\\x{1f7d9}\\x{1f8b2}-"     \
-    "\\x{1f8bb}\\x{1f8c0}\\x{1f8c1}\\x{1fa75}-\\x{1fa77}\\x{1fa87}-\\x{1fa89}\\x{1fa8f}\\x{1faad}-\\x{"        \
-    "1faaf}\\x{1fabb}-\\x{1fabf}\\x{1fac6}\\x{1face}\\x{1facf}\\x{1fada}-\\x{1fadc}\\x{1fadf}\\x{1fae8}"       \
-    "\\x{1fae9}\\x{1faf7}\\x{1faf8}\\x{1fbcb}-\\x{1fbef}"
-#define LETTER      "\\p{L}" NEW_LETTERS
-#define NUMBER      "\\p{N}" NEW_DIGITS "\\x{1d2c0}-\\x{1d2d3}"
-#define DIGIT       "\\p{Nd}" NEW_DIGITS
-#define MARK        "\\p{M}" NEW_MARKS
-#define PUNCTUATION "\\p{P}" NEW_PUNCTUATION
-#define SYMBOL      "\\p{S}" NEW_SYMBOLS
+/* What Unicode 16 has and a PCRE2 of Unicode 14 does not know is added by hand. */
+#define LETTER      "\\p{L}" NEW_LU NEW_LL NEW_LM NEW_LO
+#define DIGIT       "\\p{Nd}" NEW_ND
+#define NUMBER      "\\p{N}" NEW_ND NEW_NO
+#define MARK        "\\p{M}" NEW_MN NEW_MC
+#define PUNCTUATION "\\p{P}" NEW_PD NEW_PO
+#define SYMBOL      "\\p{S}" NEW_SM NEW_SO
+#define ASSIGNED    LETTER MARK NUMBER PUNCTUATION SYMBOL "\\p{Z}"
+#define LOWER       "\\p{Lowercase}" NEW_LOWERCASE "\\x{10fc}\\x{a7f2}-\\x{a7f4}\\x{ab69}"
+#define UPPER       "\\p{Uppercase}" NEW_LU
 #define ALPHA                                                                                                  \
-    "\\p{Alphabetic}" NEW_LETTERS NEW_MARKS "\\x{363}-\\x{36f}\\x{c04}\\x{f82}\\x{f83}\\x{1dd3}-\\x{1de6}"     \
-    "\\x{11080}\\x{11081}"
+    "\\p{Alphabetic}" NEW_LU NEW_LL NEW_LM NEW_LO NEW_ALPHABETIC_MARKS                                         \
+    "\\x{363}-\\x{36f}\\x{c04}\\x{f82}\\x{f83}\\x{1dd3}-\\x{1de6}\\x{11080}\\x{11081}"
 #define SPACE                                                                                                  \
     "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{"   \
     "3000}"
 /* Symbols that are alphabetic count; superscripts and fractions of Latin-1 do for \w alone, not for [\w]. */
 #define WORD                                                                                                   \
-    LETTER DIGIT NEW_MARKS "\\p{M}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}" \
-                           "\\x{1f170}-\\x{1f189}"
+    LETTER DIGIT MARK "\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}" \
+                      "\\x{1f170}-\\x{1f189}"
 #define LONE_WORD WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 /* Sets by name that mean something else, or something newer, than to PCRE2. In capitals (\\W), with a ^
  * ([:^alpha:], \p{^L}) or by \\P they are the rest of the world. */
 static const struct {
-    const char *name, *set;
+    const char *name, *set; /* ^ before a set: the rest of the world */
 } named_sets[] = {
     {"w", WORD},
     {"d", DIGIT},
@@ -85,19 +59,42 @@ static const struct {
     {"h", "0-9a-fA-F"},
     {"p{L}", LETTER},
     {"p{Letter}", LETTER},
+    {"p{Lu}", "\\p{Lu}" NEW_LU},
+    {"p{Ll}", "\\p{Ll}" NEW_LL},
+    {"p{Lm}", "\\p{Lm}" NEW_LM},
+    {"p{Lo}", "\\p{Lo}" NEW_LO},
     {"p{N}", NUMBER},
     {"p{Nd}", DIGIT},
+    {"p{No}", "\\p{No}" NEW_NO},
     {"p{M}", MARK},
+    {"p{Mn}", "\\p{Mn}" NEW_MN},
+    {"p{Mc}", "\\p{Mc}" NEW_MC},
     {"p{P}", PUNCTUATION},
     {"p{Punct}", PUNCTUATION},
+    {"p{Pd}", "\\p{Pd}" NEW_PD},
+    {"p{Po}", "\\p{Po}" NEW_PO},
     {"p{S}", SYMBOL},
+    {"p{Sm}", "\\p{Sm}" NEW_SM},
+    {"p{So}", "\\p{So}" NEW_SO},
+    {"p{Cf}", "\\p{Cf}" NEW_CF},
+    {"p{C}", "^" ASSIGNED},
+    {"p{Cn}", "^" ASSIGNED "\\p{Cc}\\p{Cf}\\p{Co}\\p{Cs}" NEW_CF},
     {"p{Alpha}", ALPHA},
+    {"p{Alphabetic}", ALPHA},
     {"p{Alnum}", ALPHA DIGIT},
+    {"p{Lowercase}", LOWER},
+    {"p{Uppercase}", UPPER},
+    {"p{Han}", "\\p{sc:Han}" NEW_HAN}, /* PCRE2's own takes extensions in */
+    {"p{Hiragana}", "\\p{sc:Hiragana}" NEW_HIRAGANA},
+    {"p{Katakana}", "\\p{sc:Katakana}" NEW_KATAKANA},
+    {"p{Latin}", "\\p{sc:Latin}" NEW_LATIN},
+    {"p{Cyrillic}", "\\p{sc:Cyrillic}" NEW_CYRILLIC},
+    {"p{Arabic}", "\\p{sc:Arabic}" NEW_ARABIC},
     {"[:alpha:]", ALPHA},
     {"[:alnum:]", ALPHA DIGIT},
     {"[:digit:]", DIGIT},
-    {"[:lower:]", "\\p{Lowercase}"},
-    {"[:upper:]", "\\p{Uppercase}"},
+    {"[:lower:]", LOWER},
+    {"[:upper:]", UPPER},
     {"[:space:]", SPACE},
     {"[:blank:]", "\\t\\p{Zs}"},
     {"[:punct:]", PUNCTUATION SYMBOL},
@@ -139,7 +136,8 @@ static named_set find_set(const char *p, const char *end)
     }
     for (size_t k = 0; k < sizeof named_sets / sizeof *named_sets; k++) {
         if (!starts(name, name + n, named_sets[k].name)) continue;
-        found.set = named_sets[k].set;
+        found.set = named_sets[k].set + (*named_sets[k].set == '^');
+        found.negated ^= found.set > named_sets[k].set;
         found.used = strlen(named_sets[k].name) == 1 ? 1 : i + 1;
         return found;
     }

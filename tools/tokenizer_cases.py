@@ -32,7 +32,7 @@ GPT4 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\
         r"|\s+(?!\S)|\s+")
 PATTERNS = [r"[\p{L}&&[^aeiou]]+", r"[^[a-f]\d&&[^ ]]+", GPT2, GPT4, r"\w+", r"\s+", r"\d", r"[\p{P}]", r"x*", r"(?=[A-Z])",
             r"\b", r"^.", r"[\w']+"]
-rng = random.Random(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+rng = random.Random(1)
 
 
 def chance(p):
@@ -141,7 +141,8 @@ def make():
     return Tokenizer.from_str(tokenizer.to_str())
 
 
-def main(tokenizers=80, texts=10):
+def main(seed=1, tokenizers=80, texts=10):
+    rng.seed(int(seed))
     written = 0
     while written < int(tokenizers):
         try:
@@ -158,4 +159,5 @@ def main(tokenizers=80, texts=10):
         written += 1
 
 
-main(*sys.argv[2:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

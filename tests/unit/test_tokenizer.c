@@ -142,6 +142,8 @@ START_TEST(sets_in_patterns)
         {"\\\\u0062", "ab", "8"},
         {"(?m)a.b", "a\nb c", "17"},
         {"[b\\\\p{^L}]", "a1b,", "8"},
+        {"\\\\p{Lo}", "a\U00031350 b", "8 14"}, /* of Unicode 15 */
+        {"\\\\p{C}", "a\u0378 \U00031350", "8 1"},
     };
     char step[128];
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
