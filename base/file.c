@@ -145,7 +145,10 @@ enum { WRITE_BUFFER = 256 << 10, SYNC_BLOCK = 32 << 20 };
 
 sdx_status sdx_writer_open(sdx_writer *w, const char *path, sdx_error *err)
 {
+    struct stat about;
     *w = (sdx_writer){.fd = -1};
+    if (!stat(path, &about) && !S_ISREG(about.st_mode))
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: is there and no regular file; it is not replaced", path);
     w->path = sdx_strdup(path);
     w->buffer = sdx_malloc(WRITE_BUFFER);
     size_t n = strlen(path) + 32;

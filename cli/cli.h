@@ -114,6 +114,8 @@ char *cli_hub_find(const char *name, bool quiet);
 
 /* ---- lines in (lines.c) ------------------------------------------------------------------------------------------- */
 
+enum { CLI_LONGEST_LINE = 64 << 20 }; /* bytes; what is longer is cut there, and no document */
+
 typedef struct cli_lines cli_lines;
 /* path NULL or "-": stdin. 0, or -1 with err set. */
 int cli_lines_open(const char *path, cli_lines **out, sdx_error *err);
@@ -162,10 +164,14 @@ int cli_cases_open(const char *path, const char *tokenizer, size_t max_length, c
 sdx_status cli_cases_next(void *context, sdx_case *out, sdx_error *err); /* an sdx_case_fn */
 void cli_cases_close(cli_cases *cases);
 
+/* Something that is there and no regular file, such as a pipe or a device: written to, not replaced. */
+bool cli_is_stream(const char *path);
+/* Refuses a folder as --output, and the file of --input. */
+int cli_check_output(const cli_args *args);
 /* A file written beside its target and renamed over it by cli_output_close(out, true). */
 typedef struct cli_output {
     FILE *file;
-    char *path, *temporary; /* NULL: stdout */
+    char *path, *temporary; /* NULL, NULL: stdout; temporary NULL: a stream */
 } cli_output;
 int cli_output_open(cli_output *out, const char *path);
 /* The same with a name for the file beside it that a later run writes again, should this one be killed. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "numpy.h"
@@ -76,6 +77,7 @@ static int finish_matrix(void *context, const char *written, const cli_position 
     cli_npy_header(header, "<f4", 2, (uint64_t[]){at->written, j->dim});
     FILE *f = fopen(written, "r+");
     bool ok = f && fwrite(header, 1, sizeof header, f) == sizeof header;
+    ok = f && !fflush(f) && !fsync(fileno(f)) && ok;
     ok = f && !fclose(f) && ok;
     return ok && !rename(written, path) ? EXIT_FINE : cli_usage_error("%s: cannot write: %s", path, strerror(errno));
 }

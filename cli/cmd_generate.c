@@ -1,4 +1,5 @@
 /* cmd_generate.c: text from text, one line an answer. */
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -209,7 +210,8 @@ static int answer(job *j, const cli_record *docs, size_t count)
     for (size_t i = 0; i < count * each && code == EXIT_FINE; i++)
         code = write_answer(j, docs[i / each].id, &out[i]);
     j->options.first_text += count;
-    fflush(j->f); /* the next may take a while */
+    if (fflush(j->f) && code == EXIT_FINE) /* now, since the next may take a while */
+        code = cli_usage_error("cannot write answers: %s", strerror(errno));
     free(texts);
     free(out);
     return code;
@@ -246,6 +248,7 @@ static int answer_all(const cli_args *args, sdx_generator *g)
     cli_output out;
     job j;
     int code = make_job(args, g, &j);
+    if (code == EXIT_FINE) code = cli_check_output(args);
     if (code == EXIT_FINE && !text) code = cli_records_open(&in, cli_string(args, "input", NULL));
     if (code != EXIT_FINE) return code;
     code = cli_output_open(&out, cli_string(args, "output", NULL));

@@ -100,7 +100,8 @@ static int transcribe_file(const cli_args *args, sdx_transcriber *t, FILE *f, co
 static int transcribe_all(const cli_args *args, sdx_transcriber *t)
 {
     cli_output out;
-    int code = cli_output_open(&out, cli_string(args, "output", NULL));
+    int code = cli_check_output(args);
+    if (code == EXIT_FINE) code = cli_output_open(&out, cli_string(args, "output", NULL));
     if (code != EXIT_FINE) return code;
     for (size_t i = 0; i < args->n_positional && code == EXIT_FINE; i++)
         code = transcribe_file(args, t, out.file, args->positional[i]);

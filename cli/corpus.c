@@ -342,7 +342,11 @@ static int open_corpus(const cli_args *args, corpus *c, bool *complete)
     const char *asked = cli_string(args, "shard", NULL), *output = cli_string(args, "output", NULL);
     bool text = cli_string(args, "text", NULL) != NULL;
     c->shard = (shard){0, 1};
-    int code = asked ? parse_shard(asked, &c->shard) : text ? EXIT_FINE : scheduler_shard(args, &c->shard);
+    int code = cli_check_output(args);
+    if (code == EXIT_FINE && c->task->finish && output && cli_is_stream(output))
+        code = cli_usage_error("%s: is no regular file, which a matrix needs", output);
+    if (code == EXIT_FINE && asked) code = parse_shard(asked, &c->shard);
+    else if (code == EXIT_FINE && !text) code = scheduler_shard(args, &c->shard);
     char *key = code == EXIT_FINE ? resume_key(args, c) : NULL;
     c->entry = calloc(CLI_WINDOW, sizeof *c->entry);
     c->good = calloc(CLI_WINDOW, sizeof *c->good);

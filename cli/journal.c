@@ -19,7 +19,7 @@
 
 struct cli_journal {
     FILE *file;
-    char *path, *part, *state, *key; /* NULL: stdout */
+    char *path, *part, *state, *key; /* all NULL: stdout; only part: a stream of that name */
     bool gz, member;                 /* member: one is begun */
     z_stream z;
 };
@@ -27,7 +27,7 @@ struct cli_journal {
 static void journal_free(cli_journal *j)
 {
     if (!j) return;
-    if (j->path && j->file) fclose(j->file);
+    if (j->file && j->file != stdout) fclose(j->file);
     if (j->gz) deflateEnd(&j->z);
     free(j->path);
     free(j->part);
@@ -122,6 +122,13 @@ static int open_part(cli_journal *j, bool resume, cli_position *at)
     return EXIT_FINE;
 }
 
+static int open_stream(cli_journal *j, const char *path)
+{
+    j->part = with_suffix(path, "");
+    j->file = j->part ? fopen(path, "a") : NULL;
+    return j->file ? EXIT_FINE : cli_usage_error("%s: cannot write: %s", path, strerror(errno));
+}
+
 static int open_files(cli_journal *j, const char *path, bool resume, const char *key, cli_position *at, bool *complete)
 {
     enum { GZIP_FORMAT = 16 };
@@ -141,15 +148,17 @@ static int open_files(cli_journal *j, const char *path, bool resume, const char 
 
 int cli_journal_open(const char *path, bool resume, const char *key, cli_journal **out, cli_position *at, bool *complete)
 {
-    bool standard = !path || !strcmp(path, "-");
+    bool standard = !path || !strcmp(path, "-"), stream = !standard && cli_is_stream(path);
     *at = (cli_position){0};
     *complete = false;
-    if (standard && resume) return cli_usage_error("--resume needs --output FILE: what went to stdout cannot be seen");
-    if (!standard && cli_is_directory(path)) return cli_usage_error("%s: is a folder; --output is a file", path);
+    if ((standard || stream) && resume)
+        return cli_usage_error("--resume needs --output FILE: what went to %s cannot be seen", stream ? path : "stdout");
     cli_journal *j = calloc(1, sizeof *j);
     if (!j) return cli_out_of_memory();
     j->file = standard ? stdout : NULL;
-    int code = standard ? EXIT_FINE : open_files(j, path, resume, key, at, complete);
+    int code = standard ? EXIT_FINE
+               : stream ? open_stream(j, path)
+                        : open_files(j, path, resume, key, at, complete);
     if (code == EXIT_FINE && !*complete) *out = j;
     else journal_free(j);
     return code;

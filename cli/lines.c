@@ -10,7 +10,7 @@
 
 #include "cli.h"
 
-enum { BLOCK = 1 << 16, LONGEST = 64 << 20 }; /* bytes; a longer line is no document */
+enum { BLOCK = 1 << 16, LONGEST = CLI_LONGEST_LINE }; /* bytes */
 
 struct cli_lines {
     int fd;

@@ -284,7 +284,8 @@ int cli_sparse_rows_to_npz(const char *rows, uint64_t count, uint64_t width, con
     if (code == EXIT_FINE) {
         zip z = {.file = out.file};
         bool ok = put_matrix(&z, &m, width) && !ferror(out.file);
-        if (!ok) code = cli_usage_error("%s: cannot be made from %s", path, rows);
+        bool full = ferror(out.file);
+        if (!ok) code = cli_usage_error("%s: cannot be made from %s: %s", path, rows, full ? strerror(errno) : "it is damaged");
         int closed = cli_output_close(&out, ok);
         if (code == EXIT_FINE) code = closed;
     }

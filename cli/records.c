@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -72,11 +73,28 @@ static int bad_line(const cli_records *in, sdx_error *err, const char *what)
     return cli_record_error(err, "%s: line %zu: %s", in->path, in->line_number, what);
 }
 
-/* An id may be a string or a number. */
-static char *json_id(const json_t *id)
+/* An id may be a string or a whole number, or absent. */
+static int take_id(const cli_records *in, const json_t *id, cli_record *out, sdx_error *err)
 {
-    if (json_is_string(id)) return copy_bytes(json_string_value(id), json_string_length(id));
-    return json_is_integer(id) ? json_dumps(id, JSON_ENCODE_ANY) : NULL;
+    if (!id || json_is_null(id)) return 1;
+    const char *text = json_string_value(id);
+    if (text && strlen(text) < json_string_length(id)) return bad_line(in, err, "its id has a NUL character");
+    if (!text && !json_is_integer(id)) return bad_line(in, err, "its id is neither a string nor a whole number");
+    out->id = text ? copy_bytes(text, strlen(text)) : json_dumps(id, JSON_ENCODE_ANY);
+    return out->id ? 1 : bad_line(in, err, "out of memory");
+}
+
+static int take_texts(const cli_records *in, const json_t *object, cli_record *out, sdx_error *err)
+{
+    const json_t *text = json_object_get(object, "contents"), *pair = json_object_get(object, "pair");
+    if (!text) text = json_object_get(object, "text");
+    if (!pair) pair = json_object_get(object, "text_pair");
+    if (!json_is_string(text)) return bad_line(in, err, "has neither a \"contents\" nor a \"text\" string");
+    out->text_length = json_string_length(text);
+    out->text = copy_bytes(json_string_value(text), out->text_length);
+    out->pair_length = json_string_length(pair);
+    if (json_is_string(pair)) out->pair = copy_bytes(json_string_value(pair), out->pair_length);
+    return out->text ? 1 : bad_line(in, err, "out of memory");
 }
 
 static int parse_json(const cli_records *in, const char *line, size_t n, cli_record *out, sdx_error *err)
@@ -88,20 +106,8 @@ static int parse_json(const cli_records *in, const char *line, size_t n, cli_rec
         return cli_record_error(err, "%s: line %zu: not a JSON object%s%s", in->path, in->line_number, *at.text ? ": " : "",
                                 at.text);
     }
-    out->id = json_id(json_object_get(object, "id"));
-    const json_t *text = json_object_get(object, "contents");
-    if (!text) text = json_object_get(object, "text");
-    int got = 1;
-    if (!json_is_string(text)) {
-        got = bad_line(in, err, "has neither a \"contents\" nor a \"text\" string");
-    } else {
-        out->text_length = json_string_length(text);
-        out->text = copy_bytes(json_string_value(text), out->text_length);
-        const json_t *pair = json_object_get(object, "pair");
-        if (!pair) pair = json_object_get(object, "text_pair");
-        out->pair_length = json_string_length(pair);
-        if (json_is_string(pair)) out->pair = copy_bytes(json_string_value(pair), out->pair_length);
-    }
+    int got = take_id(in, json_object_get(object, "id"), out, err);
+    if (got == 1) got = take_texts(in, object, out, err);
     json_decref(object);
     return got;
 }
@@ -130,22 +136,34 @@ static int parse_text(const cli_records *in, const char *line, size_t n, cli_rec
     return 1;
 }
 
+/* What the lines are, by the first one. */
+static cli_line_form form_of_line(const char *line, size_t n)
+{
+    size_t blanks = strspn(line, " ");
+    if (blanks < n && line[blanks] == '{') return CLI_JSON_LINES;
+    return memchr(line, '\t', n) ? CLI_TSV_LINES : CLI_TEXT_LINES;
+}
+
 int cli_records_line(cli_records *in, const char **line, size_t *n, sdx_error *err)
 {
+    static const char mark[] = "\xef\xbb\xbf"; /* byte order mark, in front of what some editors write */
     int got;
     do {
         got = cli_lines_next(in->lines, line, n, err);
         if (got <= 0) return got;
-        in->line_number++;
+        if (in->line_number++ == 0 && *n >= 3 && !memcmp(*line, mark, 3)) {
+            *line += 3;
+            *n -= 3;
+        }
         while (*n > 0 && (*line)[*n - 1] == '\r') --*n;
     } while (*n == 0);
-    if (in->form == CLI_UNKNOWN_LINES)
-        in->form = **line == '{' ? CLI_JSON_LINES : memchr(*line, '\t', *n) ? CLI_TSV_LINES : CLI_TEXT_LINES;
+    if (in->form == CLI_UNKNOWN_LINES) in->form = form_of_line(*line, *n);
     return 1;
 }
 
 int cli_records_parse(const cli_records *in, const char *line, size_t n, cli_record *out, sdx_error *err)
 {
+    if (n >= CLI_LONGEST_LINE) return bad_line(in, err, "is longer than 64 MB");
     int parsed = in->form == CLI_JSON_LINES  ? parse_json(in, line, n, out, err)
                  : in->form == CLI_TSV_LINES ? parse_tsv(in, line, n, out, err)
                                              : parse_text(in, line, n, out);
@@ -174,6 +192,24 @@ size_t cli_records_window(cli_records *in, cli_record *out, size_t room, int *co
     return 0;
 }
 
+bool cli_is_stream(const char *path)
+{
+    struct stat about;
+    bool open_already = !strncmp(path, "/dev/std", 8) || !strncmp(path, "/dev/fd/", 8); /* whatever it leads to */
+    return open_already || (!stat(path, &about) && !S_ISREG(about.st_mode) && !S_ISDIR(about.st_mode));
+}
+
+int cli_check_output(const cli_args *args)
+{
+    const char *output = cli_string(args, "output", NULL), *input = cli_string(args, "input", NULL);
+    struct stat out, in;
+    if (!output || !strcmp(output, "-") || stat(output, &out)) return EXIT_FINE;
+    if (S_ISDIR(out.st_mode)) return cli_usage_error("%s: is a folder; --output is a file", output);
+    if (!input || !strcmp(input, "-") || stat(input, &in) || !S_ISREG(in.st_mode)) return EXIT_FINE;
+    if (in.st_dev != out.st_dev || in.st_ino != out.st_ino) return EXIT_FINE;
+    return cli_usage_error("%s: is the input; results in its place would destroy it", output);
+}
+
 int cli_output_open(cli_output *out, const char *path)
 {
     char suffix[32];
@@ -186,12 +222,13 @@ int cli_output_open(cli_output *out, const char *path)
 int cli_output_open_as(cli_output *out, const char *path, const char *suffix)
 {
     size_t n = strlen(path) + strlen(suffix) + 1;
+    bool stream = cli_is_stream(path);
     *out = (cli_output){0};
     out->path = copy_bytes(path, strlen(path));
-    out->temporary = malloc(n);
-    if (!out->path || !out->temporary) return cli_out_of_memory();
-    snprintf(out->temporary, n, "%s%s", path, suffix);
-    out->file = fopen(out->temporary, "w");
+    out->temporary = stream ? NULL : malloc(n);
+    if (!out->path || (!stream && !out->temporary)) return cli_out_of_memory();
+    if (!stream) snprintf(out->temporary, n, "%s%s", path, suffix);
+    out->file = stream ? fopen(path, "a") : fopen(out->temporary, "w");
     if (out->file) return EXIT_FINE;
     int code = cli_usage_error("%s: cannot write: %s", path, strerror(errno));
     free(out->path);
@@ -204,11 +241,13 @@ int cli_output_close(cli_output *out, bool keep)
 {
     int code = EXIT_FINE;
     if (out->path) {
-        bool ok = !fflush(out->file) && !fsync(fileno(out->file));
+        bool beside = out->temporary != NULL;
+        errno = ferror(out->file) ? EIO : 0; /* an earlier write failed, and what it said is gone */
+        bool ok = !errno && !fflush(out->file) && (!beside || !fsync(fileno(out->file)));
         ok = !fclose(out->file) && ok;
-        if (keep && (!ok || rename(out->temporary, out->path)))
+        if (keep && (!ok || (beside && rename(out->temporary, out->path))))
             code = cli_usage_error("%s: cannot write: %s", out->path, strerror(errno));
-        if (!keep || code != EXIT_FINE) unlink(out->temporary);
+        if (beside && (!keep || code != EXIT_FINE)) unlink(out->temporary);
         free(out->path);
         free(out->temporary);
     }

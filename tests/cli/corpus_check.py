@@ -105,6 +105,27 @@ check(np.load("bad.npz")["indptr"][1] == np.load("bad.npz")["indptr"][3], "bad l
 run(*embed, "--input", "bad.jsonl", "--output", "bad.npy", code=1)
 check([bool(x.any()) for x in np.load("bad.npy")] == [True, False, False, True, True], "bad lines are rows of zeros")
 
+for name, data, ids in (("a byte order mark", b'\xef\xbb\xbf{"id":"a","text":"x"}\n', ["a"]), ("its TSV", b"\xef\xbb\xbfa\tx\n", ["a"]),
+                        ("CRLF", b'{"id":"a","text":"x"}\r\n\r\n', ["a"]), ("blanks in front", b'  {"id":"a","text":"x"}', ["a"])):
+    check([x["id"] for x in lines(run(*encode, "--input", "-", stdin=data).stdout)] == ids, name)
+good = b'{"id":"good","text":"x"}\n'
+for line, sentence in ((b'{"id":1.5,"text":"x"}', "whole number"), (b'{"id":"a\\u0000b","text":"x"}', "NUL"), (b'{"text":"\\ud83d"}', "Unicode"),
+                       (b'{"text":"a\0"}', "control"), (b'{"text":"\xff"}', "0xff"), (b'{"text":["x"]}', "string"),
+                       (b'{"id":"a","text":"' + b"w" * (64 << 20) + b'"}', "longer than 64 MB")):
+    records = lines(run(*encode, "--input", "-", stdin=good + line + b"\n" + good, code=1).stdout)
+    check(sentence in records[1]["error"] and [x["id"] for x in records[::2]] == ["good", "good"], sentence)
+
+# ---- where results go: never over the input, a folder or a device
+for command in encode, embed:
+    check("is the input" in run(*command, "--input", "bad.jsonl", "--output", "./bad.jsonl", code=2).stderr.decode(), "the input as output")
+    check("is a folder" in run(*command, "--input", "bad.jsonl", "--output", ".", code=2).stderr.decode(), "a folder as output")
+    check("No space left" in run(*command, "--input", "docs.jsonl", "--output", "/dev/full", code=2).stderr.decode(), "a full device")
+check(read("bad.jsonl") == bad and os.path.exists("/dev/full") and not os.path.isfile("/dev/full"), "the input and the device are as they were")
+check("cannot be seen" in run(*encode, "--input", "docs.jsonl", "--output", "/dev/null", "--resume", code=2).stderr.decode(), "a device cannot resume")
+check(run(*encode, "--input", "docs.jsonl", "--output", "/dev/stdout").stdout == whole, "stdout by its name")
+os.mkfifo("pipe.npz")
+run(*encode, "--input", "docs.jsonl", "--format", "npz", "--output", "pipe.npz", code=2)
+
 # ---- forms of output
 full = vectors(whole)
 frame = {"[CLS]", "[SEP]", "[PAD]"}
