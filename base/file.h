@@ -16,8 +16,8 @@ typedef struct sdx_file_map {
 sdx_status sdx_file_map_open(const char *path, sdx_file_map *out, sdx_error *err);
 void sdx_file_map_close(sdx_file_map *map);
 bool sdx_file_map_holds(const sdx_file_map *map, const void *data);
-/* Gives back the whole pages inside [data, data + bytes): those of a file are read again when somebody looks, others
- * are zero from then on. */
+/* Gives back the whole pages inside [data, data + bytes): those of a file are read again when somebody looks,
+ * others are zero from then on. */
 void sdx_pages_release(const void *data, size_t bytes);
 
 /* The whole file, NUL-terminated, owned by the caller (free). Refuses more than `limit` bytes. */

@@ -24,7 +24,8 @@ sdx_status sdx_json_integer(const json_t *object, const char *name, int64_t fall
 sdx_status sdx_json_choice(const json_t *object, const char *name, const char *const *names, unsigned fallback,
                            unsigned *out, sdx_error *err);
 sdx_status sdx_json_size(const json_t *object, const char *name, int64_t fallback, size_t *out, sdx_error *err);
-/* A new string; bytes of one that is not UTF-8, as a file's names may be, become '?'. NULL when out of memory. */
+/* A new string; bytes of one that is not UTF-8, as a file's names may be, become '?'. NULL when out of
+ * memory. */
 json_t *sdx_json_text(const char *s);
 /* NULL: absent or null. */
 const json_t *sdx_json_member(const json_t *object, const char *name);

@@ -28,7 +28,8 @@ sdx_status sdx_fail_memory(sdx_error *err, size_t bytes);
         if (try_status != SDX_OK) return try_status;                                                       \
     } while (0)
 
-/* Forwards a failure to the `done:` label of a function that must release something; needs `status` in scope. */
+/* Forwards a failure to the `done:` label of a function that must release something; needs `status` in
+ * scope. */
 #define TRY_GOTO(call)                                                                                     \
     do {                                                                                                   \
         status = (call);                                                                                   \

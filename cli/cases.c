@@ -39,7 +39,7 @@ static sdx_status fail(sdx_error *err, sdx_status status, const char *what, cons
     return status;
 }
 
-/* ---- folders ----------------------------------------------------------------------------------------------------------- */
+/* ---- folders --------------------------------------------------------------------------------------------- */
 
 static int is_visible(const struct dirent *entry) { return entry->d_name[0] != '.'; }
 
@@ -101,7 +101,7 @@ static sdx_status next_folder(cli_cases *c, sdx_error *err)
     return status;
 }
 
-/* ---- texts --------------------------------------------------------------------------------------------------------------- */
+/* ---- texts ----------------------------------------------------------------------------------------------- */
 
 static int64_t element(const sdx_encoding *e, const char *name, size_t i)
 {
@@ -142,7 +142,7 @@ static sdx_status next_text(cli_cases *c, sdx_error *err)
     return status;
 }
 
-/* ---- both ------------------------------------------------------------------------------------------------------------------ */
+/* ---- both ------------------------------------------------------------------------------------------------ */
 
 static int open_texts(cli_cases *c, const char *path, const char *tokenizer)
 {
@@ -160,7 +160,8 @@ static int open_folder(cli_cases *c, const char *path)
     return c->folder && c->n_entry >= 0 ? EXIT_FINE : cli_usage_error("%s: cannot read the folder: %s", path, strerror(errno));
 }
 
-int cli_cases_open(const char *path, const char *tokenizer, size_t max_length, const char *model, cli_cases **out)
+int cli_cases_open(const char *path, const char *tokenizer, size_t max_length, const char *model,
+                   cli_cases **out)
 {
     cli_cases *c = calloc(1, sizeof *c);
     if (!c) return cli_out_of_memory();

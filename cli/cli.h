@@ -1,5 +1,5 @@
-/* cli.h: what the commands share. The command line sees only include/sardonyx.h of the engine: the proof that the
- * public interface suffices. */
+/* cli.h: what the commands share. The command line sees only include/sardonyx.h of the engine: the proof that
+ * the public interface suffices. */
 #ifndef SDX_CLI_H
 #define SDX_CLI_H
 
@@ -11,7 +11,7 @@
 
 enum { EXIT_FINE = 0, EXIT_FINDING = 1, EXIT_USAGE = 2, EXIT_OUR_FAULT = 3 };
 
-/* ---- options (args.c) -------------------------------------------------------------------------------------- */
+/* ---- options (args.c) ------------------------------------------------------------------------------------ */
 
 typedef enum cli_kind {
     CLI_FLAG,   /* --name; --name=VALUE too where there is a placeholder */
@@ -63,7 +63,7 @@ double cli_real(const cli_args *args, const char *name, double missing);
 const char *cli_nth(const cli_args *args, const char *name, size_t i);
 sdx_run_options cli_run_options(const cli_args *args);
 
-/* ---- talking (main.c) ----------------------------------------------------------------------------------------- */
+/* ---- talking (main.c) ------------------------------------------------------------------------------------ */
 
 /* "sardonyx: sentence" on stderr; returns the exit code that the status stands for. */
 int cli_fail(const sdx_error *err);
@@ -73,10 +73,10 @@ void cli_give_back_memory(void); /* what was freed, to the system */
 int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int cli_out_of_memory(void);
 
-/* ---- names and files (names.c) ---------------------------------------------------------------------------------- */
+/* ---- names and files (names.c) --------------------------------------------------------------------------- */
 
-/* A folder for --model_name: the folder itself, or what cli_hub_find gives. New memory, or NULL after a sentence on
- * stderr. */
+/* A folder for --model_name: the folder itself, or what cli_hub_find gives. New memory, or NULL after a
+ * sentence on stderr. */
 char *cli_find_checkpoint(const cli_args *args, const char *name);
 /* A tokenizer's folder or file, else a name for cli_hub_find. */
 int cli_open_tokenizer(const cli_args *args, const char *name, sdx_tokenizer **out);
@@ -96,23 +96,24 @@ bool cli_parse_shape(const char *text, long *batch, long *sequence);
 /* An input without data. Of its unknown sizes the first dimension's is the batch, the others the sequence. */
 sdx_tensor cli_shape_input(const sdx_port *port, long batch, long sequence);
 
-/* ---- another engine beside ours (rival.c) ------------------------------------------------------------------------- */
+/* ---- another engine beside ours (rival.c) ---------------------------------------------------------------- */
 
 typedef struct cli_rival cli_rival;
 /* engine: "ort". Loads the file in a process of its own. *out is to be stopped also after a failure. */
 int cli_rival_start(const char *engine, const char *model, int threads, cli_rival **out);
 const char *cli_rival_version(const cli_rival *rival);
-int cli_rival_feed(cli_rival *rival, const char *name, const sdx_tensor *tensor); /* an input of the runs to come */
+/* an input of the runs to come */
+int cli_rival_feed(cli_rival *rival, const char *name, const sdx_tensor *tensor);
 int cli_rival_run(cli_rival *rival, double *ms);
 void cli_rival_stop(cli_rival *rival);
 
-/* ---- the Hugging Face hub (hub.c) --------------------------------------------------------------------------------- */
+/* ---- the Hugging Face hub (hub.c) ------------------------------------------------------------------------ */
 
-/* The folder of the model's snapshot in the local cache, downloaded when it is not there. New memory, or NULL after a
- * sentence on stderr. */
+/* The folder of the model's snapshot in the local cache, downloaded when it is not there. New memory, or NULL
+ * after a sentence on stderr. */
 char *cli_hub_find(const char *name, bool quiet);
 
-/* ---- lines in (lines.c) ------------------------------------------------------------------------------------------- */
+/* ---- lines in (lines.c) ---------------------------------------------------------------------------------- */
 
 enum { CLI_LONGEST_LINE = 64 << 20 }; /* bytes; what is longer is cut there, and no document */
 
@@ -124,7 +125,7 @@ int cli_lines_next(cli_lines *in, const char **line, size_t *length, sdx_error *
 void cli_lines_progress(const cli_lines *in, uint64_t *consumed, uint64_t *total); /* total 0: unknown */
 void cli_lines_close(cli_lines *in);
 
-/* ---- documents in (records.c) ------------------------------------------------------------------------------------- */
+/* ---- documents in (records.c) ---------------------------------------------------------------------------- */
 
 typedef struct cli_record {
     char *id;   /* NULL when the line has none */
@@ -147,10 +148,11 @@ int cli_record_error(sdx_error *err, const char *format, ...) __attribute__((for
 /* path NULL or "-": stdin. */
 int cli_records_open(cli_records *in, const char *path);
 /* The next document: a JSON object with "id" and "contents" or "text", or id<TAB>text, or plain text (id = line
- * number from 0). 1: got one; 0: end; -1: a bad line or file, its sentence in err. cli_record_free what you got. */
+ * number from 0). 1: got one; 0: end; -1: a bad line or file, its sentence in err. cli_record_free what you
+ * got. */
 int cli_records_next(cli_records *in, cli_record *out, sdx_error *err);
-/* The same in two steps: the next line that is not empty (1, 0 or -1), and what is in it (1 or -1; an id may be set also
- * for -1). */
+/* The same in two steps: the next line that is not empty (1, 0 or -1), and what is in it (1 or -1; an id may be
+ * set also for -1). */
 int cli_records_line(cli_records *in, const char **line, size_t *n, sdx_error *err);
 int cli_records_parse(const cli_records *in, const char *line, size_t n, cli_record *out, sdx_error *err);
 /* Up to room documents: their number, 0 at the end; *code is EXIT_USAGE after a sentence about a bad line. */
@@ -160,7 +162,8 @@ void cli_record_free(cli_record *record);
 
 /* Calibration data (cases.c): a folder of .npy cases, or texts for the model through the tokenizer. */
 typedef struct cli_cases cli_cases;
-int cli_cases_open(const char *path, const char *tokenizer, size_t max_length, const char *model, cli_cases **out);
+int cli_cases_open(const char *path, const char *tokenizer, size_t max_length, const char *model,
+                   cli_cases **out);
 sdx_status cli_cases_next(void *context, sdx_case *out, sdx_error *err); /* an sdx_case_fn */
 void cli_cases_close(cli_cases *cases);
 
@@ -178,7 +181,7 @@ int cli_output_open(cli_output *out, const char *path);
 int cli_output_open_as(cli_output *out, const char *path, const char *suffix);
 int cli_output_close(cli_output *out, bool keep);
 
-/* ---- results that survive kill -9 (journal.c) --------------------------------------------------------------------- */
+/* ---- results that survive kill -9 (journal.c) ------------------------------------------------------------ */
 
 /* How far a run has come; a point where it can go on. */
 typedef struct cli_position {
@@ -188,9 +191,10 @@ typedef struct cli_position {
 } cli_position;
 
 typedef struct cli_journal cli_journal;
-/* path NULL or "-": stdout, which cannot be resumed. key: what must be the same for a run to go on. *at is where to
- * begin; *complete: a run before this one has finished. */
-int cli_journal_open(const char *path, bool resume, const char *key, cli_journal **out, cli_position *at, bool *complete);
+/* path NULL or "-": stdout, which cannot be resumed. key: what must be the same for a run to go on. *at is
+ * where to begin; *complete: a run before this one has finished. */
+int cli_journal_open(const char *path, bool resume, const char *key, cli_journal **out, cli_position *at,
+                     bool *complete);
 int cli_journal_write(cli_journal *journal, const void *data, size_t n);
 /* What was written so far is whole, and *at says how far the input is read. */
 int cli_journal_commit(cli_journal *journal, cli_position *at);
@@ -200,7 +204,7 @@ int cli_journal_finish(cli_journal *journal, const cli_position *at, cli_finish_
 /* After a failure: keeps what a later run can go on from. */
 void cli_journal_abandon(cli_journal *journal, const cli_position *at);
 
-/* ---- documents through a task (corpus.c) ---------------------------------------------------------------------------- */
+/* ---- documents through a task (corpus.c) ----------------------------------------------------------------- */
 
 enum { CLI_WINDOW = 512 }; /* documents taken in at once, so that a batch finds texts of like length */
 

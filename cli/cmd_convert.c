@@ -65,7 +65,7 @@ static bool parse_dtype(const char *name, sdx_dtype *out)
     return false;
 }
 
-/* ---- progress ---------------------------------------------------------------------------------------------- */
+/* ---- progress -------------------------------------------------------------------------------------------- */
 
 enum { BAR_WIDTH = 40 };
 #define SHOWN_FROM 100000000u /* bytes; less is written before one could read it */
@@ -87,7 +87,7 @@ static void end_progress(int shown)
     if (shown >= 0) fputc('\n', stderr);
 }
 
-/* ---- converting -------------------------------------------------------------------------------------------- */
+/* ---- converting ------------------------------------------------------------------------------------------ */
 
 static int convert_to(const cli_args *args, const char *checkpoint, const char *output, const char *vocabulary)
 {

@@ -29,7 +29,7 @@ static const cli_option options[] = {
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
-/* ---- options ------------------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------------------- */
 
 static int choice(const cli_args *args, const char *option, const char *const *names, int *out)
 {
@@ -75,7 +75,7 @@ static int read_options(const cli_args *args, const char **exclude, sdx_quantize
     return EXIT_FINE;
 }
 
-/* ---- one graph ------------------------------------------------------------------------------------------------------ */
+/* ---- one graph ------------------------------------------------------------------------------------------- */
 
 static void print_report_json(const char *output, const sdx_quantize_report *r)
 {
@@ -119,7 +119,7 @@ static int quantize_to(const cli_args *args, sdx_quantize_options *o, const char
     return EXIT_FINE;
 }
 
-/* ---- a folder -------------------------------------------------------------------------------------------------------- */
+/* ---- a folder -------------------------------------------------------------------------------------------- */
 
 /* A graph that was not quantized before. */
 static int is_source(const struct dirent *entry)
@@ -150,7 +150,8 @@ static int prepare_output(const char *folder, const char *target)
     return code != EXIT_FINE ? code : sdx_copy_companions(folder, target, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
 }
 
-static int quantize_folder(const cli_args *args, sdx_quantize_options *o, const char *folder, const char *suffix)
+static int quantize_folder(const cli_args *args, sdx_quantize_options *o, const char *folder,
+                           const char *suffix)
 {
     struct dirent **entry;
     const char *target = cli_string(args, "output", NULL);

@@ -195,7 +195,8 @@ static int write_outputs(const char *dir, const sdx_model *model, const sdx_tens
     return code;
 }
 
-static int run_session(const cli_args *args, const sdx_model *model, sdx_session *session, const bound_inputs *in)
+static int run_session(const cli_args *args, const sdx_model *model, sdx_session *session,
+                       const bound_inputs *in)
 {
     sdx_tensor outputs[MAX_PORTS];
     size_t n = sdx_model_output_count(model);

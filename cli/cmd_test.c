@@ -85,7 +85,8 @@ static bool same_tensor(const sdx_tensor *got, const sdx_tensor *want, bool is_r
     return is_random || same_values(got, want, tol, why);
 }
 
-static bool same_sequence(const sdx_tensor_list *got, const sdx_tensor_list *want, bool random, tolerance tol, char *why)
+static bool same_sequence(const sdx_tensor_list *got, const sdx_tensor_list *want, bool random, tolerance tol,
+                          char *why)
 {
     if (got->count != want->count) {
         snprintf(why, WHY, "has %zu items, expected %zu", got->count, want->count);
@@ -108,14 +109,16 @@ static bool same_value(const sdx_tensor *got, const sdx_tensor *want, bool rando
     return same_tensor(got, want, random, tol, why);
 }
 
-static bool read_indexed(const char *dir, const char *kind, size_t i, sdx_port port, sdx_tensor *out, sdx_error *err)
+static bool read_indexed(const char *dir, const char *kind, size_t i, sdx_port port, sdx_tensor *out,
+                         sdx_error *err)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s_%zu.pb", dir, kind, i);
     return sdx_value_read_pb(path, &port, out, err) == SDX_OK;
 }
 
-static bool compare_outputs(const char *dir, const sdx_model *model, const sdx_tensor *outputs, tolerance tol, char *why)
+static bool compare_outputs(const char *dir, const sdx_model *model, const sdx_tensor *outputs, tolerance tol,
+                            char *why)
 {
     for (size_t i = 0; i < sdx_model_output_count(model); i++) {
         sdx_tensor want;
@@ -135,7 +138,8 @@ static bool compare_outputs(const char *dir, const sdx_model *model, const sdx_t
 }
 
 /* Inputs that have defaults may lack their file. */
-static bool read_inputs(const char *dir, const sdx_model *model, const char **names, sdx_tensor *inputs, size_t *n,
+static bool read_inputs(const char *dir, const sdx_model *model, const char **names, sdx_tensor *inputs,
+                        size_t *n,
                         sdx_error *err)
 {
     for (size_t i = 0; i < sdx_model_input_count(model); i++) {

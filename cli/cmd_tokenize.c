@@ -34,7 +34,8 @@ static void print_json_line(json_t *object)
     json_decref(object);
 }
 
-static int encode(const sdx_tokenizer *tok, const char *text, size_t n, const char *pair, size_t m, size_t max_length)
+static int encode(const sdx_tokenizer *tok, const char *text, size_t n, const char *pair, size_t m,
+                  size_t max_length)
 {
     sdx_error err = {0};
     sdx_encoding e;
@@ -55,7 +56,7 @@ static int encode_object(const sdx_tokenizer *tok, const json_t *line, size_t ma
                   json_string_length(pair), max_length);
 }
 
-/* ---- --as_configured ---------------------------------------------------------------------------------------- */
+/* ---- --as_configured ------------------------------------------------------------------------------------- */
 
 typedef struct batch {
     sdx_text *text, *pair; /* [count]; they point into line[] */
@@ -135,7 +136,7 @@ static int encode_batch(const sdx_tokenizer *tok, const batch *b)
     return status == SDX_OK ? EXIT_FINE : cli_fail(&err);
 }
 
-/* ---- lines -------------------------------------------------------------------------------------------------- */
+/* ---- lines ----------------------------------------------------------------------------------------------- */
 
 static int decode_object(const sdx_tokenizer *tok, const json_t *line, bool keep_special)
 {
@@ -157,7 +158,8 @@ static int decode_object(const sdx_tokenizer *tok, const json_t *line, bool keep
 }
 
 /* all: NULL, or where the line waits for the others. */
-static int handle_line(const sdx_tokenizer *tok, const cli_args *args, const char *line, size_t n, size_t number,
+static int handle_line(const sdx_tokenizer *tok, const cli_args *args, const char *line, size_t n,
+                       size_t number,
                        batch *all)
 {
     size_t max_length = (size_t)cli_int(args, "max_length", 0);

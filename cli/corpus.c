@@ -36,7 +36,7 @@ typedef struct corpus {
     uint64_t skipped, skipped_bytes; /* done by an earlier run: documents, bytes of the input */
 } corpus;
 
-/* ---- pieces of output --------------------------------------------------------------------------------------- */
+/* ---- pieces of output ------------------------------------------------------------------------------------ */
 
 bool cli_ends_with(const char *s, const char *end)
 {
@@ -106,7 +106,7 @@ static int write_good(corpus *c, const cli_record *doc, size_t i)
     return pass_on(c, c->task->write(c->task->context, doc, i, c->piece_file));
 }
 
-/* ---- progress -------------------------------------------------------------------------------------------------- */
+/* ---- progress -------------------------------------------------------------------------------------------- */
 
 static double seconds_since(const struct timespec *then)
 {
@@ -130,7 +130,7 @@ static void show_progress(corpus *c, bool last)
     fprintf(stderr, "\033[K%s", last ? "\n" : "");
 }
 
-/* ---- a window ---------------------------------------------------------------------------------------------------- */
+/* ---- a window -------------------------------------------------------------------------------------------- */
 
 static void drop_window(corpus *c)
 {
@@ -218,7 +218,7 @@ static int each_window(corpus *c)
     return code;
 }
 
-/* ---- shards --------------------------------------------------------------------------------------------------------- */
+/* ---- shards ---------------------------------------------------------------------------------------------- */
 
 /* i/n with 0 <= i <= n: shard n is shard 0, so that counting from 0 and from 1 both share all documents out. */
 static int parse_shard(const char *text, shard *s)
@@ -262,7 +262,7 @@ static int scheduler_shard(const cli_args *args, shard *s)
     return EXIT_FINE;
 }
 
-/* ---- all of it -------------------------------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------------------- */
 
 /* What must be the same for a run to go on: the options that decide what is written, and which input. */
 static char *resume_key(const cli_args *args, const corpus *c)

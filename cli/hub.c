@@ -22,7 +22,7 @@ extern char **environ;
 #define FETCH "sardonyx-fetch"
 enum { MAX_ROOT = 2048, MAX_PATH = 4096 };
 
-/* ---- names and folders ------------------------------------------------------------------------------------------ */
+/* ---- names and folders ----------------------------------------------------------------------------------- */
 
 /* One part of a name: letters, digits, '-', '_' and '.', but not only dots. */
 static bool is_part(const char *s, size_t n)
@@ -85,7 +85,7 @@ static char *find_snapshot(const char *root)
     return is_part(commit, strlen(commit)) && cli_is_directory(path) ? strdup(path) : NULL;
 }
 
-/* ---- downloading -------------------------------------------------------------------------------------------------- */
+/* ---- downloading ----------------------------------------------------------------------------------------- */
 
 /* Beside this program, else wherever PATH says. */
 static void find_fetch(char *out, size_t size)

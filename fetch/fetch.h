@@ -1,5 +1,5 @@
-/* fetch.h: between what the hub's files are (hub.c) and how they come (transfer.c). Each function returns FETCH_FINE, or
- * FETCH_FAILED after a sentence on stderr. */
+/* fetch.h: between what the hub's files are (hub.c) and how they come (transfer.c). Each function returns
+ * FETCH_FINE, or FETCH_FAILED after a sentence on stderr. */
 #ifndef SDX_FETCH_H
 #define SDX_FETCH_H
 
@@ -19,7 +19,8 @@ typedef struct fetch_request {
 /* What the hub says of a file before it is fetched. */
 typedef struct fetch_answer {
     long status;
-    char etag[128];  /* without quotes: the SHA-256 of large files, git's SHA-1 of small ones; "" if there is none */
+    /* without quotes: the SHA-256 of large files, git's SHA-1 of small ones; "" if there is none */
+    char etag[128];
     long long bytes; /* -1: unknown */
 } fetch_answer;
 

@@ -33,7 +33,7 @@ typedef struct hub {
     bool quiet;
 } hub;
 
-/* ---- what the environment says ------------------------------------------------------------------------------------------ */
+/* ---- what the environment says --------------------------------------------------------------------------- */
 
 /* One part of a name: letters, digits, '-', '_' and '.', but not only dots. */
 static bool is_part(const char *s, size_t n)
@@ -84,7 +84,7 @@ static bool exists(const char *path)
     return !stat(path, &st);
 }
 
-/* ---- what there is and what is wanted --------------------------------------------------------------------------- */
+/* ---- what there is and what is wanted -------------------------------------------------------------------- */
 
 static fetch_request request_of(const hub *h, const char *url, const char *what)
 {
@@ -143,7 +143,7 @@ static bool has_file(const hub *h, const char *name)
     return false;
 }
 
-/* ---- one file --------------------------------------------------------------------------------------------------- */
+/* ---- one file -------------------------------------------------------------------------------------------- */
 
 /* blobs/ETAG with its checksum right, unless it is there. */
 static int fetch_blob(const hub *h, const char *file, char *blob, size_t size)
@@ -204,7 +204,7 @@ static int fetch_shards(const hub *h, const char *index)
     return code;
 }
 
-/* ---- all of them ------------------------------------------------------------------------------------------------ */
+/* ---- all of them ----------------------------------------------------------------------------------------- */
 
 /* The first of these that there is, as Hugging Face prefers them. */
 static int fetch_weights(const hub *h)

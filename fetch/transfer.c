@@ -20,7 +20,7 @@
 
 enum { MAX_TEXT = 16 << 20, MAX_REDIRECTS = 8, TRIES = 5, CONNECT_SECONDS = 30, STALL_SECONDS = 60, SHOWN_FROM = 1 << 20 };
 
-/* ---- a transfer --------------------------------------------------------------------------------------------------- */
+/* ---- a transfer ------------------------------------------------------------------------------------------ */
 
 typedef struct transfer {
     CURL *curl;
@@ -73,7 +73,7 @@ static long status_of(const transfer *t)
     return status;
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------------- */
+/* ---- asking ---------------------------------------------------------------------------------------------- */
 
 /* A file's own checksum and size; of a large one they come as X-Linked-*, with a redirect to where it lies. */
 typedef struct said {
@@ -143,7 +143,7 @@ int fetch_ask(const fetch_request *r, fetch_answer *answer)
     return code;
 }
 
-/* ---- a short text ------------------------------------------------------------------------------------------------- */
+/* ---- a short text ---------------------------------------------------------------------------------------- */
 
 typedef struct text {
     char *data;
@@ -180,7 +180,7 @@ int fetch_text(const fetch_request *r, long *status, char **out)
     return code == FETCH_FINE ? fetch_fail("out of memory") : code;
 }
 
-/* ---- a file ------------------------------------------------------------------------------------------------------- */
+/* ---- a file ---------------------------------------------------------------------------------------------- */
 
 typedef struct saving {
     const fetch_request *request;
@@ -204,7 +204,8 @@ static size_t put_file(char *data, size_t size, size_t n, void *context)
     return n;
 }
 
-static int show_progress(void *context, curl_off_t total, curl_off_t now, curl_off_t unused, curl_off_t unused_too)
+static int show_progress(void *context, curl_off_t total, curl_off_t now, curl_off_t unused,
+                         curl_off_t unused_too)
 {
     saving *s = context;
     (void)total, (void)unused, (void)unused_too;
@@ -266,7 +267,7 @@ static int fill_file(saving *s)
     }
 }
 
-/* ---- checksums ---------------------------------------------------------------------------------------------------- */
+/* ---- checksums ------------------------------------------------------------------------------------------- */
 
 static void to_hex(const uint8_t *digest, size_t n, char *out)
 {

@@ -17,7 +17,8 @@ const char *sdx_quantizer_suffixed(sdx_quantizer *z, const char *name, const cha
     return full;
 }
 
-sdx_status sdx_quantizer_emit(sdx_quantizer *z, const char *domain, const char *op, const char *name, const char *suffix,
+sdx_status sdx_quantizer_emit(sdx_quantizer *z, const char *domain, const char *op, const char *name,
+                              const char *suffix,
                               int n_in, const sdx_id *in, sdx_id *result)
 {
     const char *full = sdx_quantizer_suffixed(z, name, suffix);
@@ -41,7 +42,8 @@ sdx_status sdx_quantizer_constant(sdx_quantizer *z, const char *name, const char
     return sdx_graph_add_constant(z->graph, full, t, out, z->err);
 }
 
-sdx_status sdx_quantizer_reals(sdx_quantizer *z, const char *name, const char *suffix, const sdx_tensor *t, sdx_id *out)
+sdx_status sdx_quantizer_reals(sdx_quantizer *z, const char *name, const char *suffix, const sdx_tensor *t,
+                               sdx_id *out)
 {
     enum { FEW = 64 };
     int64_t n = sdx_tensor_count(t);
@@ -74,7 +76,8 @@ const char *sdx_quantizer_node_name(const sdx_quantizer *z, const sdx_node *n)
     return *n->name ? n->name : sdx_quantizer_name(z, n->out[0]);
 }
 
-sdx_status sdx_quantizer_copy_attributes(sdx_quantizer *z, const sdx_node *from, sdx_id to, const char *const *names)
+sdx_status sdx_quantizer_copy_attributes(sdx_quantizer *z, const sdx_node *from, sdx_id to,
+                                         const char *const *names)
 {
     for (; *names; names++) {
         const sdx_attr *a = sdx_node_attr(from, *names);
@@ -106,7 +109,7 @@ sdx_status sdx_quantizer_remember(sdx_quantizer *z, sdx_id v, const sdx_quantize
     return SDX_OK;
 }
 
-/* ---- graphs inside ------------------------------------------------------------------------------------------------- */
+/* ---- graphs inside --------------------------------------------------------------------------------------- */
 
 sdx_graph *sdx_quantizer_enter_owner(sdx_quantizer *z, sdx_id *v)
 {
@@ -142,7 +145,7 @@ sdx_status sdx_quantizer_leave_owner(sdx_quantizer *z, sdx_graph *inside, sdx_qu
     return capture(inside, owner, &made->real, z->err);
 }
 
-/* ---- activations ------------------------------------------------------------------------------------------------- */
+/* ---- activations ----------------------------------------------------------------------------------------- */
 
 /* x / factor, as a product with a constant. */
 static sdx_status divide(sdx_quantizer *z, sdx_id x, const float *factor, int64_t width, sdx_id *out)

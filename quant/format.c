@@ -13,7 +13,7 @@ static float load(const void *x, int64_t i)
     return f;
 }
 
-/* ---- parameters -------------------------------------------------------------------------------------------------- */
+/* ---- parameters ------------------------------------------------------------------------------------------ */
 
 /* Codes lowest and highest of the format. */
 static void code_range(sdx_quant_format f, int *lowest, int *highest)
@@ -51,7 +51,7 @@ float sdx_quant_scale_half(float scale)
     return rounded <= 1.01f * scale ? rounded : scale;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------ */
+/* ---- rows ------------------------------------------------------------------------------------------------ */
 
 bool sdx_quant_range(const void *x, int64_t n, float factor, float *low, float *high)
 {
@@ -94,13 +94,15 @@ static float code_of(float x, float scale, float zero, float lowest)
     return code > highest ? highest : code;
 }
 
-void sdx_quant_apply(bool is_signed, float scale, float zero, const void *x, int64_t n, float factor, uint8_t *q)
+void sdx_quant_apply(bool is_signed, float scale, float zero, const void *x, int64_t n, float factor,
+                     uint8_t *q)
 {
     float lowest = is_signed ? -128 : 0;
     for (int64_t j = 0; j < n; j++) q[j] = (uint8_t)(int)code_of(load(x, j) * factor, scale, zero, lowest);
 }
 
-void sdx_quant_apply_columns(bool is_signed, const float *scale, const float *zero, const void *x, int64_t n, float factor,
+void sdx_quant_apply_columns(bool is_signed, const float *scale, const float *zero, const void *x, int64_t n,
+                             float factor,
                              uint8_t *q)
 {
     float lowest = is_signed ? -128 : 0;

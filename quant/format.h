@@ -1,5 +1,5 @@
-/* format.h: integer formats of tensors: what range, scale and zero point a block of floats gets. The numbers are
- * those of ONNX Runtime's quantizer, bit for bit for symmetric int8, so that files can be compared. */
+/* format.h: integer formats of tensors: what range, scale and zero point a block of floats gets. The numbers
+ * are those of ONNX Runtime's quantizer, bit for bit for symmetric int8, so that files can be compared. */
 #ifndef SDX_QUANT_FORMAT_H
 #define SDX_QUANT_FORMAT_H
 
@@ -19,20 +19,22 @@ typedef struct sdx_quant_params {
 /* Of floats from min <= 0 to max >= 0. */
 sdx_quant_params sdx_quant_params_of(sdx_quant_format format, float min, float max);
 
-/* The least float16 that is not below the scale, so that a file can keep half the bytes; the scale itself where a
- * float16 would be more than 1 % off. */
+/* The least float16 that is not below the scale, so that a file can keep half the bytes; the scale itself where
+ * a float16 would be more than 1 % off. */
 float sdx_quant_scale_half(float scale);
 
-/* ---- rows of floats, at any alignment: x[j] * factor for j < n ------------------------------------------------------ */
+/* ---- rows of floats, at any alignment: x[j] * factor for j < n ------------------------------------------- */
 
 /* Widens [*low, *high]; false when one is not finite. */
 bool sdx_quant_range(const void *x, int64_t n, float factor, float *low, float *high);
 /* The same with a range for every j. */
 bool sdx_quant_range_columns(const void *x, int64_t n, float factor, float *low, float *high);
 /* q[j] = clip(round_half_even(x[j] * factor / scale) + zero). */
-void sdx_quant_apply(bool is_signed, float scale, float zero, const void *x, int64_t n, float factor, uint8_t *q);
+void sdx_quant_apply(bool is_signed, float scale, float zero, const void *x, int64_t n, float factor,
+                     uint8_t *q);
 /* The same with a scale and a zero for every j. */
-void sdx_quant_apply_columns(bool is_signed, const float *scale, const float *zero, const void *x, int64_t n, float factor,
+void sdx_quant_apply_columns(bool is_signed, const float *scale, const float *zero, const void *x, int64_t n,
+                             float factor,
                              uint8_t *q);
 
 #endif

@@ -59,7 +59,7 @@ void sdx_histogram_add(sdx_histogram *h, const float *x, int64_t n)
     }
 }
 
-/* ---- ranges ---------------------------------------------------------------------------------------------------------- */
+/* ---- ranges ---------------------------------------------------------------------------------------------- */
 
 /* Each tail loses half of what is left of a hundred. */
 static void middle(const sdx_histogram *h, double percentile, double *low, double *high)
@@ -112,7 +112,8 @@ static double least_divergence(const sdx_histogram *h)
     return best * h->width;
 }
 
-void sdx_histogram_range(const sdx_histogram *h, sdx_quantize_method method, double percentile, float *low, float *high)
+void sdx_histogram_range(const sdx_histogram *h, sdx_quantize_method method, double percentile, float *low,
+                         float *high)
 {
     double lo = h->min, hi = h->max;
     if (h->min <= h->max && method == SDX_QUANTIZE_PERCENTILE) middle(h, percentile, &lo, &hi);

@@ -18,6 +18,7 @@ void sdx_histogram_init(sdx_histogram *h);
 /* Values that are not finite are left out. */
 void sdx_histogram_add(sdx_histogram *h, const float *x, int64_t n);
 /* The range for an activation, 0 within; percentile in (0, 100]. *low > *high when there were no values. */
-void sdx_histogram_range(const sdx_histogram *h, sdx_quantize_method method, double percentile, float *low, float *high);
+void sdx_histogram_range(const sdx_histogram *h, sdx_quantize_method method, double percentile, float *low,
+                         float *high);
 
 #endif

@@ -30,7 +30,8 @@ static bool is_refused(const sdx_quantizer *z, sdx_id x)
 }
 
 /* (float)acc * (x_scale * w_scale), which `result`, an existing value, becomes. */
-static sdx_status emit_scaled(sdx_quantizer *z, const char *name, sdx_id acc, sdx_id x_scale, sdx_id w_scale, sdx_id result)
+static sdx_status emit_scaled(sdx_quantizer *z, const char *name, sdx_id acc, sdx_id x_scale, sdx_id w_scale,
+                              sdx_id result)
 {
     sdx_id cast, scale;
     TRY(sdx_quantizer_emit(z, "", "Cast", name, "_quant_cast", 1, &acc, &cast));
@@ -56,7 +57,7 @@ sdx_status sdx_quant_matmul(sdx_quantizer *z, sdx_id node, bool *done)
     return emit_scaled(z, name, acc, x.scale, w.scale, n.out[0]);
 }
 
-/* ---- Gemm --------------------------------------------------------------------------------------------------------- */
+/* ---- Gemm ------------------------------------------------------------------------------------------------ */
 
 /* [n, k] to [k, n] as a constant of its own. */
 static sdx_status transposed(sdx_quantizer *z, sdx_id v, sdx_id *out)
@@ -88,10 +89,11 @@ sdx_status sdx_quant_split_gemm(sdx_quantizer *z, sdx_id node)
     return sdx_quantizer_emit_to(z, "", "Add", name, "_Add", 2, (sdx_id[]){product, bias}, n.out[0], NULL);
 }
 
-/* ---- Attention -------------------------------------------------------------------------------------------------------- */
+/* ---- Attention ------------------------------------------------------------------------------------------- */
 
 /* The float operator between pairs. */
-static sdx_status emit_qdq_attention(sdx_quantizer *z, const sdx_node *n, const sdx_quantized *x, const sdx_quantized *w)
+static sdx_status emit_qdq_attention(sdx_quantizer *z, const sdx_node *n, const sdx_quantized *x,
+                                     const sdx_quantized *w)
 {
     static const char *const attributes[] = {"num_heads", "unidirectional", "mask_filter_value", "scale", "do_rotary", NULL};
     sdx_id in[5] = {x->real, w->real, n->in[2], sdx_node_in(n, 3), sdx_node_in(n, 4)}, made;
@@ -100,7 +102,8 @@ static sdx_status emit_qdq_attention(sdx_quantizer *z, const sdx_node *n, const 
     return sdx_quantizer_copy_attributes(z, n, made, attributes);
 }
 
-static sdx_status emit_qattention(sdx_quantizer *z, const sdx_node *n, const sdx_quantized *x, const sdx_quantized *w)
+static sdx_status emit_qattention(sdx_quantizer *z, const sdx_node *n, const sdx_quantized *x,
+                                  const sdx_quantized *w)
 {
     static const char *const attributes[] = {"num_heads", "unidirectional", "mask_filter_value", "scale", NULL};
     const char *name = sdx_quantizer_suffixed(z, sdx_quantizer_node_name(z, n), "_quant");
@@ -125,7 +128,7 @@ sdx_status sdx_quant_attention(sdx_quantizer *z, sdx_id node, bool *done)
     return x.real == SDX_NONE ? emit_qattention(z, &n, &x, &w) : emit_qdq_attention(z, &n, &x, &w);
 }
 
-/* ---- Conv --------------------------------------------------------------------------------------------------------- */
+/* ---- Conv ------------------------------------------------------------------------------------------------ */
 
 /* A vector v [n] as [1, n, 1, ...] of the given rank, to meet channels. */
 static sdx_status to_channels(sdx_quantizer *z, const char *name, int rank, sdx_id v, sdx_id *out)
@@ -151,7 +154,8 @@ static sdx_status copy_conv(sdx_quantizer *z, const sdx_node *n, sdx_id to)
     return SDX_OK;
 }
 
-static sdx_status emit_qdq_conv(sdx_quantizer *z, const sdx_node *n, const sdx_quantized *x, const sdx_quantized *w)
+static sdx_status emit_qdq_conv(sdx_quantizer *z, const sdx_node *n, const sdx_quantized *x,
+                                const sdx_quantized *w)
 {
     sdx_id in[] = {x->real, w->real, sdx_node_in(n, 2)}, made;
     TRY(sdx_graph_add_node(z->graph, "", "Conv", n->name, n->n_in, in, 1, n->out, &made, z->err));

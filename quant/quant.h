@@ -18,11 +18,13 @@ bool sdx_quantize_wants_samples(const sdx_quantize_options *options);
 bool sdx_quantize_is_candidate(const sdx_quantize_options *options, const sdx_graph *graph, const sdx_node *n);
 /* The value whose samples node n wants, or SDX_NONE. */
 sdx_id sdx_quantize_activation(const sdx_quantize_options *options, const sdx_graph *graph, const sdx_node *n);
-/* The input of the options, quantized with what is known of activations; n_sample may be 0. The report's table is not
- * made here. */
-sdx_status sdx_quantize_model(const sdx_quantize_options *options, const sdx_quant_sample *sample, size_t n_sample,
+/* The input of the options, quantized with what is known of activations; n_sample may be 0. The report's table
+ * is not made here. */
+sdx_status sdx_quantize_model(const sdx_quantize_options *options, const sdx_quant_sample *sample,
+                              size_t n_sample,
                               sdx_model **out, sdx_quantize_report *report, sdx_error *err);
-sdx_status sdx_quantize_write(const sdx_quantize_options *options, const sdx_model *model, sdx_quantize_report *report,
+sdx_status sdx_quantize_write(const sdx_quantize_options *options, const sdx_model *model,
+                              sdx_quantize_report *report,
                               sdx_error *err);
 
 #endif

@@ -16,7 +16,7 @@
 #include "../base/memory.h"
 #include "quantizer.h"
 
-/* ---- recipes ---------------------------------------------------------------------------------------------------- */
+/* ---- recipes --------------------------------------------------------------------------------------------- */
 
 /* anserini is quantize_dynamic(weight_type=QInt8); the next three are the AutoQuantizationConfig of optimum. */
 static const sdx_quant_recipe recipes[] = {
@@ -70,7 +70,7 @@ static sdx_status check_options(const sdx_quantize_options *o, sdx_error *err)
     return SDX_OK;
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------------- */
+/* ---- nodes ----------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *domain, *op_type;
@@ -192,7 +192,7 @@ sdx_id sdx_quantize_activation(const sdx_quantize_options *options, const sdx_gr
     return w && w->dtype == SDX_F32 && w->rank >= 2 && !sdx_graph_constant(g, n->in[0]) ? n->in[0] : SDX_NONE;
 }
 
-/* ---- the driver ------------------------------------------------------------------------------------------------- */
+/* ---- the driver ------------------------------------------------------------------------------------------ */
 
 /* Nodes from first on, and those called after their result, need no name: in a large model a tenth of a megabyte. */
 static void drop_names(sdx_graph *g, sdx_id first)
@@ -280,7 +280,8 @@ static sdx_status make_model(sdx_quantizer *z)
     return quantize_all(z);
 }
 
-sdx_status sdx_quantize_model(const sdx_quantize_options *options, const sdx_quant_sample *sample, size_t n_sample,
+sdx_status sdx_quantize_model(const sdx_quantize_options *options, const sdx_quant_sample *sample,
+                              size_t n_sample,
                               sdx_model **out, sdx_quantize_report *report, sdx_error *err)
 {
     sdx_quantizer z = {.options = options, .sample = sample, .n_sample = n_sample, .err = err};
@@ -293,7 +294,8 @@ sdx_status sdx_quantize_model(const sdx_quantize_options *options, const sdx_qua
     return status;
 }
 
-sdx_status sdx_quantize_write(const sdx_quantize_options *options, const sdx_model *model, sdx_quantize_report *report,
+sdx_status sdx_quantize_write(const sdx_quantize_options *options, const sdx_model *model,
+                              sdx_quantize_report *report,
                               sdx_error *err)
 {
     sdx_onnx_write_options write = {.external_data = options->external_data};

@@ -54,7 +54,7 @@ sdx_status sdx_quant_gather(sdx_quantizer *z, sdx_id node, bool *done)
     return emit_plain_gather(z, name, &n);
 }
 
-/* ---- EmbedLayerNormalization ---------------------------------------------------------------------------------------- */
+/* ---- EmbedLayerNormalization ----------------------------------------------------------------------------- */
 
 enum { IDS, SEGMENT_IDS, WORD, POSITION, SEGMENT, GAMMA, BETA, MASK, POSITION_IDS };
 

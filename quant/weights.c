@@ -114,7 +114,7 @@ static sdx_status quantize(sdx_quantizer *z, job *j, const char *name, float *sc
     return SDX_OK;
 }
 
-/* ---- in the graph -------------------------------------------------------------------------------------------------- */
+/* ---- in the graph ---------------------------------------------------------------------------------------- */
 
 /* A zero point of 0 may go unsaid where an operator has it as an option; ONNX Runtime's forms say it. */
 static sdx_status add_params(sdx_quantizer *z, const char *name, const job *j, sdx_quantized *out)
