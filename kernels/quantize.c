@@ -35,26 +35,36 @@ static void f32_s8(int64_t n, const float *x, float scale, int32_t zero_point, i
 /* ---- a row by its own range ------------------------------------------------------------------------------- */
 enum { PARTS = V_PARTS(64) };
 
-V_INLINE vf product(const float *x, const float *factor, int64_t i, int64_t n)
+V_INLINE vf product(const float *x, const float *factor)
 {
-    const int lanes = v_lanes(i, n);
-    return factor ? v_mul(v_load_n(x + i, lanes), v_load_n(factor + i, lanes)) : v_load_n(x + i, lanes);
+    return factor ? v_mul(v_load(x), v_load(factor)) : v_load(x);
 }
 
-/* Extremes of x * factor and 0, which the lanes past the end are; NaN ignored. */
+/* The last n < VLEN of a row, zeros behind. */
+V_INLINE vf product_n(const float *x, const float *factor, int n)
+{
+    return factor ? v_mul(v_load_n(x, n), v_load_n(factor, n)) : v_load_n(x, n);
+}
+
+/* Extremes of x * factor and 0; NaN ignored. */
 V_INLINE void range(int64_t n, const float *x, const float *factor, float *min, float *max)
 {
     vf low[PARTS], high[PARTS];
+    int64_t i = 0;
     v_fill(PARTS, v_zero(), low);
     v_fill(PARTS, v_zero(), high);
-    for (int64_t i = 0; i < n;) {
+    for (; i + PARTS * VLEN <= n; i += PARTS * VLEN) {
         V_UNROLL
-        for (int j = 0; j < PARTS; j++, i += VLEN) {
-            if (i >= n) continue;
-            const vf v = product(x, factor, i, n);
+        for (int j = 0; j < PARTS; j++) {
+            const vf v = product(x + i + j * VLEN, factor ? factor + i + j * VLEN : NULL);
             low[j] = v_min(v, low[j]);
             high[j] = v_max(v, high[j]);
         }
+    }
+    for (; i < n; i += VLEN) {
+        const vf v = product_n(x + i, factor ? factor + i : NULL, v_lanes(i, n));
+        low[0] = v_min(v, low[0]);
+        high[0] = v_max(v, high[0]);
     }
     *min = v_fold_min(PARTS, low);
     *max = v_fold_max(PARTS, high);
@@ -75,19 +85,20 @@ V_INLINE void quantize_row(int64_t n, const float *x, const float *factor, uint8
     range(n, x, factor, &min, &max);
     *scale = (max - min) / 255.0f;
     if (*scale < 0x1p-126f) *scale = 1.0f;
-    *zero_point = (int32_t)rintf(fminf(0.0f - min / *scale, 255.0f));
+    const float place = 0.0f - min / *scale;
+    *zero_point = place < 255.0f ? (int32_t)rintf(place) : 255;
     const vf s = v_set1(*scale), by = v_set1(1.0f / *scale);
     const vf low = v_set1((float)-*zero_point), high = v_set1((float)(255 - *zero_point));
     const vi zero = vi_set1(*zero_point);
-    for (int64_t i = 0; i < n; i += VLEN) {
-        const vf v = v_min(v_max(quotient(product(x, factor, i, n), s, by), low), high);
-        const vi q = vi_add(v_cvt_i(v), zero);
-        if (i + VLEN <= n) {
-            vi_store_8(y + i, q);
-            continue;
-        }
+    int64_t i = 0;
+    for (; i + VLEN <= n; i += VLEN) {
+        const vf v = quotient(product(x + i, factor ? factor + i : NULL), s, by);
+        vi_store_8(y + i, vi_add(v_cvt_i(v_min(v_max(v, low), high)), zero));
+    }
+    if (i < n) {
+        const vf v = quotient(product_n(x + i, factor ? factor + i : NULL, (int)(n - i)), s, by);
         uint8_t tail[VLEN];
-        vi_store_8(tail, q);
+        vi_store_8(tail, vi_add(v_cvt_i(v_min(v_max(v, low), high)), zero));
         memcpy(y + i, tail, (size_t)(n - i));
     }
 }
