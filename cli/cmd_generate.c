@@ -31,7 +31,7 @@ static const cli_option options[] = {
     {"top_p", CLI_REAL, "P", "sampling: among the best that add up to P"},
     {"seed", CLI_INT, "N", "sampling: the same seed, the same answers (default: 0)"},
     {"batch_size", CLI_INT, "N", "texts that are read and answered together (default: 16)"},
-    {"stream", CLI_FLAG, NULL, "print answers piece by piece as they come; one beam only"},
+    {"stream", CLI_FLAG, NULL, "print answers word by word as they come, of a decoder what is new; one beam only"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
@@ -140,11 +140,17 @@ typedef struct pieces {
     size_t written; /* bytes of its text */
 } pieces;
 
-/* Bytes of text[n] up to which its characters are complete: one cut in two decodes to U+FFFD at the end. */
-static size_t complete(const char *text, size_t n)
+/* Bytes of text[n] that later tokens cannot change: all up to the last blank, since a word may go on and a decoder may take
+ * the blank away ("it 's"); or all, after a character of a script that has no blanks (U+3000 and on). One that is cut in
+ * two decodes to U+FFFD at the end. */
+static size_t settled(const char *text, size_t n)
 {
     while (n >= 3 && !memcmp(text + n - 3, "\xef\xbf\xbd", 3)) n -= 3;
-    return n;
+    size_t lead = n;
+    while (lead > 0 && ((unsigned char)text[lead - 1] & 0xc0) == 0x80) lead--;
+    if (lead > 0 && (unsigned char)text[lead - 1] >= 0xe3) return n;
+    while (n > 0 && text[n - 1] != ' ' && text[n - 1] != '\n') n--;
+    return n > 0 && text[n - 1] == ' ' ? n - 1 : n;
 }
 
 /* What the text of all tokens so far has more than was written: a token alone may be a part of a character, and
@@ -155,7 +161,7 @@ static bool write_more(pieces *s, bool last)
     size_t n;
     const sdx_tokenizer *t = sdx_generator_tokenizer(s->job->g);
     if (sdx_tokenizer_decode(t, s->ids, s->count, true, &text, &n, NULL) != SDX_OK) return false;
-    if (!last) n = complete(text, n);
+    if (!last) n = settled(text, n);
     if (n > s->written) fwrite(text + s->written, 1, n - s->written, s->job->f);
     if (n > s->written) s->written = n;
     free(text);

@@ -88,6 +88,14 @@ def check_answers(sardonyx, model):
                 yield f"{model}, {way}, {setting}", got == want, got
 
 
+def check_stream(sardonyx, model):
+    """Words as they come make the text that comes at once."""
+    for text in ["what is AI?", "\u65e5\u672c\u8a9e text"]:
+        command = [sardonyx, "generate", "--model_name", f"{model}/checkpoint", "--text", text, "--num_beams", "1"]
+        whole, words = (subprocess.run(command + more, capture_output=True).stdout for more in ([], ["--stream"]))
+        yield f"{model}, --stream of {text}", whole == words, words
+
+
 def read_lines(name):
     with open(os.path.join(os.path.dirname(__file__), "../data", name)) as f:
         return [json.loads(line) for line in f]
@@ -191,6 +199,7 @@ def check_long_speech(sardonyx, folder):
 def main(sardonyx, zoo):
     passed = failed = 0
     checks = [check_answers(sardonyx, f"{zoo}/{model}") for model in MODELS]
+    checks += [check_stream(sardonyx, f"{zoo}/{model}") for model in MODELS]
     checks.append(check_settings(sardonyx, zoo))
     checks.append(check_families(sardonyx))
     checks.append(check_speech(sardonyx, f"{zoo}/w2v2-ctc"))
