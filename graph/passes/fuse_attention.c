@@ -433,16 +433,17 @@ static sdx_status repeat_rows(writer *w, const sdx_attention *m, sdx_id *bias)
     return emit_once(w, "Expand", 2, expand, bias);
 }
 
-/* A mask inside what looked like a bias: T5 adds its positions to one, and a window of ModernBERT hides more keys by the
- * mask's own number. */
+/* A mask inside what looked like a bias: T5 adds its positions to one, a window of ModernBERT hides more keys by the
+ * mask's own number, and some condition chooses between two numbers. */
 static bool holds_mask(const sdx_graph *g, sdx_id v)
 {
     const sdx_node *n = sdx_graph_producer(g, sdx_match_through(g, v));
     bool window = n && sdx_match_is(n, "Where");
     sdx_mask mask;
-    double fill = 0;
+    double fill = 0, other;
     if (!n || (!window && !sdx_match_is(n, "Add"))) return false;
     if (window && !sdx_graph_scalar(g, n->in[1], &fill)) return false;
+    if (window && sdx_graph_scalar(g, n->in[2], &other)) return fmin(fill, other) >= -FLT_MAX;
     for (int i = window ? 2 : 0; i < n->n_in; i++)
         if (!sdx_match_mask(g, n->in[i], &mask) && mask.source != SDX_NONE)
             return !mask.causal && mask.at[0][0] >= -FLT_MAX && (!window || fill == mask.at[0][0]);
@@ -453,8 +454,7 @@ static bool holds_mask(const sdx_graph *g, sdx_id v)
 static bool fills_alike(const sdx_graph *g, const sdx_attention *m)
 {
     bool filled = m->mask != SDX_NONE;
-    if (filled && m->sum[0][0] < -FLT_MAX) return false;
-    if (m->causal && !(filled && m->sum[0][1] == m->sum[0][0] && m->sum[1][1] == m->sum[0][0])) return false;
+    if (m->causal || (filled && m->sum[0][0] < -FLT_MAX)) return false;
     for (int i = 0; i < m->n_bias; i++) {
         const sdx_term *t = &m->bias[i];
         if (t->where && t->fill < -FLT_MAX) return false;
@@ -463,12 +463,15 @@ static bool fills_alike(const sdx_graph *g, const sdx_attention *m)
     return filled;
 }
 
-/* A query that sees nothing weighs all its keys alike; to ONNX Runtime the least float is -inf, which gives zeros. */
-static sdx_status lift_least(writer *w, sdx_id *bias)
+/* A query that sees nothing weighs alike the keys that the least float hides; to ONNX Runtime that is -inf, which gives
+ * zeros. Half of it hides as well: a mask without a bias is halved, which leaves -inf what it is, else it is lifted. */
+static sdx_status lift_least(writer *w, const sdx_attention *m, sdx_id *bias)
 {
+    bool pure = m->mask != SDX_NONE && m->n_bias == 0;
     sdx_id in[2] = {*bias};
-    TRY(sdx_pass_scalar(w->context, w->g, -FLT_MAX / 2, &in[1]));
-    return emit_once(w, "Max", 2, in, bias);
+    if (!pure && !fills_alike(w->g, m)) return SDX_OK;
+    TRY(sdx_pass_scalar(w->context, w->g, pure ? 0.5f : -FLT_MAX / 2, &in[1]));
+    return emit_once(w, pure ? "Mul" : "Max", 2, in, bias);
 }
 
 /* Masks are added just as the graph did it. */
@@ -484,7 +487,7 @@ static sdx_status write_standard(writer *w, sdx_id last, sdx_attention *m)
     sdx_id in[6] = {m->q.flat, m->k.flat, m->v.flat, SDX_NONE, m->k.past, m->v.past};
     sdx_id out[3] = {SDX_NONE, m->k.present, m->v.present}, node;
     for (int i = 0; i < m->n_term && !causal; i++) TRY(add_to(w, m->q.heads.number, &in[3], &m->term[i]));
-    if (in[3] != SDX_NONE && fills_alike(w->g, m)) TRY(lift_least(w, &in[3]));
+    if (in[3] != SDX_NONE) TRY(lift_least(w, m, &in[3]));
     if (in[3] != SDX_NONE) TRY(repeat_rows(w, m, &in[3]));
     TRY(joined(w, last, m, &out[0]));
     TRY(sdx_pass_replace(w->context, w->g, last, "", "Attention", trim(in, 6), in, trim(out, 3), out, &node));
