@@ -1,5 +1,5 @@
 /* fuzz_tokenizer.c: a hostile tokenizer file, then hostile text through whatever opened. Input, by its first
- * byte: 'S': a SentencePiece model of three quarters of the rest, then text; 'M': vocab.json, NUL, then as 'S',
+ * byte: 'C': tokenizer_config.json, NUL, then one of the others; 'S': a SentencePiece model of three quarters of the rest, then text; 'M': vocab.json, NUL, then as 'S',
  * the model being both of Marian's; 'V': vocab.json, NUL, merges.txt, NUL, text; else tokenizer.json, NUL,
  * text. Files must have names, so they go through /dev/shm or /tmp, a folder a process. */
 #include <stdint.h>
@@ -68,6 +68,10 @@ static bytes take(bytes *rest)
 /* Writes the files; what is left is the text. */
 static bytes write_files(const char *folder, bytes input)
 {
+    if (input.size && input.data[0] == 'C') {
+        input = (bytes){input.data + 1, input.size - 1};
+        write_file(folder, "tokenizer_config.json", take(&input));
+    }
     char kind = input.size ? (char)input.data[0] : '{';
     if (kind != 'S' && kind != 'V' && kind != 'M') {
         write_file(folder, "tokenizer.json", take(&input));
@@ -76,7 +80,8 @@ static bytes write_files(const char *folder, bytes input)
     input = (bytes){input.data + 1, input.size - 1};
     if (kind == 'V') {
         write_file(folder, "vocab.json", take(&input));
-        write_file(folder, "merges.txt", take(&input));
+        bytes merges = take(&input);
+        if (merges.size) write_file(folder, "merges.txt", merges);
         return input;
     }
     if (kind == 'M') write_file(folder, "vocab.json", take(&input));
@@ -88,8 +93,8 @@ static bytes write_files(const char *folder, bytes input)
 
 static void remove_files(const char *folder)
 {
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt",
-                                        "spiece.model",   "source.spm", "target.spm"};
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
+                                        "spiece.model",   "source.spm",            "target.spm"};
     char path[128];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
