@@ -31,7 +31,8 @@ static const cli_option options[] = {
     {"top_p", CLI_REAL, "P", "sampling: among the best that add up to P"},
     {"seed", CLI_INT, "N", "sampling: the same seed, the same answers (default: 0)"},
     {"batch_size", CLI_INT, "N", "texts that are read and answered together (default: 16)"},
-    {"stream", CLI_FLAG, NULL, "print answers word by word as they come, of a decoder what is new; one beam only"},
+    {"stream", CLI_FLAG, NULL,
+     "print answers word by word as they come, of a decoder what is new; one beam only"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
 
@@ -140,9 +141,9 @@ typedef struct pieces {
     size_t written; /* bytes of its text */
 } pieces;
 
-/* Bytes of text[n] that later tokens cannot change: all up to the last blank, since a word may go on and a decoder may take
- * the blank away ("it 's"); or all, after a character of a script that has no blanks (U+3000 and on). One that is cut in
- * two decodes to U+FFFD at the end. */
+/* Bytes of text[n] that later tokens cannot change: all up to the last blank, since a word may go on and a
+ * decoder may take the blank away ("it 's"); or all, after a character of a script that has no blanks (U+3000
+ * and on). One that is cut in two decodes to U+FFFD at the end. */
 static size_t settled(const char *text, size_t n)
 {
     while (n >= 3 && !memcmp(text + n - 3, "\xef\xbf\xbd", 3)) n -= 3;

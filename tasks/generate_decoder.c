@@ -177,12 +177,6 @@ typedef struct call {
     bool encoder;
 } call;
 
-/* int64 to int32 in place, for graphs that an optimizer gave int32 inputs. */
-static void narrow(int64_t *data, size_t n)
-{
-    for (size_t i = 0; i < n; i++) ((int32_t *)data)[i] = (int32_t)data[i];
-}
-
 typedef enum filling { FILL_IDS, FILL_SOURCE_MASK, FILL_MASK, FILL_POSITIONS } filling;
 
 static const struct {
@@ -222,7 +216,7 @@ static sdx_tensor fill(const sdx_decoder *d, filling what, const call *c, sdx_dt
     if (what == FILL_MASK) width = c->length;
     for (size_t r = 0; r < c->rows; r++)
         for (size_t t = 0; t < width; t++) data[r * width + t] = number_at(d, what, c, r, t);
-    if (dtype == SDX_I32) narrow(data, c->rows * width);
+    if (dtype == SDX_I32) sdx_task_narrow(data, c->rows * width);
     return (sdx_tensor){dtype, 2, {(int64_t)c->rows, (int64_t)width}, data};
 }
 

@@ -128,8 +128,7 @@ static sdx_status fill_input(const sdx_text_model *m, const char *name, const jo
     return SDX_OK;
 }
 
-/* int64 to int32 in place, for graphs that an optimizer gave int32 inputs. */
-static void narrow(int64_t *data, size_t n)
+void sdx_task_narrow(int64_t *data, size_t n)
 {
     for (size_t i = 0; i < n; i++) ((int32_t *)data)[i] = (int32_t)data[i];
 }
@@ -152,7 +151,7 @@ static sdx_status run_batch(sdx_text_model *m, const job *jobs, size_t rows, sdx
         sdx_port port = sdx_model_input(model, i);
         int64_t *own = data + i * cells;
         TRY_GOTO(fill_input(m, port.name, jobs, rows, width, own, err));
-        if (port.dtype == SDX_I32) narrow(own, cells);
+        if (port.dtype == SDX_I32) sdx_task_narrow(own, cells);
         names[i] = port.name;
         inputs[i] = (sdx_tensor){port.dtype, 2, {(int64_t)rows, (int64_t)width}, own};
     }
