@@ -1,5 +1,5 @@
-/* embed.c: one dense vector a text: the prompt and the text through the tokenizer and the model, its tokens' vectors through
- * what modules.json says (sentence.c). */
+/* embed.c: one dense vector a text: the prompt and the text through the tokenizer and the model, its tokens'
+ * vectors through what modules.json says (sentence.c). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +18,7 @@ struct sdx_embedder {
     size_t prompt_tokens; /* that begin every text */
 };
 
-/* ---- opening ------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------------------- */
 
 static sdx_status find_output(sdx_embedder *e, const char *path, sdx_error *err)
 {
@@ -41,7 +41,8 @@ static sdx_status note_dim(void *context, const sdx_text_batch *batch, sdx_error
     return SDX_OK;
 }
 
-/* Opens model and tokenizer, from the folder that modules.json names where it does, then reads the rest of modules.json. */
+/* Opens model and tokenizer, from the folder that modules.json names where it does, then reads the rest of
+ * modules.json. */
 static sdx_status open_parts(sdx_embedder *e, const sdx_task_options *options, sdx_error *err)
 {
     sdx_task_options o = *options;
@@ -96,7 +97,7 @@ void sdx_embedder_free(sdx_embedder *e)
 
 size_t sdx_embedder_dim(const sdx_embedder *e) { return e->sentence.dim; }
 
-/* ---- texts ------------------------------------------------------------------------------------------------------ */
+/* ---- texts ----------------------------------------------------------------------------------------------- */
 
 static bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
@@ -132,8 +133,8 @@ static char *put(const sdx_embedder *e, const char *s, size_t n, char *out)
 }
 
 /* The texts as they are tokenized; *room owns what is new. */
-static sdx_status prepare(const sdx_embedder *e, const sdx_text *texts, size_t count, sdx_text *out, char **room,
-                          sdx_error *err)
+static sdx_status prepare(const sdx_embedder *e, const sdx_text *texts, size_t count, sdx_text *out,
+                          char **room, sdx_error *err)
 {
     size_t prompt = e->prompt ? strlen(e->prompt) : 0, bytes = 0;
     bool copy = prompt > 0 || e->sentence.lower_case;
@@ -154,7 +155,7 @@ static sdx_status prepare(const sdx_embedder *e, const sdx_text *texts, size_t c
     return SDX_OK;
 }
 
-/* ---- prompts ---------------------------------------------------------------------------------------------------- */
+/* ---- prompts --------------------------------------------------------------------------------------------- */
 
 static sdx_status unknown_prompt(const sdx_embedder *e, const char *name, sdx_error *err)
 {
@@ -166,7 +167,8 @@ static sdx_status unknown_prompt(const sdx_embedder *e, const char *name, sdx_er
         size_t n = strlen(known);
         snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", key);
     }
-    return sdx_fail(err, SDX_ERR_USAGE, "no prompt is called \"%.100s\"; %s/config_sentence_transformers.json has %s", name,
+    return sdx_fail(err, SDX_ERR_USAGE,
+                    "no prompt is called \"%.100s\"; %s/config_sentence_transformers.json has %s", name,
                     e->folder, *known ? known : "none");
 }
 
@@ -175,7 +177,8 @@ static sdx_status count_prompt(sdx_embedder *e, sdx_error *err)
 {
     sdx_encoding tokens;
     sdx_text prompt = strip((sdx_text){e->prompt, strlen(e->prompt)});
-    TRY(sdx_tokenizer_encode(e->model.tokenizer, prompt.data, prompt.length, NULL, 0, e->model.max_length, &tokens, err));
+    TRY(sdx_tokenizer_encode(e->model.tokenizer, prompt.data, prompt.length, NULL, 0, e->model.max_length,
+                             &tokens, err));
     bool closed = tokens.count && sdx_tokenizer_is_special(e->model.tokenizer, tokens.ids[tokens.count - 1]);
     e->prompt_tokens = tokens.count - closed;
     sdx_encoding_free(&tokens);
@@ -184,7 +187,8 @@ static sdx_status count_prompt(sdx_embedder *e, sdx_error *err)
 
 sdx_status sdx_embedder_set_prompt(sdx_embedder *e, const char *name, const char *text, sdx_error *err)
 {
-    if (name && text) return sdx_fail(err, SDX_ERR_USAGE, "a prompt is given by its name or as it is, not both");
+    if (name && text)
+        return sdx_fail(err, SDX_ERR_USAGE, "a prompt is given by its name or as it is, not both");
     if (name) {
         text = sdx_sentence_prompt(&e->sentence, name);
         if (!text) return unknown_prompt(e, name, err);
@@ -198,7 +202,7 @@ sdx_status sdx_embedder_set_prompt(sdx_embedder *e, const char *name, const char
     return copy ? count_prompt(e, err) : SDX_OK;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------ */
+/* ---- running --------------------------------------------------------------------------------------------- */
 
 typedef struct pool_job {
     const sdx_embedder *embedder;
@@ -215,7 +219,8 @@ static sdx_status pool_batch(void *context, const sdx_text_batch *batch, sdx_err
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the model's output is not [batch, tokens, %zu]", e->dim);
     for (size_t r = 0; r < batch->count; r++) {
         const float *x = (const float *)t->data + r * batch->width * e->dim;
-        sdx_sentence_vector(&e->sentence, x, batch->length[r], e->prompt_tokens, job->out + batch->index[r] * e->sentence.dim);
+        sdx_sentence_vector(&e->sentence, x, batch->length[r], e->prompt_tokens,
+                            job->out + batch->index[r] * e->sentence.dim);
     }
     return SDX_OK;
 }

@@ -1,5 +1,5 @@
-/* sentence.c: modules.json and its like (sentence-transformers, Reimers and Gurevych 2019). Only a text's own tokens enter
- * its vector, in double and in order, so that neighbours and padding change no bit. */
+/* sentence.c: modules.json and its like (sentence-transformers, Reimers and Gurevych 2019). Only a text's own
+ * tokens enter its vector, in double and in order, so that neighbours and padding change no bit. */
 #include "sentence.h"
 
 #include <math.h>
@@ -13,11 +13,11 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-/* ---- pooling -------------------------------------------------------------------------------------------------- */
+/* ---- pooling --------------------------------------------------------------------------------------------- */
 
 typedef enum pooling { POOL_CLS, POOL_MAX, POOL_MEAN, POOL_MEAN_SQRT, POOL_WEIGHTED_MEAN, POOL_LAST } pooling;
 
-/* In the order in which older files' flags (key) join the vectors of several; newer ones list names in theirs. */
+/* In the order in which older files' flags (key) join the vectors of several; newer ones list names. */
 static const struct {
     const char *key, *name;
 } pooling_modes[SDX_POOLING_MODES] = {
@@ -29,8 +29,9 @@ static const struct {
     [POOL_LAST] = {"pooling_mode_lasttoken", "lasttoken"},
 };
 
-/* Number d of the vector of tokens [from, length). x: [length, dim]. The first and the last token are those of all, and a
- * token's weight is its place among all, also when the first are skipped. Of no tokens the means are 0. */
+/* Number d of the vector of tokens [from, length). x: [length, dim]. The first and the last token are those of
+ * all, and a token's weight is its place among all, also when the first are skipped. Of no tokens the means are
+ * 0. */
 static double pooled(pooling mode, const float *x, size_t from, size_t length, size_t dim, size_t d)
 {
     double sum = 0, weight = 0;
@@ -54,7 +55,7 @@ static double pooled(pooling mode, const float *x, size_t from, size_t length, s
     }
 }
 
-/* ---- layers --------------------------------------------------------------------------------------------------- */
+/* ---- layers ---------------------------------------------------------------------------------------------- */
 
 static double identity(double x) { return x; }
 static double relu(double x) { return fmax(x, 0); }
@@ -67,7 +68,8 @@ static const struct {
     const char *name;
     double (*fn)(double);
 } activations[] = {
-    {"Identity", identity}, {"Tanh", tanh}, {"ReLU", relu}, {"GELU", gelu}, {"Sigmoid", sigmoid}, {"SiLU", silu},
+    {"Identity", identity}, {"Tanh", tanh},       {"ReLU", relu},
+    {"GELU", gelu},         {"Sigmoid", sigmoid}, {"SiLU", silu},
 };
 
 static double *normalize(const sdx_sentence_layer *l, double *in, double *out)
@@ -118,7 +120,7 @@ void sdx_sentence_vector(const sdx_sentence *s, const float *x, size_t length, s
     for (size_t d = 0; d < s->dim; d++) out[d] = (float)now[d];
 }
 
-/* ---- the files -------------------------------------------------------------------------------------------------- */
+/* ---- the files ------------------------------------------------------------------------------------------- */
 
 typedef struct reader {
     sdx_sentence *s;
@@ -178,8 +180,8 @@ static sdx_status read_pooling(reader *r, const char *module, sdx_error *err)
     r->s->skips_prompt = json_is_false(json_object_get(config, "include_prompt"));
     json_decref(config);
     if (known && r->width > 0) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s/%s/config.json: names no pooling mode, or one that is not known",
-                    r->folder, module);
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                    "%s/%s/config.json: names no pooling mode, or one that is not known", r->folder, module);
 }
 
 static sdx_status add_layer(reader *r, double *(*run)(const sdx_sentence_layer *, double *, double *),
@@ -194,7 +196,8 @@ static sdx_status add_layer(reader *r, double *(*run)(const sdx_sentence_layer *
     return SDX_OK;
 }
 
-static sdx_status load(const sdx_checkpoint *c, const char *name, int rank, const int64_t *dim, float **out, sdx_error *err)
+static sdx_status load(const sdx_checkpoint *c, const char *name, int rank, const int64_t *dim, float **out,
+                       sdx_error *err)
 {
     const sdx_tensor *t;
     TRY(sdx_checkpoint_get(c, name, rank, dim, &t, err));
@@ -205,8 +208,8 @@ static sdx_status load(const sdx_checkpoint *c, const char *name, int rank, cons
 }
 
 /* The module's weight, of that rank, and bias. */
-static sdx_status load_weights(const reader *r, const char *module, const char *const names[2], int rank, bool bias,
-                               sdx_sentence_layer *l, sdx_error *err)
+static sdx_status load_weights(const reader *r, const char *module, const char *const names[2], int rank,
+                               bool bias, sdx_sentence_layer *l, sdx_error *err)
 {
     sdx_checkpoint *c = NULL;
     int64_t dims[] = {(int64_t)l->out, (int64_t)l->in};
@@ -225,10 +228,12 @@ static sdx_status choose_activation(const json_t *config, sdx_sentence_layer *l,
     const char *type = json_string_value(json_object_get(config, "activation_function"));
     for (size_t i = 0; i < COUNT(activations); i++)
         if (!strcmp(activations[i].name, type ? last_part(type) : "Tanh")) l->activation = activations[i].fn;
-    return l->activation ? SDX_OK : sdx_fail(err, SDX_ERR_UNSUPPORTED, "activation %.100s is not supported", type);
+    return l->activation ? SDX_OK
+                         : sdx_fail(err, SDX_ERR_UNSUPPORTED, "activation %.100s is not supported", type);
 }
 
-static sdx_status read_dense_config(const reader *r, const json_t *config, sdx_sentence_layer *l, sdx_error *err)
+static sdx_status read_dense_config(const reader *r, const json_t *config, sdx_sentence_layer *l,
+                                    sdx_error *err)
 {
     size_t in;
     const char *input = json_string_value(json_object_get(config, "module_input_name"));
@@ -239,7 +244,8 @@ static sdx_status read_dense_config(const reader *r, const json_t *config, sdx_s
     if (json_is_true(json_object_get(config, "use_residual")))
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "a dense layer with use_residual is not supported");
     if (in != r->width || l->out < 1)
-        return sdx_fail(err, SDX_ERR_FILE, "a dense layer from %zu to %zu does not fit vectors of %zu", in, l->out, r->width);
+        return sdx_fail(err, SDX_ERR_FILE, "a dense layer from %zu to %zu does not fit vectors of %zu", in,
+                        l->out, r->width);
     return choose_activation(config, l, err);
 }
 
@@ -253,7 +259,8 @@ static sdx_status read_dense(reader *r, const char *module, sdx_error *err)
     if (status == SDX_OK) status = sdx_json_bool(config, "bias", true, &bias, err);
     if (status == SDX_OK) status = read_dense_config(r, config, l, err);
     if (status == SDX_OK)
-        status = load_weights(r, module, (const char *const[]){"linear.weight", "linear.bias"}, 2, bias, l, err);
+        status =
+            load_weights(r, module, (const char *const[]){"linear.weight", "linear.bias"}, 2, bias, l, err);
     json_decref(config);
     if (status != SDX_OK) sdx_error_context(err, "%s/%s", r->folder, module);
     else r->width = l->out;
@@ -264,7 +271,8 @@ static sdx_status read_layer_norm(reader *r, const char *module, sdx_error *err)
 {
     sdx_sentence_layer *l;
     TRY(add_layer(r, layer_norm, &l, err));
-    sdx_status status = load_weights(r, module, (const char *const[]){"norm.weight", "norm.bias"}, 1, true, l, err);
+    sdx_status status =
+        load_weights(r, module, (const char *const[]){"norm.weight", "norm.bias"}, 1, true, l, err);
     if (status != SDX_OK) sdx_error_context(err, "%s/%s", r->folder, module);
     return status;
 }
@@ -287,16 +295,19 @@ static const struct {
     bool on_tokens; /* else on the vector of a text */
     sdx_status (*read)(reader *r, const char *module, sdx_error *err);
 } module_kinds[] = {
-    {"Transformer", true, read_nothing},      {"Pooling", true, read_pooling},   {"Dense", false, read_dense},
-    {"LayerNorm", false, read_layer_norm},    {"Dropout", false, read_nothing},  {"Normalize", false, read_normalize},
+    {"Transformer", true, read_nothing}, {"Pooling", true, read_pooling},
+    {"Dense", false, read_dense},        {"LayerNorm", false, read_layer_norm},
+    {"Dropout", false, read_nothing},    {"Normalize", false, read_normalize},
 };
 
 /* What an entry of modules.json says it is, by the last part of its type's name, and where. */
-static sdx_status name_module(const char *folder, const json_t *module, const char **kind, const char **path, sdx_error *err)
+static sdx_status name_module(const char *folder, const json_t *module, const char **kind, const char **path,
+                              sdx_error *err)
 {
     const char *type = json_string_value(json_object_get(module, "type"));
     *path = json_string_value(json_object_get(module, "path"));
-    if (!type || !*path) return sdx_fail(err, SDX_ERR_FILE, "%s/modules.json: a module lacks type or path", folder);
+    if (!type || !*path)
+        return sdx_fail(err, SDX_ERR_FILE, "%s/modules.json: a module lacks type or path", folder);
     if (strstr(*path, "..") || **path == '/')
         return sdx_fail(err, SDX_ERR_FILE, "%s/modules.json: path \"%.80s\" leaves the folder", folder, *path);
     *kind = last_part(type);
@@ -310,11 +321,12 @@ static sdx_status read_module(reader *r, const json_t *module, sdx_error *err)
     for (size_t i = 0; i < COUNT(module_kinds); i++) {
         if (strcmp(module_kinds[i].kind, kind)) continue;
         if (module_kinds[i].on_tokens != (r->width == 0))
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s/modules.json: %.100s is on the wrong side of the pooling",
-                            r->folder, kind);
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                            "%s/modules.json: %.100s is on the wrong side of the pooling", r->folder, kind);
         return module_kinds[i].read(r, path, err);
     }
-    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s/modules.json: module type %.100s is not supported", r->folder, kind);
+    return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s/modules.json: module type %.100s is not supported", r->folder,
+                    kind);
 }
 
 static sdx_status read_modules(reader *r, sdx_error *err)
@@ -335,13 +347,13 @@ static sdx_status read_modules(reader *r, sdx_error *err)
     return status;
 }
 
-/* The transformer's own settings, under the first name there is, as sentence-transformers looks for them; where they say no
- * length, a text has no more tokens than the model positions. */
+/* The transformer's own settings, under the first name there is, as sentence-transformers looks for them; where
+ * they say no length, a text has no more tokens than the model positions. */
 static sdx_status read_settings(reader *r, sdx_error *err)
 {
     static const char *const names[] = {
-        "sentence_bert_config.json",      "sentence_roberta_config.json",     "sentence_distilbert_config.json",
-        "sentence_camembert_config.json", "sentence_albert_config.json",      "sentence_xlm-roberta_config.json",
+        "sentence_bert_config.json",      "sentence_roberta_config.json", "sentence_distilbert_config.json",
+        "sentence_camembert_config.json", "sentence_albert_config.json",  "sentence_xlm-roberta_config.json",
         "sentence_xlnet_config.json",
     };
     json_t *settings = NULL;
@@ -372,7 +384,8 @@ static sdx_status read_prompts(reader *r, sdx_error *err)
     r->s->default_prompt = name ? sdx_sentence_prompt(r->s, name) : NULL;
     json_decref(config);
     if (!name || r->s->default_prompt) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_FILE, "%s/config_sentence_transformers.json: default_prompt_name \"%.100s\" is no prompt",
+    return sdx_fail(err, SDX_ERR_FILE,
+                    "%s/config_sentence_transformers.json: default_prompt_name \"%.100s\" is no prompt",
                     r->folder, name);
 }
 
@@ -391,7 +404,8 @@ sdx_status sdx_sentence_transformer(const char *folder, char **out, sdx_error *e
     return status == SDX_OK && !*out ? sdx_fail_memory(err, strlen(folder)) : status;
 }
 
-sdx_status sdx_sentence_open(const char *folder, const char *transformer, size_t token_dim, sdx_sentence *out, sdx_error *err)
+sdx_status sdx_sentence_open(const char *folder, const char *transformer, size_t token_dim, sdx_sentence *out,
+                             sdx_error *err)
 {
     sdx_sentence s = {.token_dim = token_dim};
     reader r = {&s, folder, transformer, 0};

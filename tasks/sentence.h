@@ -1,5 +1,5 @@
-/* sentence.h: what a sentence-transformers folder has around its transformer: modules.json with pooling, dense layers
- * and normalization behind it; prompts before it. */
+/* sentence.h: what a sentence-transformers folder has around its transformer: modules.json with pooling, dense
+ * layers and normalization behind it; prompts before it. */
 #ifndef SDX_TASKS_SENTENCE_H
 #define SDX_TASKS_SENTENCE_H
 
@@ -32,10 +32,13 @@ typedef struct sdx_sentence {
     const char *default_prompt; /* of the texts, or NULL */
 } sdx_sentence;
 
-/* Where modules.json of that folder has the transformer and its tokenizer, often in the folder itself; to be freed. */
+/* Where modules.json of that folder has the transformer and its tokenizer, often in the folder itself; to be
+ * freed. */
 sdx_status sdx_sentence_transformer(const char *folder, char **out, sdx_error *err);
-/* A folder without modules.json: mean pooling, normalized. transformer: the folder that has the transformer's settings. */
-sdx_status sdx_sentence_open(const char *folder, const char *transformer, size_t token_dim, sdx_sentence *out, sdx_error *err);
+/* A folder without modules.json: mean pooling, normalized. transformer: the folder that has the transformer's
+ * settings. */
+sdx_status sdx_sentence_open(const char *folder, const char *transformer, size_t token_dim, sdx_sentence *out,
+                             sdx_error *err);
 void sdx_sentence_close(sdx_sentence *s);
 /* The prompt of that name, "" where it is null; NULL: there is none. */
 const char *sdx_sentence_prompt(const sdx_sentence *s, const char *name);

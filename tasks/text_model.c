@@ -10,7 +10,7 @@
 
 enum { DEFAULT_BATCH_TOKENS = 4096, MAX_INPUTS = 8, MAX_OUTPUTS = 64 };
 
-/* ---- opening ------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------------------- */
 
 static bool has_file(const char *dir, const char *name)
 {
@@ -28,7 +28,8 @@ bool sdx_task_has_graph(const char *folder)
 /* A checkpoint without an ONNX file is converted in memory, the graph never written. */
 static sdx_status open_model(sdx_text_model *m, const sdx_task_options *o, sdx_model **out, sdx_error *err)
 {
-    if (!sdx_is_directory(o->model) || sdx_task_has_graph(o->model) || !has_file(o->model, "config.json")) return sdx_model_open(o->model, out, err);
+    if (!sdx_is_directory(o->model) || sdx_task_has_graph(o->model) || !has_file(o->model, "config.json"))
+        return sdx_model_open(o->model, out, err);
     sdx_convert_report report;
     return sdx_convert_build(&(sdx_convert_options){.checkpoint = o->model}, out, &m->checkpoint, &report, err);
 }
@@ -69,7 +70,8 @@ sdx_status sdx_text_model_open(const sdx_task_options *o, sdx_text_model *out, s
     m.pad_id = m.tokenizer->pad_id >= 0 ? m.tokenizer->pad_id : 0;
     if (sdx_model_input_count(sdx_program_model(m.program)) > MAX_INPUTS ||
         sdx_model_output_count(sdx_program_model(m.program)) > MAX_OUTPUTS)
-        status = sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: more inputs or outputs than a text encoder has", o->model);
+        status =
+            sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: more inputs or outputs than a text encoder has", o->model);
 done:
     if (status != SDX_OK) sdx_text_model_close(&m);
     else *out = m;
@@ -94,7 +96,7 @@ int sdx_text_model_output(const sdx_text_model *m, const char *name)
     return -1;
 }
 
-/* ---- batches -------------------------------------------------------------------------------------------------- */
+/* ---- batches --------------------------------------------------------------------------------------------- */
 
 typedef struct job { /* a text and its tokens */
     size_t index;
@@ -110,8 +112,8 @@ static int by_length(const void *a, const void *b)
 }
 
 /* The number a token row has at position t for the input of that name. */
-static sdx_status fill_input(const sdx_text_model *m, const char *name, const job *jobs, size_t rows, size_t width,
-                             int64_t *data, sdx_error *err)
+static sdx_status fill_input(const sdx_text_model *m, const char *name, const job *jobs, size_t rows,
+                             size_t width, int64_t *data, sdx_error *err)
 {
     bool ids = !strcmp(name, "input_ids"), mask = !strcmp(name, "attention_mask");
     if (!ids && !mask && strcmp(name, "token_type_ids"))
@@ -133,8 +135,8 @@ void sdx_task_narrow(int64_t *data, size_t n)
     for (size_t i = 0; i < n; i++) ((int32_t *)data)[i] = (int32_t)data[i];
 }
 
-static sdx_status run_batch(sdx_text_model *m, const job *jobs, size_t rows, sdx_text_batch_fn fn, void *context,
-                            sdx_error *err)
+static sdx_status run_batch(sdx_text_model *m, const job *jobs, size_t rows, sdx_text_batch_fn fn,
+                            void *context, sdx_error *err)
 {
     const sdx_model *model = sdx_program_model(m->program);
     size_t width = jobs[0].encoding.count, n_in = sdx_model_input_count(model), cells = rows * width;
@@ -167,14 +169,14 @@ done:
     return status;
 }
 
-static sdx_status tokenize_all(const sdx_text_model *m, const sdx_text *texts, const sdx_text *pairs, size_t count,
-                               job *jobs, sdx_error *err)
+static sdx_status tokenize_all(const sdx_text_model *m, const sdx_text *texts, const sdx_text *pairs,
+                               size_t count, job *jobs, sdx_error *err)
 {
     for (size_t i = 0; i < count; i++) {
         jobs[i].index = i;
         sdx_text pair = pairs ? pairs[i] : (sdx_text){NULL, 0};
-        TRY(sdx_tokenizer_encode(m->tokenizer, texts[i].data, texts[i].length, pair.data, pair.length, m->max_length,
-                                 &jobs[i].encoding, err));
+        TRY(sdx_tokenizer_encode(m->tokenizer, texts[i].data, texts[i].length, pair.data, pair.length,
+                                 m->max_length, &jobs[i].encoding, err));
         if (!jobs[i].encoding.count) return sdx_fail(err, SDX_ERR_USAGE, "text %zu has no tokens", i);
     }
     return SDX_OK;

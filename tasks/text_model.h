@@ -33,7 +33,8 @@ char *sdx_task_folder(const sdx_task_options *options);
 bool sdx_task_has_graph(const char *folder);
 /* int64 to int32 in place, for graphs that an optimizer gave int32 inputs. */
 void sdx_task_narrow(int64_t *data, size_t n);
-/* Outputs are right for real tokens only, where it has a token dimension. The model may be an .onnx file, a folder with one, or a checkpoint folder, which is converted in memory. */
+/* Outputs are right for real tokens only, where it has a token dimension. The model may be an .onnx file, a
+ * folder with one, or a checkpoint folder, which is converted in memory. */
 sdx_status sdx_text_model_open(const sdx_task_options *options, sdx_text_model *out, sdx_error *err);
 void sdx_text_model_close(sdx_text_model *model);
 /* Runs all texts, in batches of at most max_rows rows (0: as batch_tokens allows), and hands each batch to fn.
