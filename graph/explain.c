@@ -298,7 +298,7 @@ static int count_lookups(const sdx_graph *g, sdx_id v, int depth, sdx_id *other)
     if (is_lookup(g, v)) return 1;
     if (add)
         return count_lookups(g, add->in[0], depth - 1, other) + count_lookups(g, add->in[1], depth - 1, other);
-    if (*other == SDX_NONE) *other = v;
+    if (*other == SDX_NONE || sdx_graph_constant(g, *other)) *other = v; /* rather what is computed than its bias */
     return 0;
 }
 
