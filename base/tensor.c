@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "memory.h"
 
@@ -57,7 +58,25 @@ void sdx_tensor_free(sdx_tensor *t)
 
 static bool is_real(sdx_dtype t) { return sdx_dtype_is_float(t) || sdx_dtype_is_coded(t); }
 
-#define AS(type) (((const type *)t->data)[i])
+/* Element i of an array that need not be aligned: in a mapped file it lies where the file has it. */
+#define LOADER(type)                                                                                             \
+    static inline type load_##type(const void *data, int64_t i)                                                  \
+    {                                                                                                            \
+        type element;                                                                                            \
+        memcpy(&element, (const char *)data + (size_t)i * sizeof element, sizeof element);                       \
+        return element;                                                                                          \
+    }
+LOADER(uint8_t)
+LOADER(int8_t)
+LOADER(uint16_t)
+LOADER(int16_t)
+LOADER(uint32_t)
+LOADER(int32_t)
+LOADER(uint64_t)
+LOADER(int64_t)
+LOADER(float)
+LOADER(double)
+#define AS(type) load_##type(t->data, i)
 
 int64_t sdx_tensor_get_i64(const sdx_tensor *t, int64_t i)
 {
