@@ -75,8 +75,15 @@ typedef struct sdx_step {
         release; /* first of the heap roots that nobody reads after this step, linked by plan->next_release */
 } sdx_step;
 
+typedef struct sdx_block {
+    void *data;
+    size_t bytes;
+} sdx_block;
+
+#define SDX_SPARES 16
+
 typedef struct sdx_plan {
-    sdx_arena arena; /* everything below, but for heap[] and output_value[] */
+    sdx_arena arena; /* everything below, but for heap[], spare[] and output_value[] */
     const sdx_body *body;
     sdx_tensor *key;      /* [n_feed]: type and shape; SDX_UNDEFINED: not given */
     sdx_type *type;       /* [n_value], exact where the plan knows it */
@@ -85,7 +92,9 @@ typedef struct sdx_plan {
     sdx_home *home;       /* [n_value], valid for roots, as are the next four */
     int32_t *begin, *end; /* first and last step that needs the bytes; n_step: the caller does, after the run */
     size_t *offset;
-    void **heap; /* owned */
+    sdx_block *heap;             /* [n_value], owned */
+    sdx_block spare[SDX_SPARES]; /* owned: small ones that steps or runs before had, for those that come */
+    unsigned next_spare;         /* the one that has been there for longest */
     sdx_arena strings; /* characters of the run's string tensors */
     sdx_id *next_release;
     sdx_step *step;
@@ -135,6 +144,8 @@ sdx_status sdx_plan_create(const sdx_body *body, const sdx_tensor *feed, const s
                            sdx_error *err);
 void sdx_plan_free(sdx_plan *plan);
 void sdx_plan_release(sdx_plan *plan); /* gives back what the last run allocated */
+void *sdx_plan_take_block(sdx_plan *plan, sdx_id v, size_t bytes); /* plan->heap[v]; NULL when the system has none */
+void sdx_plan_give_block(sdx_plan *plan, sdx_id v);
 static inline sdx_node *sdx_step_node(const sdx_plan *plan, const sdx_step *step)
 {
     return &plan->body->graph->node[step->node];

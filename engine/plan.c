@@ -497,12 +497,41 @@ sdx_status sdx_plan_create(const sdx_body *body, const sdx_tensor *feed, const s
     return status;
 }
 
+/* ---- blocks of values whose size only the run knows ------------------------------------------------------ */
+
+enum { LARGEST_SPARE = 1 << 20 };
+
+void sdx_plan_give_block(sdx_plan *p, sdx_id v)
+{
+    sdx_block given = p->heap[v];
+    p->heap[v] = (sdx_block){0};
+    if (given.data && given.bytes <= LARGEST_SPARE) {
+        sdx_block *oldest = &p->spare[p->next_spare++ % SDX_SPARES], dropped = *oldest;
+        *oldest = given;
+        given = dropped;
+    }
+    free(given.data);
+}
+
+/* A spare one of up to twice the size will do. */
+void *sdx_plan_take_block(sdx_plan *p, sdx_id v, size_t bytes)
+{
+    sdx_plan_give_block(p, v); /* left by a run that failed */
+    sdx_block *found = NULL;
+    for (int i = 0; i < SDX_SPARES && !found; i++)
+        if (p->spare[i].data && p->spare[i].bytes >= bytes && p->spare[i].bytes / 2 <= bytes) found = &p->spare[i];
+    if (found) {
+        p->heap[v] = *found;
+        *found = (sdx_block){0};
+    } else {
+        p->heap[v] = (sdx_block){sdx_malloc_aligned(bytes), bytes};
+    }
+    return p->heap[v].data;
+}
+
 void sdx_plan_release(sdx_plan *p)
 {
-    for (sdx_id v = 0; p->heap && v < p->body->graph->n_value; v++) {
-        free(p->heap[v]);
-        p->heap[v] = NULL;
-    }
+    for (sdx_id v = 0; p->heap && v < p->body->graph->n_value; v++) sdx_plan_give_block(p, v);
     for (int i = 0; p->output_value && i < p->body->graph->n_output; i++) sdx_tensor_free(&p->output_value[i]);
     sdx_arena_fini(&p->strings);
 }
@@ -511,6 +540,7 @@ void sdx_plan_free(sdx_plan *p)
 {
     if (!p) return;
     sdx_plan_release(p);
+    for (int i = 0; i < SDX_SPARES; i++) free(p->spare[i].data);
     sdx_arena_fini(&p->arena);
     free(p);
 }
