@@ -167,6 +167,7 @@ int cli_cases_open(const char *path, const char *tokenizer, size_t max_length, c
 sdx_status cli_cases_next(void *context, sdx_case *out, sdx_error *err); /* an sdx_case_fn */
 void cli_cases_close(cli_cases *cases);
 
+bool cli_is_stdout(const char *path); /* NULL, "-" and its names in /dev */
 /* Something that is there and no regular file, such as a pipe or a device: written to, not replaced. */
 bool cli_is_stream(const char *path);
 /* Refuses a folder as --output, and the file of --input. */

@@ -148,7 +148,7 @@ static int open_files(cli_journal *j, const char *path, bool resume, const char 
 
 int cli_journal_open(const char *path, bool resume, const char *key, cli_journal **out, cli_position *at, bool *complete)
 {
-    bool standard = !path || !strcmp(path, "-"), stream = !standard && cli_is_stream(path);
+    bool standard = cli_is_stdout(path), stream = !standard && cli_is_stream(path);
     *at = (cli_position){0};
     *complete = false;
     if ((standard || stream) && resume)

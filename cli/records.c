@@ -192,6 +192,11 @@ size_t cli_records_window(cli_records *in, cli_record *out, size_t room, int *co
     return 0;
 }
 
+bool cli_is_stdout(const char *path)
+{
+    return !path || !strcmp(path, "-") || !strcmp(path, "/dev/stdout") || !strcmp(path, "/dev/fd/1");
+}
+
 bool cli_is_stream(const char *path)
 {
     struct stat about;
@@ -214,7 +219,7 @@ int cli_output_open(cli_output *out, const char *path)
 {
     char suffix[32];
     *out = (cli_output){.file = stdout};
-    if (!path || !strcmp(path, "-")) return EXIT_FINE;
+    if (cli_is_stdout(path)) return EXIT_FINE;
     snprintf(suffix, sizeof suffix, ".tmp-%d", (int)getpid());
     return cli_output_open_as(out, path, suffix);
 }

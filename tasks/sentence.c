@@ -396,7 +396,7 @@ sdx_status sdx_sentence_transformer(const char *folder, char **out, sdx_error *e
     TRY(sdx_json_read_in(folder, "modules.json", JSON_ARRAY, 0, &modules, err));
     sdx_status status = modules ? name_module(folder, json_array_get(modules, 0), &kind, &path, err) : SDX_OK;
     *out = status == SDX_OK && !strcmp(kind, "Transformer") ? sdx_path_join(folder, path) : NULL;
-    if (!*out || !*path || !sdx_is_directory(*out)) {
+    if (status == SDX_OK && (!*out || !*path || !sdx_is_directory(*out))) {
         free(*out);
         *out = sdx_strdup(folder);
     }
