@@ -11,7 +11,7 @@
 #include "../base/memory.h"
 #include "op.h"
 
-enum { MOST_NODES = 1 << 18, DEEPEST = 64 };
+enum { MOST_NODES = 1 << 17, DEEPEST = 64 };
 
 typedef struct inliner {
     sdx_model *model;
