@@ -245,7 +245,7 @@ void sdx_parallel_for(int threads, int64_t n, int64_t grain, sdx_parallel_fn fn,
     else enter_team(r.parts, lead_range, &r);
 }
 
-/* ---- how many ---------------------------------------------------------------------------------------------- */
+/* ---- how many -------------------------------------------------------------------------------------------- */
 
 /* CPU time per period that the cgroup grants, rounded up to CPUs; 0: no limit. Version 2, then version 1. */
 static int cgroup_cpus(void)

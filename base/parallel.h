@@ -14,8 +14,8 @@ void sdx_parallel_for(int threads, int64_t n, int64_t grain, sdx_parallel_fn fn,
 typedef void (*sdx_parallel_lead)(void *context);
 
 /* Runs fn on this thread. The ranges that it splits go to one team of `threads`, which is entered and left once, rather
- * than one each. *splits: how many those were, 0 before the first call; where the last call had fewer than two, threads are
- * not called together for the next. Within a team, or for one thread, fn alone. */
+ * than one each. *splits: how many those were, 0 before the first call; where the last call had fewer than two, threads
+ * are not called together for the next. Within a team, or for one thread, fn alone. */
 void sdx_parallel_team(int threads, int64_t *splits, sdx_parallel_lead fn, void *context);
 
 #define SDX_MAX_THREADS 256

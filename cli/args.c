@@ -9,7 +9,8 @@
 const cli_option cli_common_options[] = {
     {"threads", CLI_INT, "N", "worker threads (default: what cgroup, cpuset and OMP_NUM_THREADS allow)"},
     {"isa", CLI_STRING, "NAME", "cap: scalar, avx2, avxvnni, avx512, avx512vnni, neon, neon_dot, neon_i8mm"},
-    {"precision", CLI_STRING, "NAME", "fp32 (default), bf16: products with weights in 16 bits, or auto: where the CPU gains by them"},
+    {"precision", CLI_STRING, "NAME",
+     "fp32 (default), bf16: products with weights in 16 bits, or auto: where the CPU gains by them"},
     {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
     {"json", CLI_FLAG, NULL, "print one JSON object instead of text"},
     {"quiet", CLI_FLAG, NULL, "no progress on stderr"},
@@ -91,8 +92,8 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
             int code = parse_option(args, argc, argv, &i);
             if (code != EXIT_FINE) return code;
         } else if (args->n_positional == command->max_positional) {
-            return cli_usage_error("%s does not know what to do with \"%s\"; see sardonyx %s --help", command->name, argv[i],
-                                   command->name);
+            return cli_usage_error("%s does not know what to do with \"%s\"; see sardonyx %s --help", command->name,
+                                   argv[i], command->name);
         } else {
             args->positional[args->n_positional++] = argv[i++];
         }
@@ -104,7 +105,8 @@ static void help_rows(const cli_option *o, FILE *out)
 {
     for (; o && o->name; o++) {
         char left[64];
-        snprintf(left, sizeof left, "--%s%s%s", o->name, o->placeholder ? " " : "", o->placeholder ? o->placeholder : "");
+        snprintf(left, sizeof left, "--%s%s%s", o->name, o->placeholder ? " " : "",
+                 o->placeholder ? o->placeholder : "");
         fprintf(out, "  %-34s %s\n", left, o->help);
     }
 }

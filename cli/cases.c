@@ -112,9 +112,11 @@ static int64_t element(const sdx_encoding *e, const char *name, size_t i)
 
 static sdx_status fill_input(cli_cases *c, const sdx_port *port, const sdx_encoding *e, sdx_error *err)
 {
-    bool integer = port->dtype == SDX_I64 || port->dtype == SDX_I32, known = strstr(port->name, "ids") || strstr(port->name, "mask");
+    bool integer = port->dtype == SDX_I64 || port->dtype == SDX_I32,
+         known = strstr(port->name, "ids") || strstr(port->name, "mask");
     if (!integer || !known)
-        return fail(err, SDX_ERR_USAGE, "this input cannot be made of text: give --calibration a folder of .npy cases", port->name);
+        return fail(err, SDX_ERR_USAGE, "this input cannot be made of text: give --calibration a folder of .npy cases",
+                    port->name);
     sdx_tensor t = {.dtype = port->dtype, .rank = 2, .dim = {1, (int64_t)e->count}};
     t.data = malloc(e->count * 8 + 1);
     if (!t.data) return fail(err, SDX_ERR_MEMORY, "out of memory", port->name);
@@ -131,7 +133,8 @@ static sdx_status next_text(cli_cases *c, sdx_error *err)
     int got = cli_records_next(&c->records, &r, err);
     if (got <= 0) return got ? SDX_ERR_FILE : SDX_OK;
     sdx_encoding e;
-    sdx_status status = sdx_tokenizer_encode(c->tokenizer, r.text, r.text_length, r.pair, r.pair_length, c->max_length, &e, err);
+    sdx_status status =
+        sdx_tokenizer_encode(c->tokenizer, r.text, r.text_length, r.pair, r.pair_length, c->max_length, &e, err);
     cli_record_free(&r);
     if (status != SDX_OK) return status;
     for (size_t i = 0; i < sdx_model_input_count(c->model) && status == SDX_OK; i++) {
@@ -157,7 +160,8 @@ static int open_folder(cli_cases *c, const char *path)
 {
     c->folder = cli_join(path, "", "");
     c->n_entry = scandir(path, &c->entry, is_visible, alphasort);
-    return c->folder && c->n_entry >= 0 ? EXIT_FINE : cli_usage_error("%s: cannot read the folder: %s", path, strerror(errno));
+    return c->folder && c->n_entry >= 0 ? EXIT_FINE
+                                        : cli_usage_error("%s: cannot read the folder: %s", path, strerror(errno));
 }
 
 int cli_cases_open(const char *path, const char *tokenizer, size_t max_length, const char *model,

@@ -11,8 +11,10 @@ static const cli_option options[] = {
     {"shape", CLI_REST, "BxS...", "batch and sequence, as 1x128 8x128 (default: 1x128)"},
     {"lengths", CLI_STRING, "A,B,...", "one ragged batch: texts of these lengths, padded to the longest"},
     {"runs", CLI_INT, "N", "timed runs of each shape (default: as many as fit in a second, 5 at least)"},
-    {"vs", CLI_STRING, "ort", "also ONNX Runtime (of python3, or $SARDONYX_PYTHON) on the same file and inputs, in turn"},
-    {"repeat_on_stdin", CLI_FLAG, NULL, "print ready; then for each line BxS or A,B,... the milliseconds of one run, for load those of the load"},
+    {"vs", CLI_STRING, "ort",
+     "also ONNX Runtime (of python3, or $SARDONYX_PYTHON) on the same file and inputs, in turn"},
+    {"repeat_on_stdin", CLI_FLAG, NULL,
+     "print ready; then for each line BxS or A,B,... the milliseconds of one run, for load those of the load"},
     {"profile", CLI_FLAG, NULL, "print the time per operator, of all shapes together"},
     {"no_optimize", CLI_FLAG, NULL, "run the graph as the file spells it"},
     {"skip_padding", CLI_FLAG, NULL, "outputs are 0 where the attention mask is, and cost nothing there"},
@@ -77,7 +79,8 @@ static bool fill(sdx_tensor *t, const char *name, const long *lengths)
     uint64_t state = 42;
     int64_t n = sdx_tensor_count(t), width = t->rank > 1 ? t->dim[1] : 1;
     for (int64_t i = 0; i < n; i++) {
-        double x = element_value(name, i / width % (t->rank ? t->dim[0] : 1), i % width, t->rank == 2 ? lengths : NULL, &state);
+        double x = element_value(name, i / width % (t->rank ? t->dim[0] : 1), i % width, t->rank == 2 ? lengths : NULL,
+                                 &state);
         if (t->dtype == SDX_I64) ((int64_t *)t->data)[i] = (int64_t)x;
         else if (t->dtype == SDX_I32) ((int32_t *)t->data)[i] = (int32_t)x;
         else if (t->dtype == SDX_F32) ((float *)t->data)[i] = (float)x;
@@ -184,20 +187,22 @@ static int time_feed(const cli_args *args, const bench *b, const feed *f, result
         ratio[n] = theirs[n] / ours[n];
     }
     if (code != EXIT_FINE) return code;
-    *r = (result){.runs = n, .ours = summarize(ours, n), .theirs = summarize(theirs, n), .ratio = summarize(ratio, n).median};
+    *r = (result){.runs = n, .ours = summarize(ours, n), .theirs = summarize(theirs, n)};
+    r->ratio = summarize(ratio, n).median;
     rate(b, peak, r);
     return EXIT_FINE;
 }
 
 static void print_json(const bench *b, const char *label, const result *r, bool first)
 {
-    printf("%s{\"shape\": \"%s\", \"runs\": %zu, \"min_ms\": %.4f, \"median_ms\": %.4f, \"p90_ms\": %.4f, \"gflops\": %.2f, "
-           "\"peak_share\": ",
+    printf("%s{\"shape\": \"%s\", \"runs\": %zu, \"min_ms\": %.4f, \"median_ms\": %.4f, \"p90_ms\": %.4f, "
+           "\"gflops\": %.2f, \"peak_share\": ",
            first ? "" : ", ", label, r->runs, r->ours.min, r->ours.median, r->ours.p90, r->gflops);
     if (r->share > 0) printf("%.4f", r->share);
     else printf("null");
     if (b->rival)
-        printf(", \"vs\": {\"engine\": \"onnxruntime %s\", \"min_ms\": %.4f, \"median_ms\": %.4f, \"p90_ms\": %.4f, \"ratio\": %.3f}",
+        printf(", \"vs\": {\"engine\": \"onnxruntime %s\", \"min_ms\": %.4f, \"median_ms\": %.4f, "
+               "\"p90_ms\": %.4f, \"ratio\": %.3f}",
                cli_rival_version(b->rival), r->theirs.min, r->theirs.median, r->theirs.p90, r->ratio);
     putchar('}');
 }
@@ -251,7 +256,8 @@ static int bench_all(const cli_args *args, const bench *b)
     if (!label && !ragged) label = "1x128";
     for (; code == EXIT_FINE && label; label = cli_nth(args, "shape", ++done)) {
         long batch, sequence;
-        if (!cli_parse_shape(label, &batch, &sequence)) return cli_usage_error("a shape is BxS, as 8x128, not \"%s\"", label);
+        if (!cli_parse_shape(label, &batch, &sequence))
+            return cli_usage_error("a shape is BxS, as 8x128, not \"%s\"", label);
         code = bench_shape(args, b, label, batch, sequence, NULL, done == 0);
     }
     if (code == EXIT_FINE && ragged) {
@@ -310,7 +316,8 @@ static int first_run(const cli_args *args, const bench *b, double *ms)
 {
     long batch = 1, sequence = 128;
     const char *shape = cli_nth(args, "shape", 0);
-    if (shape && !cli_parse_shape(shape, &batch, &sequence)) return cli_usage_error("a shape is BxS, not \"%s\"", shape);
+    if (shape && !cli_parse_shape(shape, &batch, &sequence))
+        return cli_usage_error("a shape is BxS, not \"%s\"", shape);
     feed f;
     int code = make_feed(b, batch, sequence, NULL, &f);
     if (code == EXIT_FINE) code = run_once(b, &f, ms);
@@ -338,8 +345,8 @@ static int bench_program(const cli_args *args, const bench *b, const char *path,
     if (b->json) {
         printf("{\"model\": ");
         cli_json_string(stdout, path, strlen(path));
-        printf(", \"isa\": \"%s\", \"threads\": %d, \"load_ms\": %.3f, \"first_run_ms\": %.3f, \"results\": [", isa, b->threads,
-               load_ms, first_ms);
+        printf(", \"isa\": \"%s\", \"threads\": %d, \"load_ms\": %.3f, \"first_run_ms\": %.3f, \"results\": [", isa,
+               b->threads, load_ms, first_ms);
     } else {
         printf("%s: %s, %d threads; load %.1f ms, first run %.1f ms\n", path, isa, b->threads, load_ms, first_ms);
     }
@@ -359,7 +366,8 @@ static int run(const cli_args *args)
     run_options.skip_padding = cli_flag(args, "skip_padding");
     sdx_error err = {0};
     sdx_program *program;
-    bench b = {.threads = run_options.threads ? run_options.threads : sdx_default_threads(), .json = cli_flag(args, "json")};
+    bench b = {.threads = run_options.threads ? run_options.threads : sdx_default_threads(),
+               .json = cli_flag(args, "json")};
     double start = now_ms();
     if (sdx_program_open(path, &run_options, &program, &err) != SDX_OK) return cli_fail(&err);
     int code = sdx_session_create(program, &b.session, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);

@@ -7,13 +7,15 @@
 #include "cli.h"
 
 static const cli_option options[] = {
-    {"model_name", CLI_STRING, "X", "checkpoint folder, or a name of the Hugging Face hub: from the local cache, else downloaded"},
+    {"model_name", CLI_STRING, "X",
+     "checkpoint folder, or a name of the Hugging Face hub: from the local cache, else downloaded"},
     {"output_dir", CLI_STRING, "DIR", "where to write (default: models)"},
     {"text", CLI_STRING, "TEXT", "text to check the graph with (default: what is AI?)"},
-    {"task", CLI_STRING, "TASK", "auto, or feature-extraction, fill-mask, text-classification, token-classification, "
-                                 "question-answering, text-generation, text-generation-with-past, text2text-generation, "
-                                 "multiple-choice, automatic-speech-recognition, audio-classification, "
-                                 "image-classification, sparse; an unknown one lists what the model has"},
+    {"task", CLI_STRING, "TASK",
+     "auto, or feature-extraction, fill-mask, text-classification, token-classification, "
+     "question-answering, text-generation, text-generation-with-past, text2text-generation, "
+     "multiple-choice, automatic-speech-recognition, audio-classification, "
+     "image-classification, sparse; an unknown one lists what the model has"},
     {"opset", CLI_INT, "N", "opset to write, 13 to 21 (default: 14)"},
     {"dtype", CLI_STRING, "TYPE", "store matrices as fp32, fp16 or bf16; computing is in fp32 (default: fp32)"},
     {"splade", CLI_FLAG, NULL, "append the SPLADE head; the same as --task sparse"},
@@ -119,7 +121,8 @@ static int convert_to(const cli_args *args, const char *checkpoint, const char *
     print_report(&report, output, vocabulary, cli_flag(args, "json"));
     double threshold = cli_real(args, "threshold", 1e-2);
     if (report.l1_difference <= threshold) return EXIT_FINE;
-    fprintf(stderr, "sardonyx: warning: the L1 difference %g is above the threshold %g\n", report.l1_difference, threshold);
+    fprintf(stderr, "sardonyx: warning: the L1 difference %g is above the threshold %g\n", report.l1_difference,
+            threshold);
     return EXIT_FINDING;
 }
 

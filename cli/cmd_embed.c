@@ -28,7 +28,7 @@ static sdx_status embed_window(void *context, const cli_record *docs, size_t n, 
     return sdx_embedder_run(j->embedder, texts, n, j->rows, err);
 }
 
-/* ---- JSON lines ------------------------------------------------------------------------------------------------ */
+/* ---- JSON lines ------------------------------------------------------------------------------------------ */
 
 static int write_line(void *context, const cli_record *doc, size_t i, FILE *out)
 {
@@ -42,7 +42,7 @@ static int write_line(void *context, const cli_record *doc, size_t i, FILE *out)
     return EXIT_FINE;
 }
 
-/* ---- .npy: rows of float32 behind a header that gets their number at the end ------------------------------------------ */
+/* ---- .npy: rows of float32 behind a header that gets their number at the end ----------------------------- */
 
 static int begin_matrix(void *context, FILE *out)
 {
@@ -82,7 +82,7 @@ static int finish_matrix(void *context, const char *written, const cli_position 
     return ok && !rename(written, path) ? EXIT_FINE : cli_usage_error("%s: cannot write: %s", path, strerror(errno));
 }
 
-/* ---- the command --------------------------------------------------------------------------------------------------- */
+/* ---- the command ----------------------------------------------------------------------------------------- */
 
 static int embed(const cli_args *args, job *j)
 {

@@ -10,7 +10,8 @@
 static const cli_option options[] = {
     CLI_TASK_OPTIONS,
     {"format", CLI_STRING, "FORMAT", "jsonl (default), anserini, qdrant, elasticsearch, opensearch, vespa, npz"},
-    {"compat", CLI_STRING, "WHOM", "with anserini: anserini (default) or pyserini, which rounds otherwise and keeps [CLS]"},
+    {"compat", CLI_STRING, "WHOM",
+     "with anserini: anserini (default) or pyserini, which rounds otherwise and keeps [CLS]"},
     {"threshold", CLI_REAL, "T", "leave out weights up to T (default: 0)"},
     {"top_k", CLI_INT, "K", "only the K heaviest terms, heaviest first"},
     {NULL, CLI_FLAG, NULL, NULL},
@@ -42,7 +43,7 @@ typedef struct job {
     size_t room;
 } job;
 
-/* ---- terms -------------------------------------------------------------------------------------------------------- */
+/* ---- terms ----------------------------------------------------------------------------------------------- */
 
 static int heavier(const void *a, const void *b)
 {
@@ -88,7 +89,7 @@ static long impact(const job *j, float weight)
     return (long)floor((double)(weight / 5.0f * 256.0f) + 0.5);
 }
 
-/* ---- JSON forms ------------------------------------------------------------------------------------------------------ */
+/* ---- JSON forms ------------------------------------------------------------------------------------------ */
 
 static void put_field(FILE *out, const char *before, const char *s, size_t n)
 {
@@ -96,7 +97,8 @@ static void put_field(FILE *out, const char *before, const char *s, size_t n)
     cli_json_string(out, s, n);
 }
 
-/* {"token":weight,...}; dotless: "." in tokens becomes "__", as Elasticsearch has it, where a dot would name a subfield. */
+/* {"token":weight,...}; dotless: "." in tokens becomes "__", as Elasticsearch has it, where a dot would name a
+ * subfield. */
 static void put_weights(const job *j, size_t n, bool dotless, FILE *out)
 {
     fputc('{', out);
@@ -182,7 +184,7 @@ static int write_vespa(job *j, const cli_record *doc, size_t n, FILE *out)
     return EXIT_FINE;
 }
 
-/* ---- Qdrant ------------------------------------------------------------------------------------------------------------ */
+/* ---- Qdrant ---------------------------------------------------------------------------------------------- */
 
 static bool is_uuid(const char *s)
 {
@@ -197,8 +199,8 @@ static bool is_number(const char *s)
     return n > 0 && n < 20 && !s[n] && (n == 1 || *s != '0');
 }
 
-/* Qdrant takes whole numbers and UUIDs; of any other id we make a UUID of version 8 (RFC 9562), its bits the id's FNV-1a
- * hash. The id itself is in the payload. */
+/* Qdrant takes whole numbers and UUIDs; of any other id we make a UUID of version 8 (RFC 9562), its bits the id's
+ * FNV-1a hash. The id itself is in the payload. */
 static void put_point_id(FILE *out, const char *id)
 {
     if (is_number(id)) {
@@ -213,7 +215,8 @@ static void put_point_id(FILE *out, const char *id)
     for (const char *c = id; *c; c++)
         for (int k = 0; k < 2; k++) h[k] = (h[k] ^ (unsigned char)*c ^ (unsigned)k) * 0x100000001b3u;
     fprintf(out, "\"%08x-%04x-8%03x-%04x-%012llx\"", (unsigned)(h[0] >> 32), (unsigned)(h[0] >> 16 & 0xffff),
-            (unsigned)(h[0] & 0xfff), (unsigned)(h[1] >> 48 & 0x3fff) | 0x8000, (unsigned long long)(h[1] & 0xffffffffffff));
+            (unsigned)(h[0] & 0xfff), (unsigned)(h[1] >> 48 & 0x3fff) | 0x8000,
+            (unsigned long long)(h[1] & 0xffffffffffff));
 }
 
 /* A point with the sparse vector "sparse". */
@@ -231,7 +234,7 @@ static int write_qdrant(job *j, const cli_record *doc, size_t n, FILE *out)
     return EXIT_FINE;
 }
 
-/* ---- SciPy --------------------------------------------------------------------------------------------------------------- */
+/* ---- SciPy ----------------------------------------------------------------------------------------------- */
 
 static int by_index(const void *a, const void *b)
 {
@@ -269,7 +272,7 @@ static int finish_npz(void *context, const char *written, const cli_position *at
     return cli_sparse_rows_to_npz(written, at->written, sdx_tokenizer_vocab_size(j->tokenizer), path);
 }
 
-/* ---- the command ----------------------------------------------------------------------------------------------------------- */
+/* ---- the command ----------------------------------------------------------------------------------------- */
 
 static const format formats[] = {
     {"jsonl", write_jsonl, cli_write_bad, NULL, NULL},
@@ -288,7 +291,8 @@ static int choose_format(const cli_args *args, job *j)
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
         if (!strcmp(formats[i].name, name)) j->format = &formats[i];
     if (!j->format)
-        return cli_usage_error("--format is jsonl, anserini, qdrant, elasticsearch, opensearch, vespa or npz, not \"%s\"", name);
+        return cli_usage_error(
+            "--format is jsonl, anserini, qdrant, elasticsearch, opensearch, vespa or npz, not \"%s\"", name);
     if (j->format->finish && (!strcmp(output, "-") || cli_ends_with(output, ".gz")))
         return cli_usage_error("--format %s needs --output FILE.%s", name, name);
     j->pyserini = !strcmp(compat, "pyserini");

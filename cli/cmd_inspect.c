@@ -8,7 +8,8 @@
 static const cli_option options[] = {
     {"html", CLI_STRING, "FILE", "write the graph as a page: zoom, search, click; it needs no network"},
     {"dot", CLI_FLAG, NULL, "print the graph in Graphviz's language"},
-    {"stage", CLI_STRING, "WHICH", "graph (default): as in the file; passes: as it runs; plan: its steps, and their memory"},
+    {"stage", CLI_STRING, "WHICH",
+     "graph (default): as in the file; passes: as it runs; plan: its steps, and their memory"},
     {"shape", CLI_STRING, "BxS", "with --stage plan: batch and sequence (default: 1x128)"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
@@ -57,7 +58,8 @@ static int show_file(const cli_args *args, const char *path)
     if (sdx_model_open(path, &model, &err) != SDX_OK) return cli_fail(&err);
     cli_warn(model);
     bool drawn = cli_flag(args, "dot") || cli_string(args, "html", NULL);
-    if (drawn && sdx_program_open(path, &(sdx_run_options){.no_optimize = true, .brief = true}, &program, &err) != SDX_OK)
+    if (drawn &&
+        sdx_program_open(path, &(sdx_run_options){.no_optimize = true, .brief = true}, &program, &err) != SDX_OK)
         fprintf(stderr, "sardonyx: only shapes that the file says are shown: %s\n", err.message);
     int code = show(args, model, program ? sdx_program_model(program) : NULL);
     sdx_program_free(program);
@@ -73,7 +75,8 @@ static int show_plan(const cli_args *args, const sdx_program *program)
     const sdx_model *model = sdx_program_model(program);
     size_t n = sdx_model_input_count(model);
     long batch, sequence;
-    if (!cli_parse_shape(shape, &batch, &sequence)) return cli_usage_error("a shape is BxS, as 8x128, not \"%s\"", shape);
+    if (!cli_parse_shape(shape, &batch, &sequence))
+        return cli_usage_error("a shape is BxS, as 8x128, not \"%s\"", shape);
     if (n > MAX_INPUTS) return cli_usage_error("the model has more than %d inputs", MAX_INPUTS);
     for (size_t i = 0; i < n; i++) {
         sdx_port port = sdx_model_input(model, i);

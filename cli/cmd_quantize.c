@@ -7,24 +7,28 @@
 
 static const cli_option options[] = {
     {"model_path", CLI_STRING, "IN", "the .onnx file, or a folder: all its graphs, say encoder and decoders"},
-    {"output", CLI_STRING, "OUT", "default: IN with -8bit before .onnx (-4bit with --weight_only 4); of a folder, a folder"},
+    {"output", CLI_STRING, "OUT",
+     "default: IN with -8bit before .onnx (-4bit with --weight_only 4); of a folder, a folder"},
     {"preset", CLI_STRING, "NAME", "accurate (default), anserini, avx512_vnni, avx2, arm64"},
     {"weight_type", CLI_STRING, "TYPE", "QInt8 (default) or QUInt8"},
     {"per_channel", CLI_FLAG, NULL, "one weight scale per output column"},
     {"reduce_range", CLI_FLAG, NULL, "7-bit weights, for CPUs whose int8 products saturate"},
-    {"op_types", CLI_STRING, "A,B,...", "of MatMul, Gemm, Gather, Attention, EmbedLayerNormalization (default: these) and Conv"},
+    {"op_types", CLI_STRING, "A,B,...",
+     "of MatMul, Gemm, Gather, Attention, EmbedLayerNormalization (default: these) and Conv"},
     {"nodes_to_exclude", CLI_REST, "NODE...", "nodes to leave in float"},
     {"weight_only", CLI_INT, "BITS", "4 or 8: weights in blocks (MatMulNBits), activations stay float"},
     {"block_size", CLI_INT, "N", "weights that share a scale, with --weight_only; default 32"},
     {"static", CLI_FLAG, NULL, "activation scales are constants, found by --calibration"},
-    {"calibration", CLI_STRING, "PATH", "a folder of cases (input_NAME.npy, in it or in folders below), or text lines or JSON lines"},
+    {"calibration", CLI_STRING, "PATH",
+     "a folder of cases (input_NAME.npy, in it or in folders below), or text lines or JSON lines"},
     {"tokenizer", CLI_STRING, "TOK", "for calibration by text: folder or tokenizer.json"},
     {"max_length", CLI_INT, "N", "tokens of a calibration text, default 128"},
     {"calibrate_method", CLI_STRING, "NAME", "range of an activation: minmax (default), entropy, percentile"},
     {"percentile", CLI_REAL, "P", "of a hundred, for --calibrate_method percentile; default 99.999"},
     {"format", CLI_STRING, "FORM", "qoperator (default), or qdq with --static"},
     {"report", CLI_FLAG, NULL, "a table of the layers: the error that each adds, the milliseconds it saves"},
-    {"target", CLI_STRING, "GOAL", "\"cosine>=0.999\" or \"top10>=0.97\" to the float model on the calibration data: leaves in float what it must"},
+    {"target", CLI_STRING, "GOAL",
+     "\"cosine>=0.999\" or \"top10>=0.97\" to the float model on the calibration data: leaves in float what it must"},
     {"external_data", CLI_FLAG, NULL, "put the weights in a file of their own"},
     {NULL, CLI_FLAG, NULL, NULL},
 };
@@ -81,8 +85,8 @@ static void print_report_json(const char *output, const sdx_quantize_report *r)
 {
     fputs("{\"output\": ", stdout);
     cli_json_string(stdout, output, strlen(output));
-    printf(", \"quantized\": %zu, \"skipped\": %zu, \"cases\": %zu, \"bytes_before\": %llu, \"bytes_after\": %llu", r->quantized,
-           r->skipped, r->cases, (unsigned long long)r->bytes_before, (unsigned long long)r->bytes_after);
+    printf(", \"quantized\": %zu, \"skipped\": %zu, \"cases\": %zu, \"bytes_before\": %llu, \"bytes_after\": %llu",
+           r->quantized, r->skipped, r->cases, (unsigned long long)r->bytes_before, (unsigned long long)r->bytes_after);
     if (r->table) fputs(", \"report\": ", stdout);
     if (r->table) cli_json_string(stdout, r->table, strlen(r->table));
     fputs("}", stdout);
@@ -92,7 +96,8 @@ static void print_report(const char *output, const sdx_quantize_options *o, cons
 {
     if (r->table) fputs(r->table, stdout);
     printf("Wrote %s: %zu operators in int%d, %zu left in float; %.1f MB, before %.1f MB\n", output, r->quantized,
-           o->weight_bits ? o->weight_bits : 8, r->skipped, (double)r->bytes_after / 1e6, (double)r->bytes_before / 1e6);
+           o->weight_bits ? o->weight_bits : 8, r->skipped, (double)r->bytes_after / 1e6,
+           (double)r->bytes_before / 1e6);
 }
 
 static int quantize_to(const cli_args *args, sdx_quantize_options *o, const char *input, const char *output)
@@ -102,8 +107,8 @@ static int quantize_to(const cli_args *args, sdx_quantize_options *o, const char
     o->input = input;
     o->output = output;
     if (calibration) {
-        int code = cli_cases_open(calibration, cli_string(args, "tokenizer", NULL), (size_t)cli_int(args, "max_length", 128),
-                                  input, &cases);
+        int code = cli_cases_open(calibration, cli_string(args, "tokenizer", NULL),
+                                  (size_t)cli_int(args, "max_length", 128), input, &cases);
         if (code != EXIT_FINE) return code;
         o->next_case = cli_cases_next;
         o->case_context = cases;

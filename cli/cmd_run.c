@@ -113,7 +113,8 @@ static bool is_float(const sdx_tensor *t)
 static int64_t count_nonzero(const sdx_tensor *t, double threshold)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < sdx_tensor_count(t); i++) n += fabs(sdx_tensor_get_f64(t, i)) > (is_float(t) ? threshold : 0);
+    for (int64_t i = 0; i < sdx_tensor_count(t); i++)
+        n += fabs(sdx_tensor_get_f64(t, i)) > (is_float(t) ? threshold : 0);
     return n;
 }
 

@@ -7,7 +7,8 @@
 #include "cli.h"
 
 static const cli_option options[] = {
-    {"model_name", CLI_STRING, "TOK", "folder with tokenizer.json, vocab.txt, vocab.json or a SentencePiece model, or such a file"},
+    {"model_name", CLI_STRING, "TOK",
+     "folder with tokenizer.json, vocab.txt, vocab.json or a SentencePiece model, or such a file"},
     {"max_length", CLI_INT, "N", "truncate to N tokens (a line's own max_length wins)"},
     {"text", CLI_STRING, "TEXT", "one text instead of lines from --input"},
     {"input", CLI_STRING, "FILE", "JSON lines (default: standard input)"},
@@ -114,7 +115,8 @@ static json_t *attention_mask(const sdx_encoding *e, bool left)
 static json_t *encoding_json(const sdx_encoding *e, bool left)
 {
     json_t *overflow = json_array();
-    for (size_t i = 0; i < e->overflow_count; i++) json_array_append_new(overflow, encoding_json(&e->overflow[i], left));
+    for (size_t i = 0; i < e->overflow_count; i++)
+        json_array_append_new(overflow, encoding_json(&e->overflow[i], left));
     return json_pack("{s:o, s:o, s:o, s:o}", "ids", int_array(e->ids, e->count), "token_type_ids",
                      int_array(e->type_ids, e->count), "attention_mask", attention_mask(e, left), "overflowing",
                      overflow);
@@ -202,7 +204,8 @@ static int run(const cli_args *args)
     const char *name = cli_string(args, "model_name", NULL), *text = cli_string(args, "text", NULL);
     if (!name) return cli_usage_error("tokenize needs --model_name");
     if (cli_flag(args, "as_configured") && (text || cli_flag(args, "decode") || cli_int(args, "max_length", 0)))
-        return cli_usage_error("--as_configured goes with lines of text alone, not with --text, --decode, --max_length");
+        return cli_usage_error(
+            "--as_configured goes with lines of text alone, not with --text, --decode, --max_length");
     if (text && cli_flag(args, "decode")) return cli_usage_error("--decode reads ids from --input, not --text");
     sdx_tokenizer *tok;
     int code = cli_open_tokenizer(args, name, &tok);

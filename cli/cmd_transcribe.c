@@ -21,7 +21,8 @@ static json_t *timed_list(const sdx_timed_text *item, size_t n)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(list, json_pack("{s:s, s:[f,f]}", "text", item[i].text, "timestamp", item[i].start, item[i].end));
+        json_array_append_new(
+            list, json_pack("{s:s, s:[f,f]}", "text", item[i].text, "timestamp", item[i].start, item[i].end));
     return list;
 }
 

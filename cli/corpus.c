@@ -50,7 +50,12 @@ static size_t utf8_length(const unsigned char *s, size_t n)
     if (s[0] < 0x80) return 1;
     size_t length = s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
     if (length == 0 || length > n) return 0;
-    unsigned char low = s[0] == 0xe0 ? 0xa0 : s[0] == 0xf0 ? 0x90 : 0x80, high = s[0] == 0xed ? 0x9f : s[0] == 0xf4 ? 0x8f : 0xbf;
+    unsigned char low = s[0] == 0xe0   ? 0xa0
+                        : s[0] == 0xf0 ? 0x90
+                                       : 0x80,
+                  high = s[0] == 0xed   ? 0x9f
+                         : s[0] == 0xf4 ? 0x8f
+                                        : 0xbf;
     if (s[1] < low || s[1] > high) return 0;
     for (size_t i = 2; i < length; i++)
         if ((s[i] & 0xc0) != 0x80) return 0;
@@ -277,7 +282,8 @@ static char *resume_key(const cli_args *args, const corpus *c)
         bool matters = true;
         for (size_t k = 0; k < sizeof free_ones / sizeof *free_ones; k++)
             matters = matters && strcmp(args->given[i].option->name, free_ones[k]);
-        if (matters) fprintf(f, " %s=%s", args->given[i].option->name, args->given[i].value ? args->given[i].value : "");
+        if (matters)
+            fprintf(f, " %s=%s", args->given[i].option->name, args->given[i].value ? args->given[i].value : "");
     }
     struct stat about;
     const char *input = cli_string(args, "input", NULL);

@@ -100,7 +100,8 @@ static void find_fetch(char *out, size_t size)
 /* The program has said what was wrong if its exit code is not 0. */
 static int run_fetch(const char *name, char *root, bool quiet)
 {
-    char program[MAX_PATH + sizeof FETCH], *arguments[5] = {program, quiet ? "--quiet" : "--loud", (char *)name, root, NULL};
+    char program[MAX_PATH + sizeof FETCH],
+        *arguments[5] = {program, quiet ? "--quiet" : "--loud", (char *)name, root, NULL};
     pid_t child;
     int status;
     find_fetch(program, sizeof program);
@@ -127,8 +128,9 @@ char *cli_hub_find(const char *name, bool quiet)
     if (snapshot) return snapshot;
     if (!offline || !*offline || !strcmp(offline, "0"))
         return run_fetch(name, root, quiet) == EXIT_FINE ? find_snapshot(root) : NULL;
-    cli_usage_error("%s: no such folder, and no such model in the local Hugging Face cache (%s); HF_HUB_OFFLINE forbids "
-                    "to download it",
-                    name, root);
+    cli_usage_error(
+        "%s: no such folder, and no such model in the local Hugging Face cache (%s); HF_HUB_OFFLINE forbids "
+        "to download it",
+        name, root);
     return NULL;
 }

@@ -36,7 +36,7 @@ static void journal_free(cli_journal *j)
     free(j);
 }
 
-/* ---- the state file ------------------------------------------------------------------------------------------ */
+/* ---- the state file -------------------------------------------------------------------------------------- */
 
 typedef struct field {
     const char *name;
@@ -72,7 +72,8 @@ static int write_state(const cli_journal *j, cli_position *at)
 {
     json_t *state = json_object();
     json_object_set_new(state, "key", json_string(j->key));
-    for (size_t i = 0; i < FIELDS; i++) json_object_set_new(state, fields[i].name, json_integer((json_int_t)*field_of(at, i)));
+    for (size_t i = 0; i < FIELDS; i++)
+        json_object_set_new(state, fields[i].name, json_integer((json_int_t)*field_of(at, i)));
     char *text = json_dumps(state, JSON_INDENT(1));
     json_decref(state);
     cli_output out;
@@ -85,7 +86,7 @@ static int write_state(const cli_journal *j, cli_position *at)
     return code;
 }
 
-/* ---- opening --------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------------------- */
 
 static char *with_suffix(const char *path, const char *suffix)
 {
@@ -102,7 +103,8 @@ static int go_on(cli_journal *j, cli_position *at)
     bool same = false;
     if (read_state(j, at, &same)) {
         if (!same)
-            return cli_usage_error("%s was begun with other options or another input; give those, or remove it", j->part);
+            return cli_usage_error("%s was begun with other options or another input; give those, or remove it",
+                                   j->part);
         if (fstat(fileno(j->file), &about) || (uint64_t)about.st_size < at->bytes) *at = (cli_position){0};
     }
     if (ftruncate(fileno(j->file), (off_t)at->bytes) || fseeko(j->file, (off_t)at->bytes, SEEK_SET))
@@ -146,13 +148,15 @@ static int open_files(cli_journal *j, const char *path, bool resume, const char 
     return *complete ? EXIT_FINE : open_part(j, resume, at);
 }
 
-int cli_journal_open(const char *path, bool resume, const char *key, cli_journal **out, cli_position *at, bool *complete)
+int cli_journal_open(const char *path, bool resume, const char *key, cli_journal **out, cli_position *at,
+                     bool *complete)
 {
     bool standard = cli_is_stdout(path), stream = !standard && cli_is_stream(path);
     *at = (cli_position){0};
     *complete = false;
     if ((standard || stream) && resume)
-        return cli_usage_error("--resume needs --output FILE: what went to %s cannot be seen", stream ? path : "stdout");
+        return cli_usage_error("--resume needs --output FILE: what went to %s cannot be seen",
+                               stream ? path : "stdout");
     cli_journal *j = calloc(1, sizeof *j);
     if (!j) return cli_out_of_memory();
     j->file = standard ? stdout : NULL;
@@ -164,7 +168,7 @@ int cli_journal_open(const char *path, bool resume, const char *key, cli_journal
     return code;
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------------------- */
 
 static int write_failed(const cli_journal *j)
 {

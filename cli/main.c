@@ -4,7 +4,10 @@
 
 #include "cli.h"
 
-#define COMMANDS(X) X(convert) X(optimize) X(quantize) X(run) X(test) X(tokenize) X(encode) X(embed) X(classify) X(generate) X(transcribe) X(inspect) X(bench) X(ops)
+#define COMMANDS(X)                                                                                                    \
+    X(convert)                                                                                                         \
+    X(optimize) X(quantize) X(run) X(test) X(tokenize) X(encode) X(embed) X(classify) X(generate) X(transcribe)        \
+        X(inspect) X(bench) X(ops)
 
 #define DECLARE(verb) extern const cli_command cli_command_##verb;
 #define LIST(verb) &cli_command_##verb,
@@ -43,7 +46,8 @@ void cli_warn(const sdx_model *model)
 
 static void print_overview(FILE *out)
 {
-    fprintf(out, "usage: sardonyx VERB [options]\n\nTransformer models on a CPU: convert, optimize, quantize, run.\n\n");
+    fprintf(out,
+            "usage: sardonyx VERB [options]\n\nTransformer models on a CPU: convert, optimize, quantize, run.\n\n");
     for (int i = 0; i < N_COMMANDS; i++) {
         const char *about = commands[i]->about;
         fprintf(out, "  %-10s %.*s\n", commands[i]->name, (int)strcspn(about, "\n"), about);

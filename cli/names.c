@@ -73,7 +73,8 @@ char *cli_find_checkpoint(const cli_args *args, const char *name)
     struct stat st;
     if (cli_is_directory(name)) return format3("%s%s%s", name, "", "");
     if (!stat(name, &st)) {
-        cli_usage_error("%s: is a file, but --model_name is a checkpoint folder; a model's file goes to --model_path", name);
+        cli_usage_error("%s: is a file, but --model_name is a checkpoint folder; a model's file goes to --model_path",
+                        name);
         return NULL;
     }
     return cli_hub_find(name, cli_flag(args, "quiet"));

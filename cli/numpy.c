@@ -23,8 +23,8 @@ void cli_npy_header(char out[CLI_NPY_HEADER], const char *dtype, int rank, const
     memcpy(out, "\x93NUMPY\1\0", 8);
     out[8] = CLI_NPY_HEADER - MAGIC;
     out[9] = 0;
-    int n = snprintf(out + MAGIC, CLI_NPY_HEADER - MAGIC, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", dtype,
-                     shape);
+    int n = snprintf(out + MAGIC, CLI_NPY_HEADER - MAGIC, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }",
+                     dtype, shape);
     out[MAGIC + n] = ' ';
     out[CLI_NPY_HEADER - 1] = '\n';
 }
@@ -180,8 +180,10 @@ static bool grow(char **p, size_t *room, size_t want)
 
 static bool read_row(FILE *in, row *r)
 {
-    if (fread(&r->count, sizeof r->count, 1, in) != 1 || !grow(&r->data, &r->data_room, (size_t)r->count * 8 + 1)) return false;
-    if (fread(r->data, 8, r->count, in) != r->count || fread(&r->id_length, sizeof r->id_length, 1, in) != 1) return false;
+    if (fread(&r->count, sizeof r->count, 1, in) != 1 || !grow(&r->data, &r->data_room, (size_t)r->count * 8 + 1))
+        return false;
+    if (fread(r->data, 8, r->count, in) != r->count || fread(&r->id_length, sizeof r->id_length, 1, in) != 1)
+        return false;
     return grow(&r->id, &r->id_room, (size_t)r->id_length + 1) && fread(r->id, 1, r->id_length, in) == r->id_length;
 }
 
@@ -285,7 +287,9 @@ int cli_sparse_rows_to_npz(const char *rows, uint64_t count, uint64_t width, con
         zip z = {.file = out.file};
         bool ok = put_matrix(&z, &m, width) && !ferror(out.file);
         bool full = ferror(out.file);
-        if (!ok) code = cli_usage_error("%s: cannot be made from %s: %s", path, rows, full ? strerror(errno) : "it is damaged");
+        if (!ok)
+            code =
+                cli_usage_error("%s: cannot be made from %s: %s", path, rows, full ? strerror(errno) : "it is damaged");
         int closed = cli_output_close(&out, ok);
         if (code == EXIT_FINE) code = closed;
     }

@@ -1,5 +1,5 @@
-/* records.c: documents from JSON lines, TSV or plain text, one at a time; results into a file that appears whole. What the
- * lines are, the file's name says, or else its first line. */
+/* records.c: documents from JSON lines, TSV or plain text, one at a time; results into a file that appears whole. What
+ * the lines are, the file's name says, or else its first line. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -103,8 +103,8 @@ static int parse_json(const cli_records *in, const char *line, size_t n, cli_rec
     json_t *object = json_loadb(line, n, JSON_ALLOW_NUL, &at);
     if (!json_is_object(object)) {
         json_decref(object);
-        return cli_record_error(err, "%s: line %zu: not a JSON object%s%s", in->path, in->line_number, *at.text ? ": " : "",
-                                at.text);
+        return cli_record_error(err, "%s: line %zu: not a JSON object%s%s", in->path, in->line_number,
+                                *at.text ? ": " : "", at.text);
     }
     int got = take_id(in, json_object_get(object, "id"), out, err);
     if (got == 1) got = take_texts(in, object, out, err);

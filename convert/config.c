@@ -168,8 +168,8 @@ sdx_status sdx_config_read_pair(const sdx_config *c, const char *key, int64_t mi
         json_t *one = list ? json_array_get(value, i) : value;
         out[i] = value ? json_integer_value(one) : missing;
         if (value && (!json_is_integer(one) || out[i] < 1 || out[i] > most))
-            return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a whole number from 1 to %lld, or two of them", c->path,
-                            key, (long long)most);
+            return sdx_fail(err, SDX_ERR_FILE, "%s: \"%s\" must be a whole number from 1 to %lld, or two of them",
+                            c->path, key, (long long)most);
     }
     return SDX_OK;
 }
@@ -188,8 +188,8 @@ sdx_status sdx_config_read_period(const sdx_config *c, const char *key, const ch
     {
         const char *text = json_string_value(item);
         if (!text || (i % period == 0) != !strcmp(text, word))
-            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"%s\" must have \"%s\" first and at even intervals", c->path,
-                            key, word);
+            return sdx_fail(err, SDX_ERR_UNSUPPORTED, "%s: \"%s\" must have \"%s\" first and at even intervals",
+                            c->path, key, word);
     }
     if (n) *out = (int64_t)period;
     return SDX_OK;

@@ -59,7 +59,7 @@ typedef struct sdx_settings {
     bool post_norm;                        /* BART: the norm follows the residual */
     bool plain_scores, layer_scores;       /* GPT-2: not divided by the root; divided by the layer's number */
     int64_t offset;                        /* of the first position in its table */
-    int64_t image[2], patch, channels;     /* ViT: an image's rows and columns of pixels, a patch's side (X); colours: F */
+    int64_t image[2], patch, channels; /* ViT: an image's rows and columns of pixels, a patch's side (X); colours: F */
     int64_t convolutions;                  /* wav2vec 2.0: of the feature extractor; W: channels of the last */
     int64_t conv_width[SDX_CONVOLUTIONS];  /* C: channels out of each, c: into it */
     int64_t conv_kernel[SDX_CONVOLUTIONS]; /* k */

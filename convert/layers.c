@@ -113,7 +113,8 @@ static sdx_id gelu_tanh(sdx_builder *b, const char *name, sdx_id x)
 
 static sdx_id times_sigmoid(sdx_builder *b, const char *name, sdx_id x, double factor)
 {
-    sdx_id t = factor == 1 ? x : sdx_build_op2(b, "Mul", in_module(name, "Mul_factor").text, x, sdx_build_real(b, factor));
+    sdx_id t =
+        factor == 1 ? x : sdx_build_op2(b, "Mul", in_module(name, "Mul_factor").text, x, sdx_build_real(b, factor));
     return sdx_build_module_op2(b, name, "Mul", x, sdx_build_module_op1(b, name, "Sigmoid", t));
 }
 

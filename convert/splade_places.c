@@ -1,5 +1,5 @@
-/* splade_places.c: see sdx_splade_expose_places. Whoever exported the graph, output_idx is one row of what NonZero gave,
- * by Gather, Split, Slice, Transpose and Squeeze, all of which read it by their first input. */
+/* splade_places.c: see sdx_splade_expose_places. Whoever exported the graph, output_idx is one row of what NonZero
+ * gave, by Gather, Split, Slice, Transpose and Squeeze, all of which read it by their first input. */
 #include <string.h>
 
 #include "convert.h"

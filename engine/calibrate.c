@@ -1,5 +1,5 @@
-/* calibrate.c: quantizing with a look at the activations. The float model runs case by case; of every activation that is
- * to become integers a few rows are kept, from which smooth.c finds the large channels, and for a static form a
+/* calibrate.c: quantizing with a look at the activations. The float model runs case by case; of every activation that
+ * is to become integers a few rows are kept, from which smooth.c finds the large channels, and for a static form a
  * histogram, from which its range comes. Neither grows with the number of cases. The float program is gone before
  * the first weight is quantized, so that the two never lie in memory together. Without cases the model gets made-up
  * tokens; one whose inputs cannot be made up is quantized without. */
@@ -16,7 +16,7 @@ enum { MOST_ROWS = 128, ROWS_OF_A_CASE = 64, MOST_KEPT = 64 };
 /* Layers are to be compared, on cases. */
 static bool compares(const sdx_quantize_options *o) { return o->report || o->target; }
 
-/* ---- what to look at --------------------------------------------------------------------------------------------- */
+/* ---- what to look at ------------------------------------------------------------------------------------- */
 
 static bool is_listed(const sdx_calibration *c, const char *name)
 {
@@ -55,7 +55,7 @@ static sdx_status watch(sdx_calibration *c, sdx_graph *g, const sdx_quantize_opt
     return sdx_graph_clean(g, err);
 }
 
-/* ---- what is seen ------------------------------------------------------------------------------------------------ */
+/* ---- what is seen ---------------------------------------------------------------------------------------- */
 
 /* Rows spread over the tensor, as many as there is room for. */
 static sdx_status keep_rows(sdx_watched *w, const sdx_tensor *t, sdx_error *err)
@@ -68,7 +68,8 @@ static sdx_status keep_rows(sdx_watched *w, const sdx_tensor *t, sdx_error *err)
     int64_t room = MOST_ROWS - w->n_row, take = rows < ROWS_OF_A_CASE ? rows : ROWS_OF_A_CASE;
     if (take > room) take = room;
     for (int64_t i = 0; i < take; i++)
-        memcpy(w->rows + w->n_row++ * width, (const float *)t->data + i * rows / take * width, (size_t)width * sizeof(float));
+        memcpy(w->rows + w->n_row++ * width, (const float *)t->data + i * rows / take * width,
+               (size_t)width * sizeof(float));
     return SDX_OK;
 }
 
@@ -86,8 +87,8 @@ static sdx_watched *find_watched(sdx_calibration *c, const char *name)
     return NULL;
 }
 
-static sdx_status look_at_all(sdx_calibration *c, const sdx_case *given, const sdx_model *model, const sdx_tensor *output,
-                              sdx_error *err)
+static sdx_status look_at_all(sdx_calibration *c, const sdx_case *given, const sdx_model *model,
+                              const sdx_tensor *output, sdx_error *err)
 {
     sdx_watched *w;
     for (size_t i = 0; i < given->count; i++)
@@ -105,12 +106,13 @@ static sdx_status keep_case(sdx_calibration *c, const sdx_case *given, sdx_error
     if (kept) c->kept = kept;
     void **block = sdx_realloc(c->block, (c->n_kept + 1) * sizeof *block);
     if (block) c->block = block;
-    if (!kept || !block || !sdx_case_copy(given, &kept[c->n_kept], &block[c->n_kept])) return sdx_fail_memory(err, sizeof *kept);
+    if (!kept || !block || !sdx_case_copy(given, &kept[c->n_kept], &block[c->n_kept]))
+        return sdx_fail_memory(err, sizeof *kept);
     c->n_kept++;
     return SDX_OK;
 }
 
-/* ---- the runs ---------------------------------------------------------------------------------------------------- */
+/* ---- the runs -------------------------------------------------------------------------------------------- */
 
 static sdx_status run_cases(const sdx_quantize_options *o, sdx_calibration *c, const sdx_program *program,
                             sdx_case_fn next, void *context, sdx_error *err)
@@ -158,7 +160,8 @@ static sdx_status run_source(const sdx_quantize_options *o, sdx_calibration *c, 
         return status;
     }
     sdx_program *program;
-    TRY(sdx_program_create(model, &(sdx_run_options){.brief = !o->next_case}, &program, err)); /* for two made-up cases */
+    const sdx_run_options how = {.brief = !o->next_case}; /* for two made-up cases */
+    TRY(sdx_program_create(model, &how, &program, err));
     status = run_cases(o, c, program, next, context, err);
     sdx_program_free(program);
     return status == SDX_OK ? list_samples(c, o, err) : status;
@@ -216,8 +219,8 @@ static sdx_status exclude_more(sdx_quantize_options *o, const sdx_excluded *more
     return SDX_OK;
 }
 
-static sdx_status make_model(sdx_quantize_options *o, const sdx_calibration *c, const sdx_excluded *more, sdx_model **model,
-                             sdx_quantize_report *report, sdx_error *err)
+static sdx_status make_model(sdx_quantize_options *o, const sdx_calibration *c, const sdx_excluded *more,
+                             sdx_model **model, sdx_quantize_report *report, sdx_error *err)
 {
     const char **list;
     TRY(exclude_more(o, more, &list, err));

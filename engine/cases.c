@@ -18,7 +18,8 @@ static int64_t find_vocabulary(const sdx_graph *g)
         sdx_id index = n->in[embed ? 0 : 1], table = n->in[embed ? 2 : 0];
         while ((cast = sdx_graph_producer(g, index)) && sdx_node_is(cast, "Cast")) index = cast->in[0];
         const sdx_tensor *t = sdx_graph_constant(g, table);
-        if (t && t->rank == 2 && g->value[index].is_input && !strcmp(g->value[index].name, "input_ids")) return t->dim[0];
+        if (t && t->rank == 2 && g->value[index].is_input && !strcmp(g->value[index].name, "input_ids"))
+            return t->dim[0];
     }
     return 0;
 }
@@ -28,7 +29,8 @@ static bool make_input(sdx_made_up *m, const sdx_port *port)
 {
     bool known = strstr(port->name, "input_ids") || strstr(port->name, "mask") || strstr(port->name, "token_type") ||
                  strstr(port->name, "position_ids");
-    if (!known || port->rank != 2 || (port->dtype != SDX_I64 && port->dtype != SDX_I32) || m->n_input == SDX_MADE_UP_INPUTS)
+    if (!known || port->rank != 2 || (port->dtype != SDX_I64 && port->dtype != SDX_I32) ||
+        m->n_input == SDX_MADE_UP_INPUTS)
         return false;
     sdx_tensor t = {.dtype = port->dtype, .rank = 2, .dim = {1, TOKENS}};
     for (int d = 0; d < 2; d++)

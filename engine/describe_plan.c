@@ -133,7 +133,7 @@ static void print(sdx_buffer *b, json_t *root)
     }
 }
 
-/* ---- what is asked for ------------------------------------------------------------------------------------- */
+/* ---- what is asked for ----------------------------------------------------------------------------------- */
 
 static sdx_status fill_feed(const sdx_program *program, size_t n, const char *const *names, const sdx_tensor *inputs,
                             sdx_tensor *feed, sdx_error *err)

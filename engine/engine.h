@@ -191,7 +191,7 @@ typedef struct sdx_context {
     sdx_frame (*frame)[SDX_SLOTS]; /* [program->n_body], owned */
     sdx_arena scratch;             /* of the steps under way */
     sdx_profile **profile;         /* [n_body][n_node], owned; NULL when the program does not ask for it */
-    double told;                   /* seconds that the profile has been told of: a node with a subgraph counts the rest */
+    double told; /* seconds that the profile has been told of: a node with a subgraph counts the rest */
     sdx_keeper keeper;             /* what the main graph's runs leave to each other */
     uint64_t steps_left;           /* of this run */
     sdx_work work;                 /* of this run, subgraphs' included */
@@ -288,7 +288,8 @@ static inline bool sdx_is_fed(const sdx_graph *graph, int i)
 /* The kernels under the cap that option, sdx_set_isa or SARDONYX_ISA set, in this order. */
 sdx_status sdx_kernels_choose(const char *option, const sdx_kernels **out, sdx_error *err);
 /* The same kernels with weights multiplied in another precision (sdx_run_options.precision); a copy in the arena. */
-sdx_status sdx_kernels_set_precision(const char *precision, sdx_arena *arena, const sdx_kernels **kernels, sdx_error *err);
+sdx_status sdx_kernels_set_precision(const char *precision, sdx_arena *arena, const sdx_kernels **kernels,
+                                     sdx_error *err);
 
 /* Elements can be read where they lie. */
 static inline bool sdx_is_aligned(const sdx_tensor *t)

@@ -210,7 +210,8 @@ static sdx_status run_timed(sdx_plan *p, sdx_context *context, sdx_step *s, unsi
     return SDX_OK;
 }
 
-sdx_status sdx_plan_run(sdx_plan *p, sdx_context *context, const sdx_tensor *feed, unsigned char *buffer, sdx_error *err)
+sdx_status sdx_plan_run(sdx_plan *p, sdx_context *context, const sdx_tensor *feed, unsigned char *buffer,
+                        sdx_error *err)
 {
     if (context->program->max_steps != UINT64_MAX) TRY(count_steps(p, context, err));
     bind(p, feed, buffer);

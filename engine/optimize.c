@@ -221,7 +221,8 @@ static void lower_ir(sdx_model *model)
 }
 
 /* The message about a difference gets the place where it begins. */
-static sdx_status add_place(const sdx_optimize_options *o, const sdx_run_options *how, sdx_status status, sdx_error *err)
+static sdx_status add_place(const sdx_optimize_options *o, const sdx_run_options *how, sdx_status status,
+                            sdx_error *err)
 {
     char place[SDX_NODE_TEXT] = "", sentence[SDX_ERROR_MAX];
     sdx_graph_stats before, after;

@@ -66,7 +66,8 @@ static sdx_status choose(const sdx_kernels *k, bool *bf16, sdx_error *err)
     return SDX_OK;
 }
 
-sdx_status sdx_kernels_set_precision(const char *precision, sdx_arena *arena, const sdx_kernels **kernels, sdx_error *err)
+sdx_status sdx_kernels_set_precision(const char *precision, sdx_arena *arena, const sdx_kernels **kernels,
+                                     sdx_error *err)
 {
     bool bf16 = precision && !strcmp(precision, "bf16");
     if (precision && !strcmp(precision, "auto"))

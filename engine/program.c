@@ -71,7 +71,8 @@ static bool same_operand(const sdx_type *a, const sdx_type *b)
 {
     const sdx_tensor *x = a->constant, *y = b->constant;
     if (a->dtype != b->dtype || !x != !y) return false;
-    return !x || (x->data == y->data && x->rank == y->rank && !memcmp(x->dim, y->dim, (size_t)x->rank * sizeof *x->dim));
+    return !x ||
+           (x->data == y->data && x->rank == y->rank && !memcmp(x->dim, y->dim, (size_t)x->rank * sizeof *x->dim));
 }
 
 static const sdx_prepared *find_prepared(const sdx_program *p, const sdx_node *n, const sdx_type *in)

@@ -50,7 +50,7 @@ typedef struct study {
     sdx_error *err;
 } study;
 
-/* ---- answers --------------------------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------------------- */
 
 static void answers_fini(answers *a)
 {
@@ -128,7 +128,8 @@ static sdx_status run_case(const runner *r, const sdx_case *k, sdx_error *err)
 /* What it answers to all cases. */
 static sdx_status answer(const sdx_calibration *c, const runner *r, answers *a, sdx_error *err)
 {
-    *a = (answers){.vector = sdx_calloc(c->n_kept + 1, sizeof *a->vector), .width = sdx_calloc(c->n_kept + 1, sizeof *a->width)};
+    *a = (answers){.vector = sdx_calloc(c->n_kept + 1, sizeof *a->vector),
+                   .width = sdx_calloc(c->n_kept + 1, sizeof *a->width)};
     sdx_status status = a->vector && a->width ? SDX_OK : sdx_fail_memory(err, c->n_kept * sizeof *a->vector);
     for (size_t i = 0; i < c->n_kept && status == SDX_OK; i++) {
         status = run_case(r, &c->kept[i], err);
@@ -159,7 +160,7 @@ static sdx_status race(const sdx_calibration *c, const runner *const r[2], doubl
     return SDX_OK;
 }
 
-/* ---- comparing --------------------------------------------------------------------------------------------------------- */
+/* ---- comparing ------------------------------------------------------------------------------------------- */
 
 static double cosine(const answers *a, size_t i, const answers *b, size_t k)
 {
@@ -211,7 +212,7 @@ static double overlap(const answers *a, const answers *b)
     return (double)same / (double)(NEIGHBOURS * a->count);
 }
 
-/* ---- layers ------------------------------------------------------------------------------------------------------------ */
+/* ---- layers ---------------------------------------------------------------------------------------------- */
 
 /* The model with the layers for which keep says so in float: what it answers and, unless `saved` is NULL, the
  * milliseconds that it is faster. */
@@ -288,7 +289,7 @@ static sdx_status measure_layers(study *s)
     return SDX_OK;
 }
 
-/* ---- the target ---------------------------------------------------------------------------------------------------------- */
+/* ---- the target ------------------------------------------------------------------------------------------ */
 
 typedef struct target {
     double (*measure)(const answers *, const answers *);
@@ -304,8 +305,9 @@ static sdx_status read_target(const study *s, const char *text, target *t)
         return sdx_fail(s->err, SDX_ERR_USAGE, "target \"%s\": expected cosine>=X or top10>=X, X at most 1", text);
     t->measure = by_cosine ? mean_cosine : overlap;
     if (by_neighbours && s->calibration->n_kept <= NEIGHBOURS + 1)
-        return sdx_fail(s->err, SDX_ERR_USAGE, "target \"%s\": %zu calibration cases have no ten neighbours each; give more",
-                        text, s->calibration->n_kept);
+        return sdx_fail(s->err, SDX_ERR_USAGE,
+                        "target \"%s\": %zu calibration cases have no ten neighbours each; give more", text,
+                        s->calibration->n_kept);
     return SDX_OK;
 }
 
@@ -342,7 +344,7 @@ static sdx_status choose_layers(study *s, const target *t)
     return SDX_OK;
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------------------ */
+/* ---- the table ------------------------------------------------------------------------------------------- */
 
 static sdx_status write_table(study *s, char **out)
 {
@@ -353,9 +355,10 @@ static sdx_status write_table(study *s, char **out)
     TRY(try_layers(s, is_in_float, NULL, &a, &saved, &quantized));
     sdx_buffer_printf(&b, "1 - cosine  ms saved  operator                 result\n");
     for (size_t i = 0; i < s->n_layer; i++)
-        sdx_buffer_printf(&b, "%10.2e  %8.3f  %-24s %s%s\n", fmax(s->layer[i].error, 0), s->layer[i].saved, s->layer[i].op_type,
-                          s->layer[i].name, s->layer[i].in_float ? "  (left in float)" : "");
-    sdx_buffer_printf(&b, "%10.2e  %8.3f  all that are not in float; on %zu cases, the first of them %.3f ms in float\n",
+        sdx_buffer_printf(&b, "%10.2e  %8.3f  %-24s %s%s\n", fmax(s->layer[i].error, 0), s->layer[i].saved,
+                          s->layer[i].op_type, s->layer[i].name, s->layer[i].in_float ? "  (left in float)" : "");
+    sdx_buffer_printf(&b,
+                      "%10.2e  %8.3f  all that are not in float; on %zu cases, the first of them %.3f ms in float\n",
                       fmax(1 - mean_cosine(&s->reference, &a), 0), saved, a.count, s->milliseconds);
     answers_fini(&a);
     return sdx_buffer_take(&b, out, s->err);
@@ -380,7 +383,8 @@ static sdx_status run_study(study *s, char **table, sdx_excluded *excluded)
         if (!s->layer[i].in_float) continue;
         char **grown = sdx_realloc(excluded->name, (excluded->count + 1) * sizeof *grown);
         if (grown) excluded->name = grown;
-        if (!grown || !(grown[excluded->count] = sdx_strdup(s->layer[i].name))) return sdx_fail_memory(s->err, sizeof *grown);
+        if (!grown || !(grown[excluded->count] = sdx_strdup(s->layer[i].name)))
+            return sdx_fail_memory(s->err, sizeof *grown);
         excluded->count++;
     }
     return SDX_OK;
@@ -392,8 +396,10 @@ sdx_status sdx_sensitivity_study(const sdx_quantize_options *options, const sdx_
     study s = {.options = options, .calibration = c, .err = err};
     *excluded = (sdx_excluded){.name = NULL};
     sdx_status status = c->n_kept ? run_study(&s, table, excluded)
-                                  : sdx_fail(err, SDX_ERR_USAGE, "%s: a report or a target needs calibration cases, which "
-                                             "cannot be made up for this model", options->input);
+                                  : sdx_fail(err, SDX_ERR_USAGE,
+                                             "%s: a report or a target needs calibration cases, which "
+                                             "cannot be made up for this model",
+                                             options->input);
     answers_fini(&s.reference);
     runner_close(&s.in_float);
     free(s.layer);

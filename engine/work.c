@@ -1,10 +1,12 @@
-/* work.c: the arithmetic of a step, told by the shapes it ran on: matrix products, convolutions and attention, which are
- * nearly all of a transformer's. Norms, activations and lookups are not counted; nor is what a causal mask saves. */
+/* work.c: the arithmetic of a step, told by the shapes it ran on: matrix products, convolutions and attention, which
+ * are nearly all of a transformer's. Norms, activations and lookups are not counted; nor is what a causal
+ * mask saves. */
 #include <string.h>
 
 #include "engine.h"
 
-typedef enum arithmetic { F32, WEIGHTS, INT8 } arithmetic; /* WEIGHTS: bfloat16 if the weights are constant and asked so */
+/* WEIGHTS: bfloat16 if they are constant and the program's precision says so, else float32. */
+typedef enum arithmetic { F32, WEIGHTS, INT8 } arithmetic;
 
 struct sdx_work_rule {
     const char *domain, *name;
@@ -29,9 +31,10 @@ static const sdx_tensor *input(const sdx_node *node, const sdx_tensor *in, int i
     return i >= 0 && i < node->n_in && in[i].dtype != SDX_UNDEFINED ? &in[i] : NULL;
 }
 
-/* ---- multiply-adds of a step ------------------------------------------------------------------------------- */
+/* ---- multiply-adds of a step ----------------------------------------------------------------------------- */
 
-static double count_product(const sdx_work_rule *rule, const sdx_node *node, const sdx_tensor *in, const sdx_tensor *out)
+static double count_product(const sdx_work_rule *rule, const sdx_node *node, const sdx_tensor *in,
+                            const sdx_tensor *out)
 {
     (void)rule;
     return elements(out) * dim_from_end(in, sdx_node_int(node, "transA", 0) ? 2 : 1);

@@ -19,7 +19,8 @@ static sdx_status classify(const sdx_task_options *o, const char *text, sdx_erro
     size_t n = sdx_classifier_label_count(c);
     float *score = calloc(n, sizeof *score);
     if (score) status = sdx_classifier_run(c, &(sdx_text){text, strlen(text)}, NULL, 1, score, err);
-    for (size_t i = 0; score && status == SDX_OK && i < n; i++) printf("%.4f %s\n", score[i], sdx_classifier_label(c, i));
+    for (size_t i = 0; score && status == SDX_OK && i < n; i++)
+        printf("%.4f %s\n", score[i], sdx_classifier_label(c, i));
     free(score);
     sdx_classifier_free(c);
     return status;
@@ -80,7 +81,8 @@ static sdx_status transcribe(const sdx_task_options *o, const char *path, sdx_er
     status = sdx_audio_read(path, &samples, &count, &rate, err);
     if (status == SDX_OK) status = sdx_transcriber_run(t, NULL, samples, count, rate, &said, err);
     if (status == SDX_OK) {
-        for (size_t i = 0; i < said.words; i++) printf("%6.2f %6.2f %s\n", said.word[i].start, said.word[i].end, said.word[i].text);
+        for (size_t i = 0; i < said.words; i++)
+            printf("%6.2f %6.2f %s\n", said.word[i].start, said.word[i].end, said.word[i].text);
         sdx_transcript_free(&said);
     }
     free(samples);

@@ -125,7 +125,8 @@ static void print_table(const result *r, int n, const char *query)
     for (int m = 0; m < n; m++) {
         double same = 0;
         for (int i = 0; i <= N && r[m].dim == r[0].dim; i++)
-            same += cosine(r[m].vectors + (size_t)i * r[m].dim, r[0].vectors + (size_t)i * r[0].dim, r[0].dim) / (N + 1);
+            same +=
+                cosine(r[m].vectors + (size_t)i * r[m].dim, r[0].vectors + (size_t)i * r[0].dim, r[0].dim) / (N + 1);
         const char *slash = strrchr(r[m].model, '/');
         printf("%-44s %6.1f MB %6.0f ms %7.2f ms %12.6f\n", slash ? slash + 1 : r[m].model, r[m].megabytes,
                r[m].load_ms, r[m].query_ms, same);

@@ -217,7 +217,8 @@ static int fetch_weights(const hub *h)
                  {"pytorch_model.bin", false},
                  {"pytorch_model.bin.index.json", true}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (has_file(h, kinds[i].file)) return kinds[i].index ? fetch_shards(h, kinds[i].file) : fetch_file(h, kinds[i].file);
+        if (has_file(h, kinds[i].file))
+            return kinds[i].index ? fetch_shards(h, kinds[i].file) : fetch_file(h, kinds[i].file);
     return fetch_fail("%s: has no weights in a known format: neither model.safetensors nor pytorch_model.bin",
                            h->name);
 }
@@ -258,7 +259,8 @@ static int make_directory(char *path)
         char c = *p;
         if (c && c != '/') continue;
         *p = 0;
-        if (mkdir(path, 0777) && errno != EEXIST) return fetch_fail("%s: cannot make the folder: %s", path, strerror(errno));
+        if (mkdir(path, 0777) && errno != EEXIST)
+            return fetch_fail("%s: cannot make the folder: %s", path, strerror(errno));
         *p = c;
         if (!c) return FETCH_FINE;
     }

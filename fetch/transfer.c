@@ -18,7 +18,8 @@
 #include "../include/sardonyx.h" /* the version */
 #include "fetch.h"
 
-enum { MAX_TEXT = 16 << 20, MAX_REDIRECTS = 8, TRIES = 5, CONNECT_SECONDS = 30, STALL_SECONDS = 60, SHOWN_FROM = 1 << 20 };
+enum { MAX_TEXT = 16 << 20, SHOWN_FROM = 1 << 20 }; /* bytes */
+enum { MAX_REDIRECTS = 8, TRIES = 5, CONNECT_SECONDS = 30, STALL_SECONDS = 60 };
 
 /* ---- a transfer ------------------------------------------------------------------------------------------ */
 

@@ -150,7 +150,8 @@ static sdx_status explain_softmax(report *r, const sdx_node *softmax)
     const sdx_node *product = find_below(g, softmax->out[0], "MatMul", 3);
     if (!product) product = find_below(g, softmax->out[0], "FusedMatMul", 3);
     if (!product || product->in[0] == SDX_NONE || sdx_graph_constant(g, product->in[1])) return SDX_OK;
-    finding f = {.kind = "attention", .place = product->name, .at = product, .of = SDX_ATTENTION_STEPS, .stopped = product};
+    finding f = {
+        .kind = "attention", .place = product->name, .at = product, .of = SDX_ATTENTION_STEPS, .stopped = product};
     best_match(g, product->out[0], 4, &f);
     if (!f.reason && !sdx_match_axis_is_last(g, softmax, -1, softmax->in[0])) {
         f.reason = "the Softmax is not over the keys";
@@ -464,7 +465,9 @@ static sdx_status write_json(const report *r, bool regions, sdx_buffer *out)
         if (o && regions) json_object_set_new(o, "region", region_of(f));
         if (!o || json_array_append_new(list, o)) break;
     }
-    char *text = list && json_array_size(list) == r->count ? json_dumps(list, regions ? JSON_ENSURE_ASCII : JSON_INDENT(2)) : NULL;
+    char *text = list && json_array_size(list) == r->count
+                     ? json_dumps(list, regions ? JSON_ENSURE_ASCII : JSON_INDENT(2))
+                     : NULL;
     json_decref(list);
     if (!text) return sdx_fail_memory(r->err, r->count * 256);
     sdx_buffer_puts(out, text);

@@ -109,7 +109,7 @@ sdx_status sdx_model_set_metadata(sdx_model *m, const char *key, const char *val
     return SDX_OK;
 }
 
-/* ---- values -------------------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------------------- */
 
 /* A copy of an array with room for one more element; capacity doubles. */
 static void *grow(sdx_arena *arena, const void *old, sdx_id count, sdx_id *capacity, size_t size)
@@ -271,7 +271,7 @@ sdx_status sdx_graph_add_scalar_f32(sdx_graph *g, const char *name, float value,
     return add_copied(g, name, (sdx_tensor){.dtype = SDX_F32}, &value, out, err);
 }
 
-/* ---- nodes ----------------------------------------------------------------------------------------------------- */
+/* ---- nodes ----------------------------------------------------------------------------------------------- */
 
 static sdx_status copy_ids(sdx_graph *g, int count, const sdx_id *ids, sdx_id **out, sdx_error *err)
 {

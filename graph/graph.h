@@ -268,7 +268,8 @@ float sdx_node_float(const sdx_node *node, const char *name, float missing);
 const char *sdx_node_string(const sdx_node *node, const char *name, const char *missing);
 /* The list of ints, its length in *count; NULL when absent. */
 const int64_t *sdx_node_ints(const sdx_node *node, const char *name, size_t *count);
-/* The same operator with equal attributes; never found of subgraphs, or lists of strings or tensors (merge_duplicates.c). */
+/* The same operator with equal attributes; never found of subgraphs, or lists of strings or tensors
+ * (merge_duplicates.c). */
 bool sdx_node_is_like(const sdx_node *a, const sdx_node *b);
 bool sdx_node_is(const sdx_node *node, const char *op_type); /* of the default domain, alive */
 bool sdx_node_is_in(const sdx_node *node, const char *domain, const char *op_type);

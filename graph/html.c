@@ -54,7 +54,7 @@ static void write_text(sdx_buffer *b, const char *s)
     sdx_buffer_putc(b, '"');
 }
 
-/* ---- types and tensors: pieces of a JSON string ------------------------------------------------------------ */
+/* ---- types and tensors: pieces of a JSON string ---------------------------------------------------------- */
 
 /* What sdx_write_type and its like have written into `plain`, which ends here. */
 static void write_plain(sdx_buffer *b, sdx_buffer *plain)
@@ -97,7 +97,7 @@ static void write_preview(sdx_buffer *b, const sdx_tensor *t)
     if (count > N_PREVIEW) sdx_buffer_puts(b, ", ...");
 }
 
-/* ---- values, attributes, nodes ------------------------------------------------------------------------------ */
+/* ---- values, attributes, nodes --------------------------------------------------------------------------- */
 
 static void write_value(writer *w, const sdx_graph *g, const sdx_value *v)
 {
@@ -203,7 +203,7 @@ static void write_node(writer *w, const sdx_node *n)
     sdx_buffer_puts(b, "]]");
 }
 
-/* ---- the page ------------------------------------------------------------------------------------------------ */
+/* ---- the page -------------------------------------------------------------------------------------------- */
 
 /* A graph, then the graphs inside its nodes. */
 static void write_graph(writer *w, const sdx_graph *g)

@@ -194,8 +194,9 @@ static sdx_status copy_graph(inliner *in, const call *c, const sdx_graph *from, 
     g->n_output = from->n_output;
     for (int i = 0; i < g->n_output; i++)
         if (g->output[i] == SDX_NONE)
-            return sdx_fail(in->err, SDX_ERR_FILE, "%s: a subgraph of function \"%s\" gives back an input that is absent",
-                            in->model->path, c->function->name);
+            return sdx_fail(in->err, SDX_ERR_FILE,
+                            "%s: a subgraph of function \"%s\" gives back an input that is absent", in->model->path,
+                            c->function->name);
     for (sdx_id i = 0; i < from->n_node; i++) TRY(copy_node(in, c, &from->node[i], g, map));
     *out = g;
     return SDX_OK;
@@ -206,9 +207,9 @@ static sdx_status copy_graph(inliner *in, const call *c, const sdx_graph *from, 
 static sdx_status check_counts(const inliner *in, const call *c)
 {
     if (c->node->n_in <= c->function->n_input && c->node->n_out <= c->function->n_output) return SDX_OK;
-    return sdx_fail(in->err, SDX_ERR_FILE, "%s: function \"%s\" takes %d inputs and gives %d outputs; a node has %d and %d",
-                    in->model->path, c->function->name, c->function->n_input, c->function->n_output, c->node->n_in,
-                    c->node->n_out);
+    return sdx_fail(in->err, SDX_ERR_FILE,
+                    "%s: function \"%s\" takes %d inputs and gives %d outputs; a node has %d and %d", in->model->path,
+                    c->function->name, c->function->n_input, c->function->n_output, c->node->n_in, c->node->n_out);
 }
 
 /* Values of the body in the graph of the call: its inputs and outputs, and fresh ones. */

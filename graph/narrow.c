@@ -1,15 +1,15 @@
 /* narrow.c: a float32 graph with its large weights, and what is computed from them, in 16 bits.
  *
- * An operator on the list below works on halves when it reads a float32 weight or something that is half already; norms,
- * softmaxes, reductions and masks are not on it and stay float32, with Casts in between. Masks reach an attention as
- * integers; one that adds a float mask stays float32, too, as halves end at 65504. Whatever was float32 outside (inputs,
- * outputs, what subgraphs read) still is. */
+ * An operator on the list below works on halves when it reads a float32 weight or something that is half already;
+ * norms, softmaxes, reductions and masks are not on it and stay float32, with Casts in between. Masks reach an
+ * attention as integers; one that adds a float mask stays float32, too, as halves end at 65504. Whatever was float32
+ * outside (inputs, outputs, what subgraphs read) still is. */
 #include <math.h>
 #include <string.h>
 
 #include "narrow.h"
 
-/* ---- which operators -------------------------------------------------------------------------------------- */
+/* ---- which operators ------------------------------------------------------------------------------------- */
 
 static const struct safe {
     const char *op_type;
@@ -56,7 +56,7 @@ static bool is_safe(const narrower *t, const sdx_node *n)
     return false;
 }
 
-/* ---- values ----------------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------------------- */
 
 /* Finite numbers stay finite. */
 static uint16_t narrow(sdx_dtype to, float x)

@@ -1,6 +1,6 @@
 /* onnx_plan.c: only what a live node reads or the graph gives out is written, and only the domains that live nodes are
- * of; a subgraph's readers count outside, where what it captures was made. Large weights get pages of their own in a file
- * beside the model when they are wanted there or do not fit into one message. */
+ * of; a subgraph's readers count outside, where what it captures was made. Large weights get pages of their own in a
+ * file beside the model when they are wanted there or do not fit into one message. */
 #include <string.h>
 
 #include "../base/memory.h"

@@ -14,9 +14,9 @@
 struct sdx_kernels;
 
 enum sdx_op_flags {
-    SDX_OP_VIEW = 1,             /* output 0 is input 0's bytes under another shape: run is never called on shared memory */
-    SDX_OP_INPLACE = 2,          /* output 0 may be written over input 0 (same dtype and count) */
-    SDX_OP_DYNAMIC = 4,          /* output shapes depend on values: run calls sdx_run_allocate for each output */
+    SDX_OP_VIEW = 1,    /* output 0 is input 0's bytes under another shape: run is never called on shared memory */
+    SDX_OP_INPLACE = 2, /* output 0 may be written over input 0 (same dtype and count) */
+    SDX_OP_DYNAMIC = 4, /* output shapes depend on values: run calls sdx_run_allocate for each output */
     SDX_OP_NONDETERMINISTIC = 8, /* never folded */
     SDX_OP_WIDE = 64,            /* computes in float32; float16 and bfloat16 are converted around it (engine/wide.c) */
     SDX_OP_ANY_VALUE = 32,       /* takes sequences and optionals; else they are refused before run */
@@ -97,8 +97,14 @@ struct sdx_run {
     uint64_t *steps_left; /* of the run: sdx_run_spend takes from them; NULL: there is no limit */
 };
 
-static inline bool sdx_run_has_in(const sdx_run *run, int i) { return i < run->n_in && run->in[i].dtype != SDX_UNDEFINED; }
-static inline bool sdx_run_has_out(const sdx_run *run, int i) { return i < run->n_out && run->out[i].dtype != SDX_UNDEFINED; }
+static inline bool sdx_run_has_in(const sdx_run *run, int i)
+{
+    return i < run->n_in && run->in[i].dtype != SDX_UNDEFINED;
+}
+static inline bool sdx_run_has_out(const sdx_run *run, int i)
+{
+    return i < run->n_out && run->out[i].dtype != SDX_UNDEFINED;
+}
 
 /* ---- the row --------------------------------------------------------------------------------------------- */
 struct sdx_op_def {
@@ -134,8 +140,8 @@ sdx_status sdx_model_resolve(sdx_model *model, const sdx_op_registry *registry, 
  * constants. Nodes without def leave their outputs unknown. */
 sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *graph, sdx_type *types, sdx_arena *arena, sdx_error *err);
 /* The same into the graph's own values: what passes see. A size that cannot be known gets a symbol of its own, whose
- * name starts with '?': one value's unknown size is never taken for another's, and arithmetic with it goes on. Sizes that
- * a Reshape shows to be equal, and sizes of graph inputs that meet element by element, are equated. */
+ * name starts with '?': one value's unknown size is never taken for another's, and arithmetic with it goes on. Sizes
+ * that a Reshape shows to be equal, and sizes of graph inputs that meet element by element, are equated. */
 sdx_status sdx_model_infer(sdx_model *model, sdx_error *err);
 /* What a node's operator infers. One that is SDX_OP_WIDE sees half precision as float32, and gives it back. */
 sdx_status sdx_op_infer(sdx_infer *infer);
@@ -150,13 +156,13 @@ const sdx_element *sdx_type_contents(const sdx_type *type, int *count);
 /* All contents as numbers into ints[capacity]; false when any is not known or there are too many. */
 bool sdx_type_ints(const sdx_type *type, int capacity, int64_t *ints, int *count);
 
-/* ---- functions (inline_functions.c) --------------------------------------------------------------------------- */
+/* ---- functions (inline_functions.c) ---------------------------------------------------------------------- */
 
 /* Replaces every node that calls a function of the model by the function's body. Nodes remember the opset that
  * their function imports. A function that calls itself, or a model that grows absurdly, is refused. */
 sdx_status sdx_model_inline_functions(sdx_model *model, sdx_error *err);
 
-/* ---- opsets (raise_opset.c) ------------------------------------------------------------------------------------- */
+/* ---- opsets (raise_opset.c) ------------------------------------------------------------------------------ */
 
 /* The newest opset of standard operators that the model or a node inlined from a function asks for. */
 int64_t sdx_model_newest_opset(const sdx_model *model);
@@ -164,7 +170,7 @@ int64_t sdx_model_newest_opset(const sdx_model *model);
  * Types should be inferred. */
 sdx_status sdx_model_raise_opset(sdx_model *model, int64_t to, sdx_error *err);
 
-/* ---- passes ---------------------------------------------------------------------------------------------------- */
+/* ---- passes ---------------------------------------------------------------------------------------------- */
 
 /* Computes a node whose inputs are all constants; outputs' data from arena. */
 typedef sdx_status (*sdx_eval_fn)(void *context, const sdx_model *model, const sdx_node *node, sdx_arena *arena,
@@ -194,7 +200,8 @@ typedef struct sdx_pass {
 extern const sdx_pass sdx_passes[];
 extern const size_t sdx_pass_count;
 /* Resolves, infers, then runs the table in order (only: comma-separated names, NULL for all), inferring again after
- * a pass that changed something; rewrites use only standard operators and com.microsoft ones that ORT's CPU provider has. */
+ * a pass that changed something; rewrites use only standard operators and com.microsoft ones that ORT's CPU provider
+ * has. */
 sdx_status sdx_passes_run(sdx_pass_context *context, const char *only);
 
 #endif

@@ -110,7 +110,8 @@ static sdx_status order_nodes(sdx_graph *g, bool all, sdx_error *err)
     size_t n = (size_t)g->n_node;
     sdx_status status = SDX_OK;
     size_t reads = (size_t)g->use_begin[g->n_value];
-    walk w = {.graph = g, .state = sdx_calloc(n, 1), .stack = sdx_malloc((reads + 1) * sizeof(sdx_id)), .cycle = SDX_NONE};
+    walk w = {
+        .graph = g, .state = sdx_calloc(n, 1), .stack = sdx_malloc((reads + 1) * sizeof(sdx_id)), .cycle = SDX_NONE};
     sdx_id *order = sdx_malloc(n * sizeof *order), n_order = 0;
     unsigned char *needed = sdx_calloc(n, 1);
     sdx_node *sorted = sdx_malloc(n * sizeof *sorted);

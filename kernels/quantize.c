@@ -32,7 +32,7 @@ static void f32_s8(int64_t n, const float *x, float scale, int32_t zero_point, i
     quantize(n, x, scale, zero_point, -128, (uint8_t *)y);
 }
 
-/* ---- a row by its own range ------------------------------------------------------------------------------- */
+/* ---- a row by its own range ------------------------------------------------------------------------------ */
 enum { PARTS = V_PARTS(64) };
 
 V_INLINE vf product(const float *x, const float *factor)
@@ -70,8 +70,8 @@ V_INLINE void range(int64_t n, const float *x, const float *factor, float *min, 
     *max = v_fold_max(PARTS, high);
 }
 
-/* x / scale, correctly rounded, for a third of a division: `by` is 1 / scale correctly rounded, and one step corrects the
- * quotient (Markstein, "Computation of elementary functions on the IBM RISC System/6000", 1990). */
+/* x / scale, correctly rounded, for a third of a division: `by` is 1 / scale correctly rounded, and one step corrects
+ * the quotient (Markstein, "Computation of elementary functions on the IBM RISC System/6000", 1990). */
 V_INLINE vf quotient(vf x, vf scale, vf by)
 {
     const vf q = v_mul(x, by);

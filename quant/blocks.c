@@ -40,7 +40,8 @@ static void put_bits(uint8_t *stream, int64_t i, int bits, int code)
 /* Block b of a column; false when it holds NaN or infinity. */
 static bool quantize_block(const block_job *j, int64_t column, int64_t b)
 {
-    int64_t begin = b * j->block, end = begin + j->block < j->k ? begin + j->block : j->k, place = column * j->blocks + b;
+    int64_t begin = b * j->block, end = begin + j->block < j->k ? begin + j->block : j->k,
+            place = column * j->blocks + b;
     int highest = (1 << j->bits) - 1;
     float low = 0, high = 0;
     for (int64_t k = begin; k < end; k++) {
@@ -75,7 +76,8 @@ static void quantize_columns(void *context, int64_t begin, int64_t end, int work
 static sdx_status make_blocks(sdx_quantizer *z, const char *name, const sdx_tensor *w, block_job *j)
 {
     int64_t block = z->options->block_size ? z->options->block_size : DEFAULT_BLOCK, k = w->dim[0], n = w->dim[1];
-    *j = (block_job){.x = w->data, .k = k, .n = n, .block = block, .blocks = (k - 1) / block + 1, .bits = z->options->weight_bits};
+    *j = (block_job){
+        .x = w->data, .k = k, .n = n, .block = block, .blocks = (k - 1) / block + 1, .bits = z->options->weight_bits};
     sdx_arena *a = &z->model->arena;
     ARENA_NEW(a, j->q, (size_t)(n * j->blocks * (block * j->bits / 8)), z->err);
     ARENA_NEW(a, j->scale, (size_t)(n * j->blocks), z->err);

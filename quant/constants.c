@@ -13,7 +13,8 @@ const char *sdx_quantizer_suffixed(sdx_quantizer *z, const char *name, const cha
 {
     const char *full = sdx_arena_printf(&z->model->arena, "%s%s", name, suffix);
     for (const sdx_graph *around = z->graph->parent; full && around; around = around->parent)
-        while (full && sdx_graph_find_value(around, full) != SDX_NONE) full = sdx_arena_printf(&z->model->arena, "%s_", full);
+        while (full && sdx_graph_find_value(around, full) != SDX_NONE)
+            full = sdx_arena_printf(&z->model->arena, "%s_", full);
     return full;
 }
 
@@ -175,7 +176,8 @@ static sdx_status emit_static(sdx_quantizer *z, sdx_id v, const char *name, sdx_
     *zero = (uint8_t)p.zero_point;
     TRY(sdx_quantizer_constant(z, name, "_scale", &(sdx_tensor){.dtype = SDX_F32, .data = scale}, &out->scale));
     TRY(sdx_quantizer_constant(z, name, "_zero_point", &(sdx_tensor){.dtype = SDX_U8, .data = zero}, &out->zero));
-    TRY(sdx_quantizer_emit(z, "", "QuantizeLinear", name, "_quantized", 3, (sdx_id[]){v, out->scale, out->zero}, &out->q));
+    TRY(sdx_quantizer_emit(z, "", "QuantizeLinear", name, "_quantized", 3, (sdx_id[]){v, out->scale, out->zero},
+                           &out->q));
     bool real = z->options->format == SDX_QUANTIZE_QDQ;
     return real ? sdx_quantizer_dequantize(z, name, SDX_QUANT_TENSOR, out) : SDX_OK;
 }

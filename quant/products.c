@@ -37,7 +37,8 @@ static sdx_status emit_scaled(sdx_quantizer *z, const char *name, sdx_id acc, sd
     TRY(sdx_quantizer_emit(z, "", "Cast", name, "_quant_cast", 1, &acc, &cast));
     TRY(sdx_node_set_int(z->graph, z->graph->n_node - 1, "to", SDX_F32, z->err));
     TRY(sdx_quantizer_emit(z, "", "Mul", name, "_quant_scales_mul", 2, (sdx_id[]){x_scale, w_scale}, &scale));
-    return sdx_quantizer_emit_to(z, "", "Mul", name, "_quant_output_scale_mul", 2, (sdx_id[]){cast, scale}, result, NULL);
+    return sdx_quantizer_emit_to(z, "", "Mul", name, "_quant_output_scale_mul", 2, (sdx_id[]){cast, scale}, result,
+                                 NULL);
 }
 
 sdx_status sdx_quant_matmul(sdx_quantizer *z, sdx_id node, bool *done)
@@ -76,7 +77,8 @@ static sdx_status transposed(sdx_quantizer *z, sdx_id v, sdx_id *out)
 sdx_status sdx_quant_split_gemm(sdx_quantizer *z, sdx_id node)
 {
     sdx_node n = z->graph->node[node];
-    bool plain = sdx_node_float(&n, "alpha", 1) == 1 && sdx_node_float(&n, "beta", 1) == 1 && !sdx_node_int(&n, "transA", 0);
+    bool plain =
+        sdx_node_float(&n, "alpha", 1) == 1 && sdx_node_float(&n, "beta", 1) == 1 && !sdx_node_int(&n, "transA", 0);
     if (!plain || !sdx_quantizer_is_weight(z, n.in[1], 2)) return SDX_OK;
     z->graph->node[node].dead = true;
     sdx_id weight = n.in[1], product = n.out[0], bias = sdx_node_in(&n, 2);
@@ -95,10 +97,11 @@ sdx_status sdx_quant_split_gemm(sdx_quantizer *z, sdx_id node)
 static sdx_status emit_qdq_attention(sdx_quantizer *z, const sdx_node *n, const sdx_quantized *x,
                                      const sdx_quantized *w)
 {
-    static const char *const attributes[] = {"num_heads", "unidirectional", "mask_filter_value", "scale", "do_rotary", NULL};
+    static const char *const attributes[] = {"num_heads", "unidirectional", "mask_filter_value",
+                                             "scale",     "do_rotary",      NULL};
     sdx_id in[5] = {x->real, w->real, n->in[2], sdx_node_in(n, 3), sdx_node_in(n, 4)}, made;
-    TRY(sdx_graph_add_node(z->graph, "com.microsoft", "Attention", n->name, n->n_in < 5 ? n->n_in : 5, in, n->n_out, n->out,
-                           &made, z->err));
+    TRY(sdx_graph_add_node(z->graph, "com.microsoft", "Attention", n->name, n->n_in < 5 ? n->n_in : 5, in, n->n_out,
+                           n->out, &made, z->err));
     return sdx_quantizer_copy_attributes(z, n, made, attributes);
 }
 
@@ -108,7 +111,8 @@ static sdx_status emit_qattention(sdx_quantizer *z, const sdx_node *n, const sdx
     static const char *const attributes[] = {"num_heads", "unidirectional", "mask_filter_value", "scale", NULL};
     const char *name = sdx_quantizer_suffixed(z, sdx_quantizer_node_name(z, n), "_quant");
     if (!name) return sdx_fail_memory(z->err, 1);
-    sdx_id in[] = {x->q, w->q, n->in[2], x->scale, w->scale, sdx_node_in(n, 3), x->zero, w->zero, sdx_node_in(n, 4)}, made;
+    sdx_id in[] = {x->q, w->q, n->in[2], x->scale, w->scale, sdx_node_in(n, 3), x->zero, w->zero, sdx_node_in(n, 4)},
+           made;
     int n_in = 9;
     while (in[n_in - 1] == SDX_NONE) n_in--;
     TRY(sdx_graph_add_node(z->graph, "com.microsoft", "QAttention", name, n_in, in, n->n_out, n->out, &made, z->err));
@@ -118,7 +122,8 @@ static sdx_status emit_qattention(sdx_quantizer *z, const sdx_node *n, const sdx
 sdx_status sdx_quant_attention(sdx_quantizer *z, sdx_id node, bool *done)
 {
     sdx_node n = z->graph->node[node];
-    bool beyond = sdx_node_attr(&n, "qkv_hidden_sizes") || sdx_node_in(&n, 5) != SDX_NONE || sdx_node_in(&n, 6) != SDX_NONE;
+    bool beyond =
+        sdx_node_attr(&n, "qkv_hidden_sizes") || sdx_node_in(&n, 5) != SDX_NONE || sdx_node_in(&n, 6) != SDX_NONE;
     if (beyond || sdx_node_in(&n, 2) == SDX_NONE || !sdx_quantizer_is_weight(z, n.in[1], 2) || is_refused(z, n.in[0]))
         return SDX_OK;
     z->graph->node[node].dead = *done = true;

@@ -59,13 +59,15 @@ static sdx_status check_options(const sdx_quantize_options *o, sdx_error *err)
     if (o->weight_bits && o->weight_bits != 4 && o->weight_bits != 8)
         return sdx_fail(err, SDX_ERR_USAGE, "weights alone take 4 or 8 bits, not %d", o->weight_bits);
     if (block && (block < 16 || block & (block - 1)))
-        return sdx_fail(err, SDX_ERR_USAGE, "a block of weights has a power of two of them, 16 or more; not %d", o->block_size);
+        return sdx_fail(err, SDX_ERR_USAGE, "a block of weights has a power of two of them, 16 or more; not %d",
+                        o->block_size);
     if (o->percentile < 0 || o->percentile > 100)
         return sdx_fail(err, SDX_ERR_USAGE, "a percentile is between 0 and 100, not %g", o->percentile);
     if (o->format == SDX_QUANTIZE_QDQ && !o->is_static)
         return sdx_fail(err, SDX_ERR_USAGE, "the QDQ form is static: it needs calibration cases");
     if (o->weight_bits && o->is_static)
-        return sdx_fail(err, SDX_ERR_USAGE, "with %d-bit weights alone no activation is quantized, and none needs calibration",
+        return sdx_fail(err, SDX_ERR_USAGE,
+                        "with %d-bit weights alone no activation is quantized, and none needs calibration",
                         o->weight_bits);
     return SDX_OK;
 }
@@ -111,7 +113,8 @@ static sdx_status check_op_types(const sdx_quantize_options *o, sdx_error *err)
         p += *p == ',';
         bool known = false;
         for (int i = 0; i < N_REWRITES; i++)
-            known |= strcspn(p, ",") == strlen(rewrites[i].op_type) && !strncmp(p, rewrites[i].op_type, strcspn(p, ","));
+            known |=
+                strcspn(p, ",") == strlen(rewrites[i].op_type) && !strncmp(p, rewrites[i].op_type, strcspn(p, ","));
         if (!known)
             return sdx_fail(err, SDX_ERR_USAGE, "operators \"%s\": known are MatMul, Gemm, Gather, Conv, Attention and "
                             "EmbedLayerNormalization", o->op_types);
@@ -206,8 +209,8 @@ static void drop_names(sdx_graph *g, sdx_id first)
 
 static sdx_status quantize_graph(sdx_quantizer *z, sdx_graph *g);
 
-/* The graphs inside the first n_node nodes, say the branches of a merged decoder. What calibration saw of the main graph
- * does not reach them: their activations are not smoothed, and stay in float in a static form. */
+/* The graphs inside the first n_node nodes, say the branches of a merged decoder. What calibration saw of the main
+ * graph does not reach them: their activations are not smoothed, and stay in float in a static form. */
 static sdx_status quantize_bodies(sdx_quantizer *z, const sdx_graph *g, sdx_id n_node)
 {
     sdx_graph *body;
@@ -237,11 +240,13 @@ static sdx_status quantize_all(sdx_quantizer *z)
 {
     int64_t opset = sdx_model_opset(z->model, "");
     if (opset < 11)
-        return sdx_fail(z->err, SDX_ERR_UNSUPPORTED, "%s: opset %lld has no DynamicQuantizeLinear; export with 11 or later",
-                        z->model->path, (long long)opset);
+        return sdx_fail(z->err, SDX_ERR_UNSUPPORTED,
+                        "%s: opset %lld has no DynamicQuantizeLinear; export with 11 or later", z->model->path,
+                        (long long)opset);
     TRY(check_excluded(z));
     TRY(quantize_graph(z, z->model->graph));
-    if (!z->report.quantized || !z->recipe.row_scales || z->options->is_static || z->options->weight_bits) return SDX_OK;
+    if (!z->report.quantized || !z->recipe.row_scales || z->options->is_static || z->options->weight_bits)
+        return SDX_OK;
     return sdx_model_set_metadata(z->model, "sardonyx.activation_scale", "row", z->err);
 }
 

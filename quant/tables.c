@@ -79,7 +79,8 @@ static sdx_status emit_positions(sdx_quantizer *z, const char *name, const sdx_n
     TRY(sdx_graph_add_ints(z->graph, "two", 1, (int64_t[]){2}, &two, z->err));
     TRY(sdx_quantizer_emit(z, "", "Slice", name, "_tokens", 3, (sdx_id[]){shape, one, two}, &tokens));
     TRY(sdx_quantizer_emit(z, "", "Slice", name, "_position_codes", 4, (sdx_id[]){t.q, zero, tokens, zero}, &codes));
-    TRY(sdx_quantizer_emit(z, "", "Slice", name, "_position_scales", 4, (sdx_id[]){t.scale, zero, tokens, zero}, &scales));
+    TRY(sdx_quantizer_emit(z, "", "Slice", name, "_position_scales", 4, (sdx_id[]){t.scale, zero, tokens, zero},
+                           &scales));
     TRY(sdx_graph_add_value(z->graph, sdx_quantizer_suffixed(z, name, "_positions"), out, z->err));
     return emit_rows(z, sdx_quantizer_name(z, *out), codes, scales, *out);
 }
@@ -98,7 +99,8 @@ static sdx_status emit_skip(sdx_quantizer *z, const char *name, const sdx_node *
         TRY(sdx_quantizer_emit(z, "", "Shape", name, "_words_shape", 1, &words, &shape));
         return sdx_quantizer_emit(z, "", "Expand", name, "_skip", 2, (sdx_id[]){positions, shape}, out);
     }
-    TRY(sdx_quantizer_emit(z, "", "Gather", name, "_segments", 2, (sdx_id[]){n->in[SEGMENT], n->in[SEGMENT_IDS]}, &other));
+    TRY(sdx_quantizer_emit(z, "", "Gather", name, "_segments", 2, (sdx_id[]){n->in[SEGMENT], n->in[SEGMENT_IDS]},
+                           &other));
     return sdx_quantizer_emit(z, "", "Add", name, "_skip", 2, (sdx_id[]){other, positions}, out);
 }
 

@@ -34,7 +34,12 @@ static job make_job(const sdx_tensor *t, sdx_quant_format format, sdx_quant_axis
 {
     int64_t count = sdx_tensor_count(t), last = t->rank ? t->dim[t->rank - 1] : 1;
     int64_t columns = axis == SDX_QUANT_ROW ? count / t->dim[0] : last;
-    return (job){.x = t->data, .rows = count / columns, .columns = columns, .rank = t->rank, .axis = axis, .format = format,
+    return (job){.x = t->data,
+                 .rows = count / columns,
+                 .columns = columns,
+                 .rank = t->rank,
+                 .axis = axis,
+                 .format = format,
                  .factor = factor};
 }
 
@@ -52,8 +57,8 @@ static void find_ranges(void *context, int64_t begin, int64_t end, int worker)
     const job *j = context;
     if (j->axis == SDX_QUANT_COLUMN) {
         for (int64_t i = 0; i < j->rows; i++)
-            j->finite[begin] &= sdx_quant_range_columns(row_of(j, i, begin), end - begin, factor_of(j, i), j->low + begin,
-                                                        j->high + begin);
+            j->finite[begin] &= sdx_quant_range_columns(row_of(j, i, begin), end - begin, factor_of(j, i),
+                                                        j->low + begin, j->high + begin);
         return;
     }
     for (int64_t i = begin; i < end; i++) {
@@ -82,7 +87,8 @@ static void make_codes(void *context, int64_t begin, int64_t end, int worker)
 
 static void run_job(const job *j, sdx_parallel_fn fn, int threads)
 {
-    int64_t n = j->axis == SDX_QUANT_COLUMN ? j->columns : j->rows, other = j->axis == SDX_QUANT_COLUMN ? j->rows : j->columns;
+    int64_t n = j->axis == SDX_QUANT_COLUMN ? j->columns : j->rows,
+            other = j->axis == SDX_QUANT_COLUMN ? j->rows : j->columns;
     sdx_parallel_for(threads, n, 1 + GRAIN / (other + 1), fn, (void *)j);
 }
 

@@ -1,5 +1,5 @@
-/* audio_file.c: sound files by libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and more), or, in a build without it
- * (SNDFILE=0, make static: Debian has no static libsndfile), WAV by our own reader. */
+/* audio_file.c: sound files by libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and more), or, in a build without
+ * it (SNDFILE=0, make static: Debian has no static libsndfile), WAV by our own reader. */
 #include <string.h>
 
 #include "../base/file.h"
@@ -51,7 +51,8 @@ static sdx_status read_all(SNDFILE *file, const SF_INFO *info, const char *path,
 {
     if (info->channels < 1 || info->channels > MAX_CHANNELS || info->samplerate < SDX_AUDIO_MIN_RATE ||
         info->samplerate > SDX_AUDIO_MAX_RATE)
-        return sdx_fail(err, SDX_ERR_FILE, "%s: %d channels, %d Hz: not a sound", path, info->channels, info->samplerate);
+        return sdx_fail(err, SDX_ERR_FILE, "%s: %d channels, %d Hz: not a sound", path, info->channels,
+                        info->samplerate);
     sdx_status status = SDX_OK;
     sf_count_t room = BLOCK_SAMPLES / info->channels, got;
     float *block = sdx_malloc((size_t)(room * info->channels) * sizeof *block);
@@ -69,7 +70,8 @@ sdx_status sdx_audio_read(const char *path, float **samples, size_t *count, int 
     sound s = {0};
     if (!sdx_file_exists(path)) return sdx_fail(err, SDX_ERR_FILE, "%s: no such file, or not readable", path);
     SNDFILE *file = sf_open(path, SFM_READ, &info);
-    if (!file) return sdx_fail(err, SDX_ERR_FILE, "%s: not a sound file that libsndfile knows: %s", path, sf_strerror(NULL));
+    if (!file)
+        return sdx_fail(err, SDX_ERR_FILE, "%s: not a sound file that libsndfile knows: %s", path, sf_strerror(NULL));
     sdx_status status = read_all(file, &info, path, &s, err);
     sf_close(file);
     if (status != SDX_OK) {

@@ -19,7 +19,7 @@ struct sdx_classifier {
     scoring scoring;
 };
 
-/* ---- opening ------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------------------- */
 
 static scoring choose_scoring(const json_t *config, size_t labels)
 {
@@ -91,7 +91,7 @@ void sdx_classifier_free(sdx_classifier *c)
 size_t sdx_classifier_label_count(const sdx_classifier *c) { return c->labels; }
 const char *sdx_classifier_label(const sdx_classifier *c, size_t i) { return i < c->labels ? c->name[i] : NULL; }
 
-/* ---- scoring -------------------------------------------------------------------------------------------------- */
+/* ---- scoring --------------------------------------------------------------------------------------------- */
 
 static void score_row(scoring how, size_t n, const float *x, float *y)
 {
@@ -117,7 +117,8 @@ static sdx_status score_batch(void *context, const sdx_text_batch *batch, sdx_er
     if (t->rank != 2 || (size_t)t->dim[0] != batch->count || (size_t)t->dim[1] != c->labels)
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "logits are not [batch, %zu]", c->labels);
     for (size_t r = 0; r < batch->count; r++)
-        score_row(c->scoring, c->labels, (const float *)t->data + r * c->labels, job->scores + batch->index[r] * c->labels);
+        score_row(c->scoring, c->labels, (const float *)t->data + r * c->labels,
+                  job->scores + batch->index[r] * c->labels);
     return SDX_OK;
 }
 

@@ -245,7 +245,8 @@ static void compare(const float *graph, const double *reference, int64_t n, sdx_
 static sdx_status compare_rows(const opened *g, const sdx_reference_result *r, int64_t from, int64_t to,
                                sdx_convert_report *report, sdx_error *err)
 {
-    int64_t all = count_values(r), width = from || to ? all / r->dim[0] : all, n = from || to ? (to - from) * width : all;
+    int64_t all = count_values(r), width = from || to ? all / r->dim[0] : all,
+            n = from || to ? (to - from) * width : all;
     if (g->out[0].dtype != SDX_F32 || sdx_tensor_count(&g->out[0]) != n)
         return sdx_fail(err, SDX_ERR_INTERNAL, "the graph's first output has another shape than the reference");
     compare(g->out[0].data, r->value + from * width, n, report);

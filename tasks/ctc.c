@@ -38,7 +38,8 @@ static size_t best_of(const float *x, size_t n)
     return best;
 }
 
-sdx_status sdx_ctc_greedy(const float *logits, size_t frames, size_t tokens, int64_t blank, sdx_ctc_path *out, sdx_error *err)
+sdx_status sdx_ctc_greedy(const float *logits, size_t frames, size_t tokens, int64_t blank, sdx_ctc_path *out,
+                          sdx_error *err)
 {
     int64_t last = -1;
     TRY(path_init(out, frames, err));
@@ -56,7 +57,7 @@ sdx_status sdx_ctc_greedy(const float *logits, size_t frames, size_t tokens, int
     return SDX_OK;
 }
 
-/* ---- prefix beam search ------------------------------------------------------------------------------------------ */
+/* ---- prefix beam search ---------------------------------------------------------------------------------- */
 
 enum { NOBODY = -1 };
 
@@ -206,8 +207,8 @@ static sdx_status read_path(const search *s, sdx_ctc_path *out, sdx_error *err)
     return SDX_OK;
 }
 
-sdx_status sdx_ctc_beam(const float *logits, size_t frames, size_t tokens, int64_t blank, size_t beams, sdx_ctc_path *out,
-                        sdx_error *err)
+sdx_status sdx_ctc_beam(const float *logits, size_t frames, size_t tokens, int64_t blank, size_t beams,
+                        sdx_ctc_path *out, sdx_error *err)
 {
     enum { MOST_BEAMS = 4096 };
     if (beams < 1 || beams > MOST_BEAMS)

@@ -13,9 +13,10 @@ typedef struct sdx_ctc_path {
 
 void sdx_ctc_path_free(sdx_ctc_path *path);
 /* The best token of each frame, runs taken once, blanks left out. logits: [frames, tokens] */
-sdx_status sdx_ctc_greedy(const float *logits, size_t frames, size_t tokens, int64_t blank, sdx_ctc_path *out, sdx_error *err);
+sdx_status sdx_ctc_greedy(const float *logits, size_t frames, size_t tokens, int64_t blank, sdx_ctc_path *out,
+                          sdx_error *err);
 /* The most probable token sequence of those that `beams` beams find, over all its alignments. */
-sdx_status sdx_ctc_beam(const float *logits, size_t frames, size_t tokens, int64_t blank, size_t beams, sdx_ctc_path *out,
-                        sdx_error *err);
+sdx_status sdx_ctc_beam(const float *logits, size_t frames, size_t tokens, int64_t blank, size_t beams,
+                        sdx_ctc_path *out, sdx_error *err);
 
 #endif

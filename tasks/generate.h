@@ -69,7 +69,7 @@ const int64_t *sdx_beam_rows(const sdx_beam *beam, size_t *stride, size_t *lengt
 /* Sequence i of num_beams, best first. */
 const int64_t *sdx_beam_result(const sdx_beam *beam, size_t i, size_t *length);
 
-/* ---- a token at a time ------------------------------------------------------------------------------------ */
+/* ---- a token at a time ----------------------------------------------------------------------------------- */
 
 typedef struct sdx_sampler sdx_sampler;
 

@@ -92,7 +92,8 @@ static sdx_status check_sparse(const sdx_tensor *idx, const sdx_tensor *weights,
     if (idx->dtype != SDX_I64 || weights->dtype != SDX_F32 || sdx_tensor_count(weights) != n)
         return sdx_fail(err, SDX_ERR_UNSUPPORTED, "output_idx and output_weights are not int64[n] and float32[n]");
     if (places && (places->dtype != SDX_I64 || places->rank != 2 || places->dim[0] != 2 || places->dim[1] != n))
-        return sdx_fail(err, SDX_ERR_UNSUPPORTED, "the weights of this SPLADE graph are not a matrix of texts and tokens");
+        return sdx_fail(err, SDX_ERR_UNSUPPORTED,
+                        "the weights of this SPLADE graph are not a matrix of texts and tokens");
     return SDX_OK;
 }
 
@@ -109,7 +110,8 @@ static sdx_status take_sparse(void *context, const sdx_text_batch *batch, sdx_er
     for (size_t r = 0; r < batch->count; r++) {
         size_t text = batch->index[r];
         e->begin[text] = e->used;
-        for (; at < n && (!row || row[at] == (int64_t)r); at++) append(e, text, index[at], ((float *)weights->data)[at]);
+        for (; at < n && (!row || row[at] == (int64_t)r); at++)
+            append(e, text, index[at], ((float *)weights->data)[at]);
     }
     if (at == n) return SDX_OK;
     return sdx_fail(err, SDX_ERR_UNSUPPORTED, "output_idx is not in the order of the texts");

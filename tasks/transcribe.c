@@ -108,7 +108,7 @@ static void normalize(float *x, size_t n)
     for (size_t i = 0; i < n; i++) x[i] = (float)((x[i] - mean) * scale);
 }
 
-/* ---- scores -------------------------------------------------------------------------------------------------- */
+/* ---- scores ---------------------------------------------------------------------------------------------- */
 
 typedef struct scores { /* of all frames so far */
     float *logit;       /* [frames, tokens]; owned */
@@ -167,8 +167,8 @@ static sdx_status run_values(sdx_transcriber *t, const sdx_transcribe_options *o
     double side = o->stride_seconds > 0 ? o->stride_seconds : asked / 6;
     if (asked < 0 || (double)n <= asked * t->rate) return run_window(t, values, n, 0, SIZE_MAX, s, err);
     if (!(side >= frame && 2 * side + 2 * frame <= asked))
-        return sdx_fail(err, SDX_ERR_USAGE, "windows of %g s with strides of %g s keep nothing, or have no context", asked,
-                        side);
+        return sdx_fail(err, SDX_ERR_USAGE, "windows of %g s with strides of %g s keep nothing, or have no context",
+                        asked, side);
     size_t stride = (size_t)(side / frame + 0.5), chunk = (size_t)(asked / frame + 0.5);
     for (size_t at = 0;; at += (chunk - 2 * stride) * t->per_frame) {
         size_t length = n - at < chunk * t->per_frame ? n - at : chunk * t->per_frame;
@@ -178,7 +178,7 @@ static sdx_status run_values(sdx_transcriber *t, const sdx_transcribe_options *o
     }
 }
 
-/* ---- what was said ---------------------------------------------------------------------------------------------- */
+/* ---- what was said --------------------------------------------------------------------------------------- */
 
 /* The text of tokens [from, to). The tokenizer takes a run of a token once, so blanks go between. */
 static sdx_status text_of(const sdx_transcriber *t, const sdx_ctc_path *path, size_t from, size_t to, char **text,
@@ -220,8 +220,8 @@ static sdx_status time_tokens(const sdx_transcriber *t, const sdx_ctc_path *path
     return SDX_OK;
 }
 
-static sdx_status decode(const sdx_transcriber *t, const sdx_transcribe_options *o, const scores *s, sdx_transcript *out,
-                         sdx_error *err)
+static sdx_status decode(const sdx_transcriber *t, const sdx_transcribe_options *o, const scores *s,
+                         sdx_transcript *out, sdx_error *err)
 {
     sdx_ctc_path path = {0};
     if (o->num_beams > 1) TRY(sdx_ctc_beam(s->logit, s->frames, s->tokens, t->model.pad_id, o->num_beams, &path, err));

@@ -117,8 +117,9 @@ static sdx_status read_words(const sdx_config *config, sdx_settings *s, sdx_erro
     s->parts |= sdx_config_read_bool(config, "share_encoder_decoder_embeddings", true) ? SHARED : SEPARATE;
     s->tied = sdx_config_read_bool(config, "tie_word_embeddings", true);
     if (!s->tied || s->decoder_vocab == s->vocab) return SDX_OK;
-    return sdx_fail(err, SDX_ERR_FILE, "%s: words that are tied cannot be %lld for the encoder and %lld for the decoder",
-                    config->path, (long long)s->vocab, (long long)s->decoder_vocab);
+    return sdx_fail(err, SDX_ERR_FILE,
+                    "%s: words that are tied cannot be %lld for the encoder and %lld for the decoder", config->path,
+                    (long long)s->vocab, (long long)s->decoder_vocab);
 }
 
 /* The module of a stack's words; tied ones score as well. */

@@ -91,7 +91,8 @@ static sdx_status read_feed_forward(const sdx_config *config, sdx_settings *s, s
 /* Tied words score what is scaled. transformers 5 ties always, says of T5 whether it scales, and never scales mT5. */
 static bool scales_scores(const sdx_config *config, const sdx_settings *s)
 {
-    const char *type = sdx_config_string(config, "model_type"), *version = sdx_config_string(config, "transformers_version");
+    const char *type = sdx_config_string(config, "model_type"),
+               *version = sdx_config_string(config, "transformers_version");
     bool newer = version && atoi(version) >= 5 && type && !strcmp(type, "mt5");
     return sdx_config_read_bool(config, "scale_decoder_outputs", s->tied && !newer);
 }

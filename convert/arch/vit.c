@@ -148,7 +148,8 @@ static void build_classifier(sdx_builder *b, const sdx_settings *s)
 /* Patches as rows [P - 1, F * patch * patch] */
 static double *cut_patches(sdx_forward *f, const sdx_settings *s)
 {
-    int64_t across = s->image[1] / s->patch, count = s->positions - 1, area = s->patch * s->patch, width = s->channels * area;
+    int64_t across = s->image[1] / s->patch, count = s->positions - 1, area = s->patch * s->patch,
+            width = s->channels * area;
     double *x = sdx_forward_alloc(f, count * width);
     for (int64_t i = 0; f->status == SDX_OK && i < count * width; i++) {
         int64_t p = i / width, channel = i % width / area, row = i % area / s->patch, column = i % s->patch;

@@ -460,7 +460,7 @@ static const double *forward_frame_classifier(sdx_forward *f, const sdx_settings
     const sdx_family sdx_family_##name = {                                                                     \
         .model_type = #name,                                                                                   \
         .prefix = #name ".",                                                                                   \
-        .body = ~(unsigned)(CTC | PROJECTOR | FRAMES),                                                                                \
+        .body = ~(unsigned)(CTC | PROJECTOR | FRAMES),                                                         \
         .head = heads_of_##name,                                                                               \
         .n_head = sizeof heads_of_##name / sizeof *heads_of_##name,                                            \
         .row = rows,                                                                                           \

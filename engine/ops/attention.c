@@ -1,7 +1,8 @@
 /* attention.c: com.microsoft Attention, QAttention whose projection is 8-bit, and sardonyx DynamicAttention: a
  * QAttention that quantizes its float32 input itself, row by row (see dynamic_linear.c; X_ZERO is absent, and what may
- * stand in the place of X_SCALE is the input's factor [k]). sardonyx PackedAttention and PackedDynamicAttention have one more input, int64 spans [texts, 2]: the rows
- * of a batch of 1 are then many texts, one after the other, and each attends to itself only (pack_tokens.c).
+ * stand in the place of X_SCALE is the input's factor [k]). sardonyx PackedAttention and PackedDynamicAttention have
+ * one more input, int64 spans [texts, 2]: the rows of a batch of 1 are then many texts, one after the other, and each
+ * attends to itself only (pack_tokens.c).
  *
  *     [Q K V] = input * weights + bias           one product, heads side by side in the columns
  *     output  = softmax(scale * Q K^T + attention_bias + mask) V, head by head
@@ -22,7 +23,8 @@ typedef struct inputs { /* numbers of the inputs that the two operators have in 
 } inputs;
 
 enum { X, WEIGHT, BIAS };
-enum { X_SCALE = 3, FACTOR = 3, WEIGHT_SCALE = 4, X_ZERO = 6, WEIGHT_ZERO = 7 }; /* of QAttention; DynamicAttention's FACTOR */
+/* Of QAttention; FACTOR is DynamicAttention's. */
+enum { X_SCALE = 3, FACTOR = 3, WEIGHT_SCALE = 4, X_ZERO = 6, WEIGHT_ZERO = 7 };
 static const inputs places_f32 = {3, 4, 5, 6, 7}, places_int8 = {5, 8, -1, -1, 9};
 
 typedef struct attention {
@@ -291,8 +293,8 @@ static void project_f32(const sdx_run *run, const sizes *s, const float *bias, f
     const attention *state = run->state;
     const float *packed = state->packed;
     if (!packed) {
-        sdx_gemm_f32_pack(&run->kernels->gemm_f32, run->threads, s->input, s->columns, run->in[WEIGHT].data, s->columns, 1,
-                          1.0f, packing);
+        sdx_gemm_f32_pack(&run->kernels->gemm_f32, run->threads, s->input, s->columns, run->in[WEIGHT].data, s->columns,
+                          1, 1.0f, packing);
         packed = packing;
     }
     sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = state->packed ? &run->kernels->linear : &run->kernels->gemm_f32,
@@ -497,13 +499,13 @@ static sdx_status run_attention_8bit(sdx_run *run)
 #define OWN "sardonyx"
 #define ANY SDX_OP_ANY_ALIGNMENT
 static const sdx_op_def rows[] = {
-    {MS, "Attention", 1, 0, 2, 7, 1, 2, ANY | SDX_OP_WIDE, infer_attention, prepare_attention, plan_attention, run_attention},
-    {MS, "QAttention", 1, 0, 2, 9, 1, 2, ANY | SDX_OP_WIDE, infer_attention_8bit, prepare_attention_8bit, plan_attention_8bit,
-     run_attention_8bit},
+    {MS, "Attention", 1, 0, 2, 7, 1, 2, ANY | SDX_OP_WIDE, infer_attention, prepare_attention, plan_attention,
+     run_attention},
+    {MS, "QAttention", 1, 0, 2, 9, 1, 2, ANY | SDX_OP_WIDE, infer_attention_8bit, prepare_attention_8bit,
+     plan_attention_8bit, run_attention_8bit},
     {OWN, "DynamicAttention", 1, 0, 2, 9, 1, 2, ANY, infer_dynamic_attention, prepare_attention_8bit,
      plan_attention_8bit, run_attention_8bit},
-    {OWN, "PackedAttention", 1, 0, 2, 8, 1, 1, ANY, infer_attention, prepare_attention, plan_attention,
-     run_attention},
+    {OWN, "PackedAttention", 1, 0, 2, 8, 1, 1, ANY, infer_attention, prepare_attention, plan_attention, run_attention},
     {OWN, "PackedDynamicAttention", 1, 0, 2, 10, 1, 1, ANY, infer_dynamic_attention, prepare_attention_8bit,
      plan_attention_8bit, run_attention_8bit},
 };

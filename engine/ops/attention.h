@@ -117,7 +117,7 @@ bool sdx_cache_plan(sdx_plan_step *step, const sdx_cache *cache, int past, int p
 sdx_heads sdx_heads_of(const float *data, int64_t heads, int64_t length, int64_t dim);
 sdx_heads sdx_heads_of_rows(const float *data, int64_t heads, int64_t length, int64_t dim);
 
-/* ---- rotary embedding (rotary.c): pairs of a head's first 2*half numbers turn by an angle of the position ----- */
+/* ---- rotary embedding (rotary.c): pairs of a head's first 2*half numbers turn by an angle of the position  */
 typedef struct sdx_rotary {
     const float *cos, *sin; /* [positions, half] */
     int64_t positions, half;

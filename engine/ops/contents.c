@@ -85,7 +85,8 @@ sdx_status sdx_infer_want_sizes(const sdx_infer *infer, int i)
 {
     sdx_dtype dtype = infer->in[i].dtype;
     if (dtype == SDX_UNDEFINED || dtype == SDX_I64 || dtype == SDX_I32) return SDX_OK;
-    return sdx_fail(infer->err, SDX_ERR_USAGE, "input %d holds sizes and must be int64, not %s", i, sdx_dtype_name(dtype));
+    return sdx_fail(infer->err, SDX_ERR_USAGE, "input %d holds sizes and must be int64, not %s", i,
+                    sdx_dtype_name(dtype));
 }
 
 sdx_status sdx_infer_shape_input(sdx_infer *infer, int i, sdx_shape *out)

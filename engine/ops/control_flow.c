@@ -55,15 +55,15 @@ sdx_type sdx_type_stacked(const sdx_type *element, int axis, sdx_dim length)
     return t;
 }
 
-/* ---- what runs share --------------------------------------------------------------------------------------- */
+/* ---- what runs share ------------------------------------------------------------------------------------- */
 
 sdx_status sdx_prepare_body(sdx_prepare *p, const char *name, int n_in, int n_out, sdx_graph **body)
 {
     *body = sdx_node_body(p->node, name);
     if (!*body) return sdx_fail(p->err, SDX_ERR_FILE, "it lacks the subgraph \"%s\"", name);
     if ((*body)->n_input == n_in && (*body)->n_output >= n_out) return SDX_OK;
-    return sdx_fail(p->err, SDX_ERR_FILE, "its subgraph \"%s\" has %d inputs and %d outputs; %d and at least %d fit", name,
-                    (*body)->n_input, (*body)->n_output, n_in, n_out);
+    return sdx_fail(p->err, SDX_ERR_FILE, "its subgraph \"%s\" has %d inputs and %d outputs; %d and at least %d fit",
+                    name, (*body)->n_input, (*body)->n_output, n_in, n_out);
 }
 
 sdx_status sdx_run_number(sdx_run *run, const sdx_tensor *t, const char *what, int64_t *number)
@@ -110,7 +110,7 @@ sdx_status sdx_run_keep_strings(sdx_run *run, sdx_dtype dtype, void *data, int64
     return SDX_OK;
 }
 
-/* ---- If ---------------------------------------------------------------------------------------------------- */
+/* ---- If -------------------------------------------------------------------------------------------------- */
 
 typedef struct branches {
     sdx_graph *taken[2]; /* [0] when the condition is false */
@@ -155,7 +155,7 @@ static sdx_status run_if(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- Loop -------------------------------------------------------------------------------------------------- */
+/* ---- Loop ------------------------------------------------------------------------------------------------ */
 
 /* The body takes turn, condition, states; it gives condition, states, and one element of each list. */
 typedef struct loop {

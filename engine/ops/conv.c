@@ -289,7 +289,7 @@ static sdx_status run_conv(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- FusedConv: activation(conv + Z), Z another tensor of the output's shape ------------------------------ */
+/* ---- FusedConv: activation(conv + Z), Z another tensor of the output's shape ----------------------------- */
 
 /* params: of the activation, from the attribute activation_params. */
 static float leaky_relu(float x, const float *params) { return x < 0 ? params[0] * x : x; }

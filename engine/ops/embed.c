@@ -233,9 +233,10 @@ static sdx_status run_embed(sdx_run *run)
 #define MS  "com.microsoft"
 #define ANY SDX_OP_ANY_ALIGNMENT
 static const sdx_op_def rows[] = {
-    {MS, "EmbedLayerNormalization", 1, 0, 1, 9, 1, 3, ANY | SDX_OP_WIDE, infer_embed, prepare_embed, plan_embed, run_embed},
-    {MS, "QEmbedLayerNormalization", 1, 0, 1, 18, 1, 3, ANY | SDX_OP_WIDE, infer_embed_8bit, prepare_embed_8bit, plan_embed,
+    {MS, "EmbedLayerNormalization", 1, 0, 1, 9, 1, 3, ANY | SDX_OP_WIDE, infer_embed, prepare_embed, plan_embed,
      run_embed},
+    {MS, "QEmbedLayerNormalization", 1, 0, 1, 18, 1, 3, ANY | SDX_OP_WIDE, infer_embed_8bit, prepare_embed_8bit,
+     plan_embed, run_embed},
 };
 
 SDX_OP_TABLE(embed);

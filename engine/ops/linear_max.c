@@ -26,7 +26,7 @@ typedef struct linear_max {
     const void *kept[7];
 } linear_max;
 
-/* ---- infer ------------------------------------------------------------------------------------------------ */
+/* ---- infer ----------------------------------------------------------------------------------------------- */
 
 static sdx_status infer_texts(sdx_infer *x, int spans, int columns)
 {
@@ -58,7 +58,7 @@ static sdx_status infer_int8(sdx_infer *x)
     return infer_texts(x, DYNAMIC_SPANS, 1);
 }
 
-/* ---- prepare and plan ------------------------------------------------------------------------------------- */
+/* ---- prepare and plan ------------------------------------------------------------------------------------ */
 
 static sdx_status prepare_f32(sdx_prepare *p)
 {
@@ -71,7 +71,8 @@ static sdx_status prepare_f32(sdx_prepare *p)
     size_t bytes = p->kernels->linear.packed_bytes(k, n);
     float *packed = sdx_arena_alloc_raw(p->arena, bytes);
     if (!packed) return sdx_fail_memory(p->err, bytes);
-    sdx_gemm_f32_pack(&p->kernels->linear, p->threads, k, n, w->data, transposed ? 1 : n, transposed ? k : 1, 1.0f, packed);
+    sdx_gemm_f32_pack(&p->kernels->linear, p->threads, k, n, w->data, transposed ? 1 : n, transposed ? k : 1, 1.0f,
+                      packed);
     state->layer = (sdx_dynamic_layer){.k = k, .n = n, .packed = packed};
     p->packed |= 1u << W;
     return sdx_prepare_keep_all(p, state->kept);
@@ -120,7 +121,7 @@ static sdx_status plan_int8(sdx_plan_step *step)
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
-/* ---- run --------------------------------------------------------------------------------------------------- */
+/* ---- run ------------------------------------------------------------------------------------------------- */
 
 typedef struct task {
     const sdx_kernels *kernels;
@@ -189,8 +190,8 @@ static sdx_status check_spans(const sdx_run *r, const task *t)
     for (int64_t b = 0; b < t->texts; b++) {
         int64_t begin = t->span[2 * b], end = t->span[2 * b + 1];
         if (begin < last || end < begin || end > t->rows)
-            return sdx_fail(r->err, SDX_ERR_USAGE, "text %lld has rows %lld to %lld, after %lld and of %lld", (long long)b,
-                            (long long)begin, (long long)end, (long long)last, (long long)t->rows);
+            return sdx_fail(r->err, SDX_ERR_USAGE, "text %lld has rows %lld to %lld, after %lld and of %lld",
+                            (long long)b, (long long)begin, (long long)end, (long long)last, (long long)t->rows);
         last = end;
     }
     return SDX_OK;

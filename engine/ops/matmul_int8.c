@@ -111,9 +111,9 @@ static sdx_status pack_constant(sdx_prepare *p, const sdx_tensor *b, const char 
     if (!packed) return sdx_fail_memory(p->err, (size_t)product.b.count * stride);
     for (int64_t i = 0, number; i < product.batch; i++) {
         int64_t offset = sdx_operand_offset(&product, &product.b, i, &number);
-        sdx_gemm_int8_pack(p->kernels, p->threads, product.k, product.n, (const char *)b->data + offset, product.b.row_stride,
-                                     product.b.col_stride, b->dtype == SDX_I8,
-                                     packed + (size_t)number * stride);
+        sdx_gemm_int8_pack(p->kernels, p->threads, product.k, product.n, (const char *)b->data + offset,
+                           product.b.row_stride, product.b.col_stride, b->dtype == SDX_I8,
+                           packed + (size_t)number * stride);
     }
     *out = packed;
     return SDX_OK;
@@ -329,7 +329,8 @@ static sdx_status run_form(sdx_run *run)
 static const sdx_op_def rows[] = {
     {"", "MatMulInteger", 10, 0, 2, 4, 1, 1, ANY, infer_integer, prepare_integer, plan_form, run_form},
     {"", "QLinearMatMul", 10, 0, 8, 8, 1, 1, ANY, infer_qlinear, prepare_qlinear, plan_form, run_form},
-    {MS, "MatMulIntegerToFloat", 1, 0, 4, 7, 1, 1, ANY | SDX_OP_WIDE, infer_to_float, prepare_to_float, plan_form, run_form},
+    {MS, "MatMulIntegerToFloat", 1, 0, 4, 7, 1, 1, ANY | SDX_OP_WIDE, infer_to_float, prepare_to_float, plan_form,
+     run_form},
     {MS, "DynamicQuantizeMatMul", 1, 0, 3, 5, 1, 1, ANY, infer_dynamic, prepare_dynamic, plan_form, run_form},
 };
 

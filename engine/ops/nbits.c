@@ -130,8 +130,8 @@ static sdx_status infer_bnb4(sdx_infer *infer)
     matmul_nbits m = read_attributes(infer->node);
     int64_t type = sdx_node_int(infer->node, "quant_type", 0);
     if (type < 0 || type > 1 || !sdx_node_int(infer->node, "transB", 1))
-        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "quant_type is %lld, known are 0 (FP4) and 1 (NF4), with transB 1",
-                        (long long)type);
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED,
+                        "quant_type is %lld, known are 0 (FP4) and 1 (NF4), with transB 1", (long long)type);
     TRY(check_sizes(infer, &m));
     TRY(sdx_want_dtype(infer, WEIGHT, "the weight", SDX_SET(SDX_U8)));
     TRY(want_count(infer, WEIGHT, "the weight", (m.n * m.k + 1) / 2));

@@ -185,7 +185,8 @@ static sdx_status scatter(sdx_run *run, const batch *p, const piece *c, int i, c
     if (!sdx_run_has_out(run, i)) return SDX_OK;
     int64_t whole = per_token ? p->texts * p->length : p->texts;
     size_t row = whole ? sdx_tensor_bytes(&run->out[i]) / (size_t)whole : 0;
-    if (part->dtype != run->out[i].dtype || part->dim[per_token] != rows || sdx_tensor_bytes(part) != (size_t)rows * row)
+    if (part->dtype != run->out[i].dtype || part->dim[per_token] != rows ||
+        sdx_tensor_bytes(part) != (size_t)rows * row)
         return sdx_fail(run->err, SDX_ERR_FILE, "body output %d has not a row for each of %lld", i, (long long)rows);
     char *to = run->out[i].data;
     if (!row || !rows) return SDX_OK;
@@ -201,8 +202,8 @@ static sdx_status scatter(sdx_run *run, const batch *p, const piece *c, int i, c
 static sdx_status run_piece(sdx_run *run, batch *p, const piece *c, sdx_tensor *out)
 {
     gather(p, c);
-    sdx_shape tokens = {.rank = 3, .dim = {1, c->tokens, p->x->dim[2]}}, spans = {.rank = 2, .dim = {c->end - c->begin, 2}},
-              visible = {.rank = 2, .dim = {1, c->tokens}};
+    sdx_shape tokens = {.rank = 3, .dim = {1, c->tokens, p->x->dim[2]}},
+              spans = {.rank = 2, .dim = {c->end - c->begin, 2}}, visible = {.rank = 2, .dim = {1, c->tokens}};
     sdx_tensor in[BODY_INPUTS] = {sdx_tensor_make(SDX_F32, &tokens, p->tokens),
                                   sdx_tensor_make(SDX_I64, &spans, p->spans),
                                   sdx_tensor_make(SDX_I32, &visible, p->visible)};
@@ -257,7 +258,7 @@ static sdx_status run_packed(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- FirstTokens(tokens [1,T,H], spans [N,2]) = [N,H]: the first of every text ---------------------------- */
+/* ---- FirstTokens(tokens [1,T,H], spans [N,2]) = [N,H]: the first of every text --------------------------- */
 
 static sdx_status infer_first(sdx_infer *x)
 {

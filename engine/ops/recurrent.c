@@ -6,9 +6,8 @@
  * W [D,G*H,I]  R [D,G*H,H]  bias [D,2*G*H]  lens [B]  initial h and c [D,B,H]  peepholes [D,3*H].
  *
  * DynamicQuantizeLSTM of ONNX Runtime has bytes W [D,I,G*H] and R [D,H,G*H], a scale and a zero point [D] or [D,G*H] of
- * each. X as a whole and the state of each step are rounded as DynamicQuantizeLinear does; the products of what is rounded
- * are then those of the same loop, in float32.
- */
+ * each. X as a whole and the state of each step are rounded as DynamicQuantizeLinear does; the products of what is
+ * rounded are then those of the same loop, in float32. */
 #include <math.h>
 #include <string.h>
 
@@ -193,8 +192,8 @@ static bool is_widened(const sdx_cell *c, sdx_dtype dtype, int i)
     return i != LENS && (dtype != SDX_F32 || (c->rounded && i <= R));
 }
 
-static bool lay_out(const sdx_kernels *k, const sdx_cell *c, const sizes *z, sdx_dtype dtype, const int64_t *count, int n_in,
-                    char *base, memory *m, size_t *total)
+static bool lay_out(const sdx_kernels *k, const sdx_cell *c, const sizes *z, sdx_dtype dtype, const int64_t *count,
+                    int n_in, char *base, memory *m, size_t *total)
 {
     size_t f = sizeof(float), rows, product, state = (size_t)z->batch * (size_t)z->hidden;
     size_t (*packed)(int64_t, int64_t) = k->gemm_f32.packed_bytes;

@@ -89,8 +89,8 @@ static void open_gate(const sdx_cell_step *s, int which, float *x)
 }
 
 /* c[B, n] (rows ldc apart) = a[B, H] * packed R + c or bias. */
-static void multiply(const sdx_cell_step *s, const float *a, const float *packed, int64_t n, const float *bias, float *c,
-                     int64_t ldc)
+static void multiply(const sdx_cell_step *s, const float *a, const float *packed, int64_t n, const float *bias,
+                     float *c, int64_t ldc)
 {
     sdx_gemm_f32_job job = {.gemm = &s->run->kernels->gemm_f32,
                             .threads = s->run->threads,

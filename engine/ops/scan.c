@@ -24,7 +24,7 @@ typedef struct cut {
     bool back;
 } cut;
 
-/* ---- infer and prepare ------------------------------------------------------------------------------------- */
+/* ---- infer and prepare ----------------------------------------------------------------------------------- */
 
 static sdx_status infer_scan(sdx_infer *x)
 {
@@ -86,7 +86,8 @@ static sdx_status prepare_scan_of(sdx_prepare *p, bool batched)
     s->slices_in = (int)slices;
     s->states = p->n_in - s->first - s->slices_in;
     s->slices_out = p->node->n_out - s->states;
-    if (s->slices_out < 0) return sdx_fail(p->err, SDX_ERR_FILE, "it has %d outputs for %d states", p->node->n_out, s->states);
+    if (s->slices_out < 0)
+        return sdx_fail(p->err, SDX_ERR_FILE, "it has %d outputs for %d states", p->node->n_out, s->states);
     TRY(sdx_prepare_body(p, "body", p->n_in - s->first, p->node->n_out, &s->body));
     TRY(read_list(p, batched ? "directions" : "scan_input_directions", s->slices_in, &s->back_in));
     if (!batched) {
@@ -101,7 +102,7 @@ static sdx_status prepare_scan_of(sdx_prepare *p, bool batched)
 static sdx_status prepare_scan(sdx_prepare *p) { return prepare_scan_of(p, false); }
 static sdx_status prepare_scan_8(sdx_prepare *p) { return prepare_scan_of(p, true); }
 
-/* ---- slices ------------------------------------------------------------------------------------------------ */
+/* ---- slices ---------------------------------------------------------------------------------------------- */
 
 /* Elements before and behind the axis. */
 static void spans(const cut *c, int64_t *outer, int64_t *inner)
@@ -119,7 +120,8 @@ static void move_slice(const cut *c, int64_t at, void *slice, bool into, int thr
     if (c->back) at = length - 1 - at;
     size_t size = sdx_element_size(c->whole.dtype);
     char *place = (char *)c->whole.data + (size_t)(at * inner) * size;
-    sdx_copy copy = {.rank = 2, .dim = {outer, inner}, .size = size, .src = into ? slice : place, .dst = into ? place : slice};
+    sdx_copy copy = {
+        .rank = 2, .dim = {outer, inner}, .size = size, .src = into ? slice : place, .dst = into ? place : slice};
     copy.src_stride[0] = into ? inner : length * inner;
     copy.dst_stride[0] = into ? length * inner : inner;
     copy.src_stride[1] = copy.dst_stride[1] = 1;
@@ -137,7 +139,7 @@ static sdx_status make_slice(sdx_run *run, const cut *c, sdx_tensor *slice)
     return slice->data ? SDX_OK : sdx_fail_memory(run->err, bytes);
 }
 
-/* ---- one element of the batch ------------------------------------------------------------------------------ */
+/* ---- one element of the batch ---------------------------------------------------------------------------- */
 
 typedef struct scanning {
     sdx_run *run;
@@ -209,7 +211,7 @@ static sdx_status scan_step(scanning *x, int64_t b, int64_t at)
     return SDX_OK;
 }
 
-/* ---- the whole --------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------------------- */
 
 static sdx_status check_lengths(scanning *x)
 {

@@ -60,7 +60,7 @@ typedef struct loop {
     float *history;        /* output 2, or NULL */
 } loop;
 
-/* ---- infer and prepare ------------------------------------------------------------------------------------- */
+/* ---- infer and prepare ----------------------------------------------------------------------------------- */
 
 static sdx_status infer_bodies(sdx_infer *x)
 {
@@ -82,7 +82,8 @@ static sdx_status infer_bodies(sdx_infer *x)
 
 static sdx_status infer_common(sdx_infer *x, const places *at)
 {
-    const int small[] = {IDS, MAX_LENGTH, MIN_LENGTH, at->beams, at->returned, at->vocab_mask, at->prefix_mask, at->mask};
+    const int small[] = {IDS,          MAX_LENGTH,     MIN_LENGTH,      at->beams,
+                         at->returned, at->vocab_mask, at->prefix_mask, at->mask};
     for (size_t i = 0; i < sizeof small / sizeof *small; i++)
         if (small[i] >= 0) TRY(sdx_want_dtype(x, small[i], "an integer input", SDX_SET(SDX_I32)));
     TRY(sdx_want_rank(x, IDS, "input_ids", 2, 2));
@@ -134,7 +135,8 @@ static sdx_status read_roles(sdx_prepare *p, generation *g)
     }
     g->n_self = d->n_output - 1;
     if (g->n_self >= 1 && g->n_past == (g->encoder ? 2 : 1) * g->n_self) return SDX_OK;
-    return sdx_fail(p->err, SDX_ERR_FILE, "the decoder takes %d tensors of the past and gives %d", g->n_past, g->n_self);
+    return sdx_fail(p->err, SDX_ERR_FILE, "the decoder takes %d tensors of the past and gives %d", g->n_past,
+                    g->n_self);
 }
 
 static sdx_status check_encoder(sdx_prepare *p, const generation *g)
@@ -170,7 +172,7 @@ static sdx_status prepare(sdx_prepare *p, const places *at)
 static sdx_status prepare_beam(sdx_prepare *p) { return prepare(p, &places_beam); }
 static sdx_status prepare_greedy(sdx_prepare *p) { return prepare(p, &places_greedy); }
 
-/* ---- settings ---------------------------------------------------------------------------------------------- */
+/* ---- settings -------------------------------------------------------------------------------------------- */
 
 static sdx_status read_number(const sdx_run *run, int input, const char *name, int64_t least, int64_t most,
                               int64_t *number)
@@ -235,7 +237,7 @@ static sdx_status read_rules(const loop *l, sdx_search_rules *r, int64_t *return
     return SDX_OK;
 }
 
-/* ---- rows of tensors --------------------------------------------------------------------------------------- */
+/* ---- rows of tensors ------------------------------------------------------------------------------------- */
 
 /* Row r of `to` along the axis is row from[r] of x; `to` owns its data, and what it had is freed. */
 static sdx_status gather_rows(const loop *l, const sdx_tensor *x, int axis, const int64_t *from, sdx_tensor *to)
@@ -283,7 +285,7 @@ static sdx_status start_past(const loop *l, const sdx_graph *g, int i, sdx_tenso
     return SDX_OK;
 }
 
-/* ---- feeding the subgraphs --------------------------------------------------------------------------------- */
+/* ---- feeding the subgraphs ------------------------------------------------------------------------------- */
 
 static sdx_tensor matrix(int32_t *data, int64_t rows, int64_t columns)
 {
@@ -364,7 +366,7 @@ static sdx_status run_decoder(loop *l, const sdx_graph *g, int64_t tokens)
     return l->run->run_body(l->run, g, 0, l->in, l->out);
 }
 
-/* ---- one token after the other ----------------------------------------------------------------------------- */
+/* ---- one token after the other --------------------------------------------------------------------------- */
 
 /* The size of the vocabulary, when the first logits come, and what depends on it. */
 static sdx_status learn_vocab(loop *l, int64_t columns)

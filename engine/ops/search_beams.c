@@ -12,7 +12,8 @@ static const float worthless = -1e9f; /* beams but the first start so: they are 
 sdx_status sdx_search_init(sdx_search *s, const sdx_search_rules *rules, const int32_t *prompt, sdx_arena *arena,
                            sdx_error *err)
 {
-    *s = (sdx_search){.rules = *rules, .rows = rules->batch * rules->beams, .length = rules->prompt, .open = rules->batch};
+    *s = (sdx_search){
+        .rules = *rules, .rows = rules->batch * rules->beams, .length = rules->prompt, .open = rules->batch};
     size_t rows = (size_t)s->rows, room = (size_t)rules->max_length;
     int32_t *tokens;
     ARENA_NEW(arena, s->sequence, rows * room, err); /* a batch comes from a tensor, beams <= 128, room <= 4096 */
@@ -33,7 +34,7 @@ sdx_status sdx_search_init(sdx_search *s, const sdx_search_rules *rules, const i
     return SDX_OK;
 }
 
-/* ---- scores ------------------------------------------------------------------------------------------------ */
+/* ---- scores ---------------------------------------------------------------------------------------------- */
 
 static void take_log_softmax(int64_t n, float *x)
 {
@@ -86,7 +87,7 @@ static void adjust(const sdx_search *s, int64_t row, float *score)
     if (s->length < r->min_length && r->eos >= 0 && r->eos < r->vocab) score[r->eos] = -FLT_MAX;
 }
 
-/* ---- beams ------------------------------------------------------------------------------------------------- */
+/* ---- beams ----------------------------------------------------------------------------------------------- */
 
 /* The best 2 * beams continuations of a text; of equal ones the first. */
 static void find_top(sdx_search *s, int64_t text, const float *scores)

@@ -66,7 +66,7 @@ static sdx_status take_position(sdx_run *run, int i, size_t count, size_t limit,
     return SDX_OK;
 }
 
-/* ---- making and changing ----------------------------------------------------------------------------------- */
+/* ---- making and changing --------------------------------------------------------------------------------- */
 
 static sdx_status run_empty(sdx_run *run)
 {
@@ -111,7 +111,7 @@ static sdx_status run_erase(sdx_run *run)
     return give_sequence(run, 0, &list);
 }
 
-/* ---- looking ----------------------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------------------- */
 
 static sdx_status run_at(sdx_run *run)
 {
@@ -137,7 +137,7 @@ static sdx_status run_length(sdx_run *run)
     return SDX_OK;
 }
 
-/* ---- cutting and joining ----------------------------------------------------------------------------------- */
+/* ---- cutting and joining --------------------------------------------------------------------------------- */
 
 /* Seen from an axis a tensor is [outer, length, inner]. */
 typedef struct row {
@@ -179,7 +179,8 @@ static sdx_status part_sizes(sdx_run *run, int64_t length, int64_t **size, size_
     ARENA_NEW(run->scratch, *size, *count, run->err);
     for (size_t i = 0; i < *count; i++) {
         int64_t left = length - sum, n = listed ? sdx_tensor_get_i64(t, (int64_t)i) : left < each ? left : each;
-        if (n < 0 || n > left) return sdx_fail(run->err, SDX_ERR_USAGE, "the parts do not add up to %lld", (long long)length);
+        if (n < 0 || n > left)
+            return sdx_fail(run->err, SDX_ERR_USAGE, "the parts do not add up to %lld", (long long)length);
         (*size)[i] = n;
         sum += n;
     }
@@ -262,7 +263,7 @@ static sdx_status run_concat(sdx_run *run)
     return sdx_run_keep_strings(run, whole->dtype, whole->data, sdx_tensor_count(whole));
 }
 
-/* ---- SequenceMap ------------------------------------------------------------------------------------------- */
+/* ---- SequenceMap ----------------------------------------------------------------------------------------- */
 
 static sdx_status infer_map(sdx_infer *x)
 {

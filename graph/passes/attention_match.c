@@ -232,7 +232,8 @@ static const char *match_heads(const sdx_graph *g, sdx_id v, sdx_heads *h, doubl
     *h = no_heads;
     sdx_path_read(g, v, SDX_NONE, &path);
     sdx_id split = path.count ? path.node[path.count - 1] : SDX_NONE; /* where it begins to change */
-    sdx_id stopped = split != SDX_NONE && sdx_match_is(&g->node[split], "Reshape") ? split : sdx_match_producer_id(g, path.top);
+    sdx_id stopped =
+        split != SDX_NONE && sdx_match_is(&g->node[split], "Reshape") ? split : sdx_match_producer_id(g, path.top);
     const sdx_node *concat = match_cache(g, path.top);
     const char *reason =
         concat ? match_cached(g, concat, &path, h, &cached, layout) : match_fresh(g, &path, h, layout);
@@ -260,8 +261,9 @@ static bool is_inside(const sdx_graph *g, const sdx_attention *m, const sdx_node
     sdx_id id = sdx_match_id(g, n), x;
     double factor;
     bool transposed;
-    return sdx_match_product(n, &factor, &transposed) || sdx_match_is(n, "Shape") || sdx_match_factor(g, n, &x, &factor) ||
-           is_on(&m->q.path, id) || is_on(&m->k.path, id) || is_on(&m->v.path, id);
+    return sdx_match_product(n, &factor, &transposed) || sdx_match_is(n, "Shape") ||
+           sdx_match_factor(g, n, &x, &factor) || is_on(&m->q.path, id) || is_on(&m->k.path, id) ||
+           is_on(&m->v.path, id);
 }
 
 /* Somebody else reads the heads on their way: a graph output, as a rule, that is to be cached. */
@@ -299,8 +301,8 @@ static const char *blame_layout(const sdx_graph *g, const sdx_node *product, sdx
                  {&m->v, "the values do not arrive as [b,n,T,h]"}};
     for (int i = 0; i < 3; i++)
         if (!right[i])
-            return sdx_attention_stop(m, part[i].heads->path.count ? part[i].heads->path.node[0] : sdx_match_id(g, product),
-                        part[i].reason);
+            return sdx_attention_stop(
+                m, part[i].heads->path.count ? part[i].heads->path.node[0] : sdx_match_id(g, product), part[i].reason);
     return sdx_attention_stop(m, sdx_match_id(g, product), "queries, keys and values do not meet head by head");
 }
 

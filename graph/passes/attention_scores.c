@@ -1,6 +1,6 @@
-/* attention_scores.c: what happens to the scores of an attention between queries times keys and the Softmax. Read upwards
- * from the Softmax, each addend and each Where is a term. A term that acts like a mask of padding, or like the rule not to
- * look ahead (mask.h), becomes that; any other is kept as a bias. */
+/* attention_scores.c: what happens to the scores of an attention between queries times keys and the Softmax. Read
+ * upwards from the Softmax, each addend and each Where is a term. A term that acts like a mask of padding, or like the
+ * rule not to look ahead (mask.h), becomes that; any other is kept as a bias. */
 #include <math.h>
 #include <string.h>
 
@@ -81,7 +81,8 @@ static bool has_product(const sdx_graph *g, sdx_id v, int depth)
     double alpha;
     bool transposed;
     if (!n) return false;
-    if (sdx_match_product(n, &alpha, &transposed)) return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
+    if (sdx_match_product(n, &alpha, &transposed))
+        return !sdx_graph_constant(g, n->in[0]) && !sdx_graph_constant(g, n->in[1]);
     for (int i = 0; i < n->n_in; i++)
         if (has_product(g, n->in[i], depth - 1)) return true;
     return false;
@@ -110,7 +111,8 @@ static sdx_id blame_scores(const sdx_graph *g, sdx_id v)
 const char *sdx_match_scores(const sdx_graph *g, sdx_id v, sdx_attention *m, const sdx_node **product)
 {
     scores s;
-    if (!read_scores(g, v, 8, &s)) return sdx_attention_stop(m, blame_scores(g, v), "the scores are not a product, scaled and masked");
+    if (!read_scores(g, v, 8, &s))
+        return sdx_attention_stop(m, blame_scores(g, v), "the scores are not a product, scaled and masked");
     *product = s.product;
     m->scale = s.scale;
     m->n_term = s.n_term;

@@ -37,7 +37,8 @@ static bool match_slice(const sdx_graph *g, sdx_id q, sdx_id scale, rows *r)
     const sdx_node *n = sdx_match_op(g, q, "Slice");
     int64_t axis;
     int count = 0;
-    bool of_rows = n && n->n_in == 4 && sdx_type_ints(sdx_match_type(g, n->in[3]), 1, &axis, &count) && count == 1 && axis == 0;
+    bool of_rows =
+        n && n->n_in == 4 && sdx_type_ints(sdx_match_type(g, n->in[3]), 1, &axis, &count) && count == 1 && axis == 0;
     if (!of_rows || !match_rows(g, q, scale, "Slice", r)) return false;
     *r = (rows){{q, scale}, 2};
     return true;

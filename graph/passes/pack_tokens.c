@@ -111,7 +111,8 @@ static bool reduces_tokens(const sdx_graph *g, const sdx_node *n)
     const int64_t *axes = sdx_node_ints(n, "axes", &count);
     int64_t axis = axes && count == 1 ? axes[0] : -1;
     int known = (int)count;
-    if (n->n_in > 1 && n->in[1] != SDX_NONE && !sdx_type_ints(sdx_match_type(g, n->in[1]), 1, &axis, &known)) return false;
+    if (n->n_in > 1 && n->in[1] != SDX_NONE && !sdx_type_ints(sdx_match_type(g, n->in[1]), 1, &axis, &known))
+        return false;
     return known == 1 && (axis == 1 || axis == -2) && !sdx_node_int(n, "keepdims", 1);
 }
 

@@ -50,7 +50,8 @@ static sdx_status move_node(moving *m, const sdx_node *n)
     if (a) in[a->mask] = m->visible, in[n_in - 1] = m->spans;
     TRY(sdx_graph_add_value(m->body, m->outer->value[n->out[0]].name, &out, err));
     m->map[n->out[0]] = out;
-    TRY(sdx_graph_add_node(m->body, a ? SDX_OWN : n->domain, a ? a->packed : n->op_type, n->name, n_in, in, 1, &out, &id, err));
+    TRY(sdx_graph_add_node(m->body, a ? SDX_OWN : n->domain, a ? a->packed : n->op_type, n->name, n_in, in, 1, &out,
+                           &id, err));
     sdx_node *copy = &m->body->node[id];
     copy->attr = n->attr;
     copy->n_attr = n->n_attr;

@@ -44,7 +44,8 @@ static uint64_t hash_bytes(const unsigned char *data, size_t size) /* FNV-1a */
 /* Mostly sizes and indices that make sense, now and then one that does not. */
 static int64_t draw_int(uint64_t *state)
 {
-    static const int64_t odd[] = {-1, -3, 7, 100, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, (int64_t)1 << 32, 1 << 20};
+    static const int64_t odd[] = {-1,     -3, 7, 100, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, (int64_t)1 << 32,
+                                  1 << 20};
     unsigned pick = draw(state) % 128;
     return pick < sizeof odd / sizeof *odd ? odd[pick] : (int64_t)(pick % 4);
 }

@@ -1,7 +1,8 @@
 /* fuzz_tokenizer.c: a hostile tokenizer file, then hostile text through whatever opened. Input, by its first
- * byte: 'C': tokenizer_config.json, NUL, then one of the others; 'S': a SentencePiece model of three quarters of the rest, then text; 'M': vocab.json, NUL, then as 'S',
- * the model being both of Marian's; 'V': vocab.json, NUL, merges.txt, NUL, text; else tokenizer.json, NUL,
- * text. Files must have names, so they go through /dev/shm or /tmp, a folder a process. */
+ * byte: 'C': tokenizer_config.json, NUL, then one of the others; 'S': a SentencePiece model of three quarters of the
+ * rest, then text; 'M': vocab.json, NUL, then as 'S', the model being both of Marian's; 'V': vocab.json, NUL,
+ * merges.txt, NUL, text; else tokenizer.json, NUL, text. Files must have names, so they go through /dev/shm or /tmp, a
+ * folder a process. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -80,7 +80,8 @@ static void bench_gemm(const context *c, bool int8, const int64_t shape[3], bool
     for (int i = 0; i < j.copies; i++) {
         j.packed[i] = allocate(bytes);
         if (int8)
-            c->kernels->gemm_int8.pack_b(j.k, j.n, b, j.n, 1, true, 0, (j.n + c->kernels->gemm_int8.nr - 1) / c->kernels->gemm_int8.nr, j.packed[i]);
+            c->kernels->gemm_int8.pack_b(j.k, j.n, b, j.n, 1, true, 0,
+                                         (j.n + c->kernels->gemm_int8.nr - 1) / c->kernels->gemm_int8.nr, j.packed[i]);
         else
             c->kernels->gemm_f32.pack_b(j.k, j.n, b, j.n, 1, 0,
                                         (j.n + c->kernels->gemm_f32.nr - 1) / c->kernels->gemm_f32.nr,

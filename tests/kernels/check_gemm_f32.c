@@ -123,7 +123,8 @@ static void invariance(const context *c)
             for (int64_t q = 0; q < panels(g, n);) {
                 int64_t end = q + random_int(1, 3);
                 if (end > panels(g, n)) end = panels(g, n);
-                g->run(rows, n, k, p.a + begin * p.lda, p.lda, p.packed, q, end, p.bias, act, NULL, 0, part + q * g->nr, n);
+                g->run(rows, n, k, p.a + begin * p.lda, p.lda, p.packed, q, end, p.bias, act, NULL, 0, part + q * g->nr,
+                       n);
                 q = end;
             }
             for (int64_t i = 0; i < rows; i++)

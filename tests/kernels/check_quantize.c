@@ -95,4 +95,5 @@ static void dequantize(const context *c)
     }
 }
 
-const check quantize_checks[] = {{"quantize", quantize}, {"quantize a row", quantize_row}, {"quantize back", dequantize}, {0}};
+const check quantize_checks[] = {
+    {"quantize", quantize}, {"quantize a row", quantize_row}, {"quantize back", dequantize}, {0}};

@@ -154,7 +154,8 @@ START_TEST(reads_files)
     ck_assert_int_eq(sdx_audio_read(path, &samples, &count, &rate, NULL), SDX_OK);
     ck_assert_int_eq(rate, 22050);
     ck_assert_uint_eq(count, FRAMES);
-    for (size_t i = 0; i < count; i++) ck_assert_double_eq_tol(samples[i], 0.125 * sin(0.05 * (double)i), formats[_i].error);
+    for (size_t i = 0; i < count; i++)
+        ck_assert_double_eq_tol(samples[i], 0.125 * sin(0.05 * (double)i), formats[_i].error);
     free(samples);
     unlink(path);
     ck_assert_int_eq(sdx_audio_read(path, &samples, &count, &rate, NULL), SDX_ERR_FILE);

@@ -114,7 +114,8 @@ static void stop(engine *e)
 
 static sdx_tensor one(sdx_dtype dtype, const void *data) { return (sdx_tensor){.dtype = dtype, .data = (void *)data}; }
 
-static sdx_status run(engine *e, size_t n, const char *const *names, const sdx_tensor *in, size_t n_out, sdx_tensor *out)
+static sdx_status run(engine *e, size_t n, const char *const *names, const sdx_tensor *in, size_t n_out,
+                      sdx_tensor *out)
 {
     return sdx_session_run(e->session, n, names, in, n_out, out, &e->err);
 }
@@ -161,14 +162,16 @@ START_TEST(if_takes_one_branch)
 }
 END_TEST
 
-/* With the condition fixed, the branch's nodes stand in its place: one that writes, one that passes on what it captures,
- * one that gives a constant, one If inside. */
+/* With the condition fixed, the branch's nodes stand in its place: one that writes, one that passes on what it
+ * captures, one that gives a constant, one If inside. */
 START_TEST(a_known_branch_moves_out)
 {
     for (uint8_t condition = 0; condition < 2; condition++) {
         sdx_model *m = new_model();
-        sdx_graph *g = m->graph, *yes = new_graph(m, g), *no = new_graph(m, g), *a = new_graph(m, yes), *b = new_graph(m, yes);
-        sdx_id c = scalar_input(g, "c", SDX_BOOL), x = scalar_input(g, "x", SDX_F32), d = scalar_input(g, "d", SDX_BOOL), y[2], z;
+        sdx_graph *g = m->graph, *yes = new_graph(m, g), *no = new_graph(m, g), *a = new_graph(m, yes),
+                  *b = new_graph(m, yes);
+        sdx_id c = scalar_input(g, "c", SDX_BOOL), x = scalar_input(g, "x", SDX_F32),
+               d = scalar_input(g, "d", SDX_BOOL), y[2], z;
         sdx_id inner = capture(yes, "d", d), own = unary(yes, "Neg", capture(yes, "x", x));
         output(a, unary(a, "Abs", capture(a, "own", own)));
         output(b, capture(b, "own", own));
@@ -248,7 +251,8 @@ static sdx_model *power_model(sdx_id *trips)
 {
     sdx_model *m = new_model();
     sdx_graph *g = m->graph, *b = new_graph(m, g);
-    sdx_id n = scalar_input(g, "n", SDX_I64), x = scalar_input(g, "x", SDX_F32), limit = scalar_input(g, "limit", SDX_F32);
+    sdx_id n = scalar_input(g, "n", SDX_I64), x = scalar_input(g, "x", SDX_F32),
+           limit = scalar_input(g, "limit", SDX_F32);
     sdx_id out[2], in[3] = {n, SDX_NONE, number(g, 1)};
     scalar_input(b, "i", SDX_I64), scalar_input(b, "go", SDX_BOOL);
     sdx_id s = scalar_input(b, "s", SDX_F32), next = binary(b, "Mul", s, capture(b, "x", x));
@@ -493,7 +497,7 @@ START_TEST(functions_end)
 }
 END_TEST
 
-/* ---- sequences and optionals ------------------------------------------------------------------------------ */
+/* ---- sequences and optionals ----------------------------------------------------------------------------- */
 
 START_TEST(sequences_are_given_and_taken)
 {
@@ -562,7 +566,7 @@ START_TEST(sequences_check_positions)
 }
 END_TEST
 
-/* ---- defaults, sizes -------------------------------------------------------------------------------------- */
+/* ---- defaults, sizes ------------------------------------------------------------------------------------- */
 
 START_TEST(defaults_may_be_replaced)
 {
@@ -592,7 +596,8 @@ START_TEST(unread_inputs_may_contradict)
     sdx_model *m = new_model();
     sdx_graph *g = m->graph, *yes = new_graph(m, g), *no = new_graph(m, g);
     sdx_dim n = SDX_DIM_SYMBOL(sdx_model_symbol(m, "n"));
-    sdx_id c = scalar_input(g, "c", SDX_BOOL), x = input(g, "x", SDX_F32, 1, &n), past = input(g, "past", SDX_F32, 1, &n), y;
+    sdx_id c = scalar_input(g, "c", SDX_BOOL), x = input(g, "x", SDX_F32, 1, &n),
+           past = input(g, "past", SDX_F32, 1, &n), y;
     sdx_id copy = unary(g, "Neg", x);
     output(yes, binary(yes, "Add", capture(yes, "copy", copy), capture(yes, "past", past)));
     output(no, capture(no, "copy", copy));

@@ -302,8 +302,9 @@ START_TEST(newer_modernbert_is_the_same)
     json_object_del(config, "global_attn_every_n_layers");
     const char *full = "full_attention", *near = "sliding_attention";
     json_object_set_new(config, "layer_types", json_pack("[ssss]", full, near, near, full));
-    json_object_set_new(config, "rope_parameters", json_pack("{s{sfss}s{sfss}}", full, "rope_theta", 160000.0, "rope_type",
-                                                             "default", near, "rope_theta", 500.0, "rope_type", "default"));
+    json_object_set_new(config, "rope_parameters",
+                        json_pack("{s{sfss}s{sfss}}", full, "rope_theta", 160000.0, "rope_type", "default", near,
+                                  "rope_theta", 500.0, "rope_type", "default"));
     convert_config(folder, config, &fresh, &n_fresh);
     ck_assert_uint_eq(n_old, n_fresh);
     ck_assert_mem_eq(old, fresh, n_old);

@@ -1,5 +1,5 @@
-/* test_kept.c: what a session keeps from run to run is what a caller would have handed back: with attention that appends
- * in place, and with a Concat that cannot. */
+/* test_kept.c: what a session keeps from run to run is what a caller would have handed back: with attention that
+ * appends in place, and with a Concat that cannot. */
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,7 +113,8 @@ START_TEST(is_appended_in_place)
             sdx_port port = sdx_model_input(sdx_program_model(p), (size_t)k);
             ck_assert_int_eq(sdx_keeper_add(&keeper, &port, k, k, NULL), SDX_OK);
         }
-        sdx_tensor past = {SDX_F32, 4, {1, HEADS, 9, SIZE}, NULL}, feed[3] = {{SDX_F32, 3, {1, 1, HIDDEN}, NULL}, past, past};
+        sdx_tensor past = {SDX_F32, 4, {1, HEADS, 9, SIZE}, NULL},
+                   feed[3] = {{SDX_F32, 3, {1, 1, HIDDEN}, NULL}, past, past};
         ck_assert_int_eq(sdx_plan_create(sdx_program_main(p), feed, &keeper, &plan, NULL), SDX_OK);
         ck_assert_int_eq(plan->append[0] >= 0 && plan->append[1] >= 0, in_place);
         ck_assert_int_eq(plan->append[0] < 0 && plan->append[1] < 0, !in_place);

@@ -150,7 +150,8 @@ START_TEST(reads_files_of_the_future)
     for (int known = 0; known < 2; known++) {
         sdx_buffer g = {0}, bytes = {0};
         put_port(&g, 11, "x"), put_node(&g, "Relu", "x", "y");
-        if (!known) put_node(&g, "Foresee", "y", "a"), put_node(&g, "Divine", "y", "b"), put_node(&g, "Divine", "b", "c");
+        if (!known)
+            put_node(&g, "Foresee", "y", "a"), put_node(&g, "Divine", "y", "b"), put_node(&g, "Divine", "b", "c");
         put_port(&g, 12, "y");
         wrap(&g, 99, &bytes);
         sdx_model *m;
@@ -160,8 +161,9 @@ START_TEST(reads_files_of_the_future)
         ck_assert_ptr_nonnull(strstr(sdx_model_warning(m), "opset 99"));
         sdx_status status = sdx_program_create(m, NULL, &program, &err);
         ck_assert_int_eq(status, known ? SDX_OK : SDX_ERR_UNSUPPORTED);
-        ck_assert_str_eq(err.message, known ? "" : "test.onnx: 2 operators are not supported here: Foresee-99 (1 node), "
-                                                   "Divine-99 (2 nodes)");
+        ck_assert_str_eq(err.message, known ? ""
+                                            : "test.onnx: 2 operators are not supported here: Foresee-99 (1 node), "
+                                              "Divine-99 (2 nodes)");
         sdx_program_free(program);
         sdx_buffer_fini(&bytes);
     }

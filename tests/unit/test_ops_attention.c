@@ -307,7 +307,7 @@ START_TEST(rotary_positions_are_checked)
 }
 END_TEST
 
-/* ---- beams that share their past --------------------------------------------------------------------------- */
+/* ---- beams that share their past ------------------------------------------------------------------------- */
 
 START_TEST(beams_read_the_rows_of_each_other)
 {
@@ -326,9 +326,16 @@ START_TEST(beams_read_the_rows_of_each_other)
                .op = "MultiHeadAttention",
                .n_in = 10,
                .n_out = 1,
-               .in = {F32(x[0], 3, BEAMS, 1, ROW), F32(x[1], 3, BEAMS, 1, ROW), F32(x[2], 3, BEAMS, 1, ROW), {0}, {0}, {0},
-                      F32(past[0], 4, BEAMS, HEADS, ROOM, DIM), F32(past[1], 4, BEAMS, HEADS, ROOM, DIM),
-                      I32(&past_length, 1, 1), I32(from, 3, 1, BEAMS, ROOM)},
+               .in = {F32(x[0], 3, BEAMS, 1, ROW),
+                      F32(x[1], 3, BEAMS, 1, ROW),
+                      F32(x[2], 3, BEAMS, 1, ROW),
+                      {0},
+                      {0},
+                      {0},
+                      F32(past[0], 4, BEAMS, HEADS, ROOM, DIM),
+                      F32(past[1], 4, BEAMS, HEADS, ROOM, DIM),
+                      I32(&past_length, 1, 1),
+                      I32(from, 3, 1, BEAMS, ROOM)},
                .attr = {{"num_heads", INT, HEADS}}};
     trial alone = t;
     alone.n_in = 9;
@@ -343,7 +350,7 @@ START_TEST(beams_read_the_rows_of_each_other)
 }
 END_TEST
 
-/* ---- half precision around an operator of float32 --------------------------------------------------------- */
+/* ---- half precision around an operator of float32 -------------------------------------------------------- */
 
 static uint16_t to_half(sdx_dtype dtype, float x) { return dtype == SDX_F16 ? sdx_f32_to_f16(x) : sdx_f32_to_bf16(x); }
 static float of_half(sdx_dtype dtype, uint16_t x) { return dtype == SDX_F16 ? sdx_f16_to_f32(x) : sdx_bf16_to_f32(x); }

@@ -477,7 +477,7 @@ START_TEST(heads_with_separate_inputs_agree_with_attention)
 }
 END_TEST
 
-/* ---- com.microsoft's forms of operators that ONNX has ------------------------------------------------------- */
+/* ---- com.microsoft's forms of operators that ONNX has ---------------------------------------------------- */
 
 /* A convolution of one tap is a product: activation(2 x + bias + z). */
 START_TEST(fused_conv_adds_and_activates)

@@ -167,7 +167,7 @@ START_TEST(skipped_padding_is_zero)
 }
 END_TEST
 
-/* ---- the sparse head --------------------------------------------------------------------------------------- */
+/* ---- the sparse head ------------------------------------------------------------------------------------- */
 
 static void check_weights(encoder *e, encoder *spelled, batch *b)
 {
@@ -202,7 +202,8 @@ START_TEST(sparse_head_in_int8)
 {
     char in[512], out[] = "/tmp/sdx_pack_XXXXXX";
     close(mkstemp(out));
-    sdx_quantize_options how = {.input = place(in, "bert-splade/torchscript-op14"), .output = out, .preset = "accurate"};
+    sdx_quantize_options how = {
+        .input = place(in, "bert-splade/torchscript-op14"), .output = out, .preset = "accurate"};
     sdx_quantize_report report;
     ck_assert_int_eq(sdx_quantize(&how, &report, NULL), SDX_OK);
     encoder e = open_file(out, (sdx_run_options){0});

@@ -1,5 +1,5 @@
-/* test_precision.c: a whole encoder with its weights multiplied in bfloat16: how far from float32, and that a text still
- * has the same bytes alone and in a batch; the probe's choice is one of the two. */
+/* test_precision.c: a whole encoder with its weights multiplied in bfloat16: how far from float32, and that a text
+ * still has the same bytes alone and in a batch; the probe's choice is one of the two. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>

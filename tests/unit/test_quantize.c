@@ -1,5 +1,5 @@
-/* test_quantize.c: the quantizer's number formats and files, and the layers that quantize their input at run time: fused
- * they give the bytes that the standard's chain gives, and with row scales a row's result is its own business. */
+/* test_quantize.c: the quantizer's number formats and files, and the layers that quantize their input at run time:
+ * fused they give the bytes that the standard's chain gives, and with row scales a row's result is its own business. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ static void ok(sdx_status status)
     ck_assert_msg(status == SDX_OK, "%s", err.message);
 }
 
-/* ---- formats ------------------------------------------------------------------------------------------------------- */
+/* ---- formats --------------------------------------------------------------------------------------------- */
 
 START_TEST(ranges_become_scales_and_zero_points)
 {
@@ -43,7 +43,7 @@ static float noise(uint32_t *state)
     return (float)(*state >> 8) / (float)(1 << 23) - 1;
 }
 
-/* ---- histograms ------------------------------------------------------------------------------------------------------ */
+/* ---- histograms ------------------------------------------------------------------------------------------ */
 
 START_TEST(a_histogram_does_not_depend_on_how_values_come)
 {
@@ -67,7 +67,8 @@ START_TEST(a_histogram_does_not_depend_on_how_values_come)
         ck_assert_float_ge(low[0], at_once.min);
         ck_assert_float_le(high[0], at_once.max);
         if (m == SDX_QUANTIZE_MINMAX) ck_assert_float_eq(high[0], at_once.max);
-        if (m == SDX_QUANTIZE_PERCENTILE) ck_assert_float_lt(high[0], 0.9f * at_once.max); /* the few outliers are cut */
+        if (m == SDX_QUANTIZE_PERCENTILE)
+            ck_assert_float_lt(high[0], 0.9f * at_once.max); /* the few outliers are cut */
     }
     uint64_t total = 0;
     for (int i = 0; i < 2 * SDX_HISTOGRAM_HALF; i++) total += in_parts.count[i];
@@ -92,7 +93,7 @@ START_TEST(an_empty_histogram_has_no_range)
 }
 END_TEST
 
-/* ---- graphs -------------------------------------------------------------------------------------------------------- */
+/* ---- graphs ---------------------------------------------------------------------------------------------- */
 
 static sdx_id constant(sdx_graph *g, const char *name, sdx_dtype dtype, int rank, int64_t a, int64_t b, uint32_t seed)
 {
@@ -123,8 +124,8 @@ static const char *const tails[] = {NULL, "Relu", "Tanh", "Gelu", "BiasGelu"};
 
 enum { FACTOR = 32 };
 
-/* The chain as quantize_dynamic writes it; form: bit 0 per column, bit 1 with a zero point, then which tail; FACTOR: after
- * a Mul of the columns. */
+/* The chain as quantize_dynamic writes it; form: bit 0 per column, bit 1 with a zero point, then which tail; FACTOR:
+ * after a Mul of the columns. */
 static sdx_model *chain(int form, bool row)
 {
     sdx_id x, q[3], sum, real, scales, out;
@@ -137,7 +138,8 @@ static sdx_model *chain(int form, bool row)
     ok(sdx_graph_add_node(g, "", "DynamicQuantizeLinear", "quantize", 1, &x, 3, q, NULL, &err));
     sdx_id in[] = {q[0], constant(g, "w", SDX_I8, 2, K, N, 1), q[2], SDX_NONE};
     if (form & 2) in[3] = constant(g, "w_zero", SDX_I8, form & 1, N, 0, 2);
-    sdx_id w_scale = constant(g, "w_scale", SDX_F32, form & 1, N, 0, 3), bias = constant(g, "bias", SDX_F32, 1, N, 0, 4);
+    sdx_id w_scale = constant(g, "w_scale", SDX_F32, form & 1, N, 0, 3),
+           bias = constant(g, "bias", SDX_F32, 1, N, 0, 4);
     ok(sdx_graph_emit(g, "", "MatMulInteger", "sum", form & 2 ? 4 : 3, in, &sum, &err));
     ok(sdx_graph_emit(g, "", "Cast", "real", 1, &sum, &real, &err));
     ok(sdx_node_set_int(g, g->n_node - 1, "to", SDX_F32, &err));
@@ -341,7 +343,8 @@ static void attend(bool inside, float *out)
     sdx_tensor got;
     int64_t *axis = sdx_arena_alloc(&m->arena, sizeof *axis);
     sdx_id axes, factor = constant(g, "f", SDX_F32, 1, K, 0, 6);
-    ok(sdx_graph_add_constant(g, "axes", &(sdx_tensor){.dtype = SDX_I64, .rank = 1, .dim = {1}, .data = axis}, &axes, &err));
+    ok(sdx_graph_add_constant(g, "axes", &(sdx_tensor){.dtype = SDX_I64, .rank = 1, .dim = {1}, .data = axis}, &axes,
+                              &err));
     ok(sdx_graph_emit(g, "", "Unsqueeze", "batch", 2, (sdx_id[]){v, axes}, &v, &err));
     if (!inside) ok(sdx_graph_emit(g, "", "Mul", "smooth", 2, (sdx_id[]){v, factor}, &v, &err));
     sdx_id in[] = {v, constant(g, "w", SDX_I8, 2, K, 3 * N, 1), SDX_NONE, inside ? factor : SDX_NONE,
@@ -370,7 +373,7 @@ START_TEST(attention_takes_factors)
 }
 END_TEST
 
-/* ---- files --------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------------------- */
 
 typedef struct files {
     char in[64], out[64];

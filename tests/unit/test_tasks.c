@@ -30,7 +30,7 @@ static const char *zoo(const char *name)
     return path;
 }
 
-/* ---- from checkpoints of the repository ---------------------------------------------------------------------------- */
+/* ---- from checkpoints of the repository ------------------------------------------------------------------ */
 
 START_TEST(embedder)
 {
@@ -100,7 +100,7 @@ START_TEST(sparse_encoder)
 }
 END_TEST
 
-/* ---- from checkpoints made here ------------------------------------------------------------------------------------ */
+/* ---- from checkpoints made here -------------------------------------------------------------------------- */
 
 static void remove_folder(const char *path)
 {
@@ -126,7 +126,8 @@ static void make_checkpoint(char *path, const char *config)
 {
     ck_assert_ptr_nonnull(mkdtemp(path));
     write_file(path, "config.json", config);
-    FINE(sdx_synthetic_write(&(sdx_synthetic_options){.config = path, .folder = path, .seed = 7, .dtype = SDX_F32}, &err));
+    FINE(sdx_synthetic_write(&(sdx_synthetic_options){.config = path, .folder = path, .seed = 7, .dtype = SDX_F32},
+                             &err));
 }
 
 START_TEST(generator)
@@ -134,9 +135,10 @@ START_TEST(generator)
     char folder[] = "/tmp/sdx-tasks-XXXXXX";
     sdx_generator *g;
     sdx_generated out[N];
-    make_checkpoint(folder, "{\"model_type\":\"t5\",\"architectures\":[\"T5ForConditionalGeneration\"],\"d_model\":32,\"d_ff\":64,"
-                            "\"d_kv\":8,\"num_heads\":4,\"num_layers\":2,\"num_decoder_layers\":2,\"vocab_size\":1600,"
-                            "\"is_encoder_decoder\":true,\"decoder_start_token_id\":0,\"eos_token_id\":1,\"pad_token_id\":0}");
+    make_checkpoint(
+        folder, "{\"model_type\":\"t5\",\"architectures\":[\"T5ForConditionalGeneration\"],\"d_model\":32,\"d_ff\":64,"
+                "\"d_kv\":8,\"num_heads\":4,\"num_layers\":2,\"num_decoder_layers\":2,\"vocab_size\":1600,"
+                "\"is_encoder_decoder\":true,\"decoder_start_token_id\":0,\"eos_token_id\":1,\"pad_token_id\":0}");
     FINE(sdx_copy_companions(zoo("t5"), folder, &err));
     FINE(sdx_generator_open(&(sdx_task_options){.model = folder}, &g, &err));
     sdx_generate_options o = sdx_generator_defaults(g);
@@ -175,14 +177,15 @@ START_TEST(transcriber)
     for (int i = 0; i < 4000; i++) samples[i] = sinf((float)(i * i) * 1e-4f);
     FINE(sdx_transcriber_run(t, &(sdx_transcribe_options){.num_beams = 2}, samples, 4000, 16000, &said, &err));
     ck_assert_uint_eq(said.length, strlen(said.text));
-    for (size_t i = 0; i < said.words; i++) ck_assert(said.word[i].start <= said.word[i].end && said.word[i].end <= 0.25);
+    for (size_t i = 0; i < said.words; i++)
+        ck_assert(said.word[i].start <= said.word[i].end && said.word[i].end <= 0.25);
     sdx_transcript_free(&said);
     sdx_transcriber_free(t);
     remove_folder(folder);
 }
 END_TEST
 
-/* ---- refusals ------------------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------------------- */
 
 /* A model without the outputs that the task needs; and nothing comes out. */
 START_TEST(wrong_model)
@@ -198,7 +201,8 @@ START_TEST(wrong_model)
     ck_assert_int_eq(sdx_generator_open(&o, &g, &err), SDX_ERR_UNSUPPORTED);
     ck_assert_int_eq(sdx_transcriber_open(&o, &t, &err), SDX_ERR_UNSUPPORTED);
     ck_assert(!c && !s && !g && !t);
-    ck_assert_int_eq(sdx_embedder_open(&(sdx_task_options){.model = "/nowhere"}, &(sdx_embedder *){0}, NULL), SDX_ERR_FILE);
+    ck_assert_int_eq(sdx_embedder_open(&(sdx_task_options){.model = "/nowhere"}, &(sdx_embedder *){0}, NULL),
+                     SDX_ERR_FILE);
 }
 END_TEST
 
@@ -216,7 +220,7 @@ START_TEST(free_takes_null)
 }
 END_TEST
 
-/* ---- about ---------------------------------------------------------------------------------------------------------- */
+/* ---- about ----------------------------------------------------------------------------------------------- */
 
 START_TEST(about_the_build)
 {

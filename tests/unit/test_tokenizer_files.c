@@ -401,7 +401,8 @@ END_TEST
 /* added_tokens.json: ids beyond the vocabulary, as older versions of transformers kept them. */
 START_TEST(old_added_tokens)
 {
-    static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nb\n", added[] = "{\"[MASK]\":9,\"ab\":8}", bad[] = "{\"x\":-1}";
+    static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nb\n", added[] = "{\"[MASK]\":9,\"ab\":8}",
+                      bad[] = "{\"x\":-1}";
     sdx_tokenizer *t = NULL;
     sdx_error err = {0};
     write_file("vocab.txt", vocab, sizeof vocab - 1);

@@ -55,12 +55,13 @@ START_TEST(counts_by_hand)
     ck_assert_double_eq(count("Gemm", 2, (int64_t[]){3, 4}, (int64_t[]){4, 5}, 1), 2 * 3 * 4 * 5);
     /* 6 outputs of 2 places of 4 filters, each over 3 channels of 3 taps */
     ck_assert_double_eq(count("Conv", 3, (int64_t[]){2, 6, 8}, (int64_t[]){4, 3, 3}, 2), 2 * (2 * 4 * 6) * (3 * 3));
-    ck_assert_double_eq(count("ConvTranspose", 3, (int64_t[]){2, 6, 8}, (int64_t[]){6, 5, 3}, 1), 2 * (2 * 6 * 8) * (5 * 3));
+    ck_assert_double_eq(count("ConvTranspose", 3, (int64_t[]){2, 6, 8}, (int64_t[]){6, 5, 3}, 1),
+                        2 * (2 * 6 * 8) * (5 * 3));
     ck_assert_double_eq(count("Add", 2, (int64_t[]){3, 4}, (int64_t[]){3, 4}, 1), 0);
 }
 END_TEST
 
-/* ---- of an encoder ------------------------------------------------------------------------------------------ */
+/* ---- of an encoder --------------------------------------------------------------------------------------- */
 
 static sdx_work run_encoder(const char *path, sdx_run_options options, int64_t texts, const int64_t *lengths)
 {
@@ -128,7 +129,8 @@ START_TEST(quantized_layers_count_as_int8)
     sdx_quantize_options how = {.input = path, .output = quantized};
     sdx_quantize_report report;
     ck_assert_msg(sdx_quantize(&how, &report, &err) == SDX_OK, "%s", err.message);
-    sdx_work fp32 = run_encoder(path, (sdx_run_options){0}, 3, lengths), int8 = run_encoder(quantized, (sdx_run_options){0}, 3, lengths);
+    sdx_work fp32 = run_encoder(path, (sdx_run_options){0}, 3, lengths),
+             int8 = run_encoder(quantized, (sdx_run_options){0}, 3, lengths);
     ck_assert_double_eq(total(int8), total(fp32));
     ck_assert_double_gt(int8.int8, 0.9 * total(fp32));
     ck_assert_double_gt(int8.f32, 0); /* attention */
