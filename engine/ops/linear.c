@@ -8,14 +8,12 @@
 
 enum { BLOCK_TILES = 10, COPIED_TILES = 3 };
 
-/* Rows per block: at most ~10 register tiles, so that a block of A stays in the second-level cache while the
- * panels pass, and blocks of even size, so that none is a short remainder. */
+/* Rows per block: at most `tiles` register tiles, so that a block of A stays in the second-level cache while the panels
+ * pass. Blocks of even size, as threads take equal numbers of them; tiles a row or two lower cost nothing. */
 static int64_t block_rows(int64_t m, int64_t mr, int64_t tiles)
 {
     int64_t most = tiles * mr, blocks = (m + most - 1) / most;
-    if (blocks <= 1) return m;
-    int64_t rows = (m + blocks - 1) / blocks;
-    return (rows + mr - 1) / mr * mr;
+    return blocks <= 1 ? m : (m + blocks - 1) / blocks;
 }
 
 typedef struct cut {
