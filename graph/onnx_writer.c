@@ -11,7 +11,7 @@
 
 enum {
     PIECE_BYTES = 4 << 20, /* written between two reports of progress */
-    LARGE = 1 << 20        /* bytes of a tensor whose pages are let go */
+    LARGE = 1 << 20        /* bytes of a piece whose pages are let go */
 };
 #define LARGEST_MESSAGE ((uint64_t)INT32_MAX) /* what protobuf readers accept */
 
@@ -32,16 +32,18 @@ static void report(const sink *s)
     if (o->progress) o->progress(o->context, s->before + s->file->written, s->plan->total);
 }
 
+/* Mapped weights need not stay in memory once they are written. */
 static void put(sink *s, const void *bytes, size_t n)
 {
     s->bytes += n;
     if (!s->file) return;
     const unsigned char *at = bytes;
-    for (; n > PIECE_BYTES; n -= PIECE_BYTES, at += PIECE_BYTES) {
-        sdx_writer_put(s->file, at, PIECE_BYTES);
-        report(s);
+    for (size_t part; n; n -= part, at += part) {
+        part = n < PIECE_BYTES ? n : PIECE_BYTES;
+        sdx_writer_put(s->file, at, part);
+        if (part >= LARGE && sdx_model_is_mapped(s->plan->model, at)) sdx_pages_release(at, part);
+        if (part < n) report(s);
     }
-    sdx_writer_put(s->file, at, n);
 }
 
 static void put_varint(sink *s, uint64_t v)
@@ -126,8 +128,7 @@ static void put_external(sink *s, const tensor_item *t)
     put_int(s, 14, 1);
 }
 
-/* The elements as a file keeps them: those below 8 bits packed, a few at a time. Mapped weights need not stay in memory
- * once they are written. */
+/* The elements as a file keeps them: those below 8 bits packed, a few at a time. */
 static void put_elements(sink *s, const sdx_tensor *t)
 {
     enum { CHUNK = 1024 }; /* elements; a multiple of 8, so that each chunk ends at the end of a byte */
@@ -135,7 +136,6 @@ static void put_elements(sink *s, const sdx_tensor *t)
     size_t n = sdx_tensor_bytes(t), bits = (size_t)sdx_dtype_bits(t->dtype), part;
     if (!s->file || !sdx_dtype_is_small(t->dtype)) {
         put(s, data, sdx_tensor_file_bytes(t));
-        if (s->file && n >= LARGE && sdx_model_is_mapped(s->plan->model, data)) sdx_pages_release(data, n);
         return;
     }
     for (size_t at = 0; at < n; at += part) {
