@@ -21,10 +21,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../include/sardonyx.h"
+#include "clock.h"
 
 #ifdef SDX_PTHREAD
 #include <pthread.h>
@@ -50,13 +50,6 @@ static void relax(void)
 #endif
 }
 
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* Leaves `state` for another one within the time? */
 static bool spin_while(slot *s, uint32_t state)
 {
@@ -64,7 +57,7 @@ static bool spin_while(slot *s, uint32_t state)
     for (int i = 1; atomic_load_explicit(&s->state, memory_order_acquire) == state; i++) {
         relax();
         if (i % SPINS_PER_LOOK) continue;
-        int64_t now = now_ns();
+        int64_t now = sdx_now_ns();
         if (!end) end = now + SPIN_NS;
         if (now >= end) return false;
     }

@@ -256,4 +256,5 @@ def main():
             peak_at(args, name, files, "32x512", threads)
 
 
-main()
+if __name__ == "__main__":
+    main()

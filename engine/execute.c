@@ -3,17 +3,10 @@
  * such steps allocates nothing, and one with such steps takes blocks of up to 1 MB from the run before. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "../base/clock.h"
 #include "../base/memory.h"
 #include "engine.h"
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Where the values of this run lie, as far as the plan knows. */
 static void bind(sdx_plan *p, const sdx_tensor *feed, unsigned char *buffer)
@@ -201,9 +194,9 @@ static sdx_status count_steps(const sdx_plan *p, sdx_context *context, sdx_error
 static sdx_status run_timed(sdx_plan *p, sdx_context *context, sdx_step *s, unsigned char *buffer, sdx_error *err)
 {
     sdx_profile *profile = &context->profile[p->body->graph->index][s->node];
-    double told = context->told, start = now();
+    double told = context->told, start = sdx_now();
     TRY(run_step(p, context, s, buffer, err));
-    double elapsed = now() - start;
+    double elapsed = sdx_now() - start;
     profile->seconds += elapsed - (context->told - told);
     profile->runs++;
     context->told = told + elapsed;

@@ -5,8 +5,8 @@
  * caches, in turn, and compares the best of each, which other programs disturb least. It takes less than a millisecond. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "../base/clock.h"
 #include "../base/memory.h"
 #include "engine.h"
 
@@ -15,19 +15,12 @@ enum { ROWS = 56, COLUMNS = 64, DEPTH = 512, ROUNDS = 8 };
 /* A gain below this is not worth the digits; either answer of a real CPU is far from it. */
 static const double worth = 1.25;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static double time_product(const sdx_gemm_f32_kernels *k, const float *a, const float *packed, float *c)
 {
-    const double start = now();
+    const double start = sdx_now();
     k->run(ROWS, COLUMNS, DEPTH, a, DEPTH, packed, 0, (COLUMNS + k->nr - 1) / k->nr, NULL, SDX_ACT_NONE, NULL, 0, c,
            COLUMNS);
-    return now() - start;
+    return sdx_now() - start;
 }
 
 static sdx_status probe(const sdx_gemm_f32_kernels *const kernels[2], double best[2], sdx_error *err)

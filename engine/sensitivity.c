@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "../base/buffer.h"
+#include "../base/clock.h"
 #include "../base/memory.h"
 #include "calibrate.h"
 
@@ -141,21 +141,14 @@ static sdx_status answer(const sdx_calibration *c, const runner *r, answers *a, 
     return status;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
-
 /* Milliseconds of the first case, the fastest run of each; in turns, so that both meet the machine in one mood. */
 static sdx_status race(const sdx_calibration *c, const runner *const r[2], double time[2], sdx_error *err)
 {
     time[0] = time[1] = INFINITY;
     for (int run = 0; run < 2 * TIMED_RUNS; run++) {
-        double start = now();
+        double start = sdx_now();
         TRY(run_case(r[run % 2], &c->kept[0], err));
-        time[run % 2] = fmin(time[run % 2], now() - start);
+        time[run % 2] = fmin(time[run % 2], 1e3 * (sdx_now() - start));
     }
     return SDX_OK;
 }

@@ -136,7 +136,8 @@ const sdx_work_rule *sdx_work_find(const sdx_node *node)
 void sdx_work_add(const sdx_work_rule *rule, const sdx_program *program, const sdx_graph *graph, const sdx_node *node,
                   const sdx_tensor *in, const sdx_tensor *out, sdx_work *work)
 {
-    const bool constant = rule->weight >= 0 && graph->value[node->in[rule->weight]].type.constant;
+    const sdx_id weight = rule->weight >= 0 ? sdx_node_in(node, rule->weight) : SDX_NONE;
+    const bool constant = weight != SDX_NONE && graph->value[weight].type.constant;
     const bool bf16 = constant && program->kernels->linear.run == program->kernels->gemm_bf16.run;
     double *const by_weights = rule->arithmetic == INT8             ? &work->int8
                                : rule->arithmetic == WEIGHTS && bf16 ? &work->bf16

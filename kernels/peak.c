@@ -1,8 +1,7 @@
 /* peak.c: how many operations a second a core does at best: 12 independent chains of one multiply-add instruction,
  * in registers only. Measured, not looked up: clouds change clocks between minutes. */
+#include "../base/clock.h"
 #include "kernels.h"
-
-#include <time.h>
 
 #if defined(__x86_64__)
 
@@ -29,21 +28,14 @@ PEAK(madd_ymm, "vpmaddwd", "ymm")
 
 enum { TRIES = 20, TURNS = 20000, LINKS = 24 };
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* operations: of one instruction. The best of some tries, which other programs disturb least. */
 static double rate(void (*chain)(long), double operations)
 {
     double best = 1e9;
     for (int i = 0; i < TRIES; i++) {
-        const double start = now();
+        const double start = sdx_now();
         chain(TURNS);
-        const double t = now() - start;
+        const double t = sdx_now() - start;
         if (t < best) best = t;
     }
     return TURNS * (double)LINKS * operations / best;
