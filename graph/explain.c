@@ -58,6 +58,9 @@ static const struct advice {
     {"the scores are not a product",
      "between MatMul and Softmax: Mul or Div by a number, then Add or Where of masks and biases",
      "remove the operator, or move it before the MatMul or behind the Softmax", false},
+    {"weights and values meet in an Einsum", "MatMul of [b,n,t,T] and [b,n,T,h]",
+     "write each Einsum as MatMul of tensors [b,n,..] and scale before anything is added; XLNet's shifted positions are "
+     "then a bias", false},
     {"the attention weights are an output", "weights that only the values' MatMul reads",
      "export without output_attentions", true},
     {"the queries do not arrive", "Reshape to [b,t,n,h], then Transpose 0,2,1,3", "correct the Transpose",
@@ -147,15 +150,20 @@ static void best_match(const sdx_graph *g, sdx_id v, int depth, finding *f)
 static sdx_status explain_softmax(report *r, const sdx_node *softmax)
 {
     const sdx_graph *g = r->g;
-    const sdx_node *product = find_below(g, softmax->out[0], "MatMul", 3);
-    if (!product) product = find_below(g, softmax->out[0], "FusedMatMul", 3);
-    if (!product || product->in[0] == SDX_NONE || sdx_graph_constant(g, product->in[1])) return SDX_OK;
+    static const char *const products[] = {"MatMul", "FusedMatMul", "Einsum"};
+    const sdx_node *product = NULL;
+    for (size_t i = 0; i < sizeof products / sizeof *products && !product; i++)
+        product = find_below(g, softmax->out[0], products[i], 3);
+    sdx_id values = product ? sdx_node_in(product, 1) : SDX_NONE;
+    if (values == SDX_NONE || product->in[0] == SDX_NONE || sdx_graph_constant(g, values)) return SDX_OK;
     finding f = {
         .kind = "attention", .place = product->name, .at = product, .of = SDX_ATTENTION_STEPS, .stopped = product};
     best_match(g, product->out[0], 4, &f);
     if (!f.reason && !sdx_match_axis_is_last(g, softmax, -1, softmax->in[0])) {
         f.reason = "the Softmax is not over the keys";
         f.stopped = softmax;
+    } else if (!f.reason && sdx_node_is(product, "Einsum")) {
+        f.reason = "weights and values meet in an Einsum";
     } else if (!f.reason) {
         f.reason = "the heads are not joined again";
     }
@@ -285,6 +293,8 @@ static sdx_status explain_gate(report *r, const sdx_node *gate)
 /* ---- embeddings
  * ------------------------------------------------------------------------------------------------- */
 
+enum { SUMMANDS = 3 }; /* Adds above each other that are looked through */
+
 static bool is_lookup(const sdx_graph *g, sdx_id v)
 {
     const sdx_node *n = sdx_match_op(g, v, "Gather");
@@ -303,15 +313,22 @@ static int count_lookups(const sdx_graph *g, sdx_id v, int depth, sdx_id *other)
     return 0;
 }
 
+/* v is the sum, or one of the sums that it is made of. */
+static bool is_part(const sdx_graph *g, sdx_id sum, sdx_id v, int depth)
+{
+    const sdx_node *add = depth > 0 ? sdx_match_op(g, sum, "Add") : NULL;
+    if (sum == v) return true;
+    return add && (is_part(g, add->in[0], v, depth - 1) || is_part(g, add->in[1], v, depth - 1));
+}
+
 /* v is computed from what the norm adds it to: a residual, where embeddings have no norm of their own. */
 static bool is_residual(const sdx_graph *g, const sdx_node *norm, sdx_id v)
 {
-    const sdx_node *add = sdx_match_op(g, norm->in[0], "Add");
     for (int depth = 64; depth-- > 0 && v != SDX_NONE;) {
         const sdx_node *n = sdx_graph_producer(g, v);
         if (!n) return false;
         v = computed(g, n);
-        if (v == norm->in[0] || v == norm->in[1] || (add && (v == add->in[0] || v == add->in[1]))) return true;
+        if (v != SDX_NONE && (is_part(g, norm->in[0], v, SUMMANDS) || v == norm->in[1])) return true;
     }
     return false;
 }
@@ -321,8 +338,8 @@ static sdx_status explain_sum(report *r, const sdx_node *norm)
     const sdx_graph *g = r->g;
     sdx_id other = SDX_NONE;
     bool skip = sdx_node_is_in(norm, SDX_MS, "SkipLayerNormalization");
-    int lookups = count_lookups(g, norm->in[0], 3, &other);
-    if (skip) lookups += count_lookups(g, norm->in[1], 3, &other);
+    int lookups = count_lookups(g, norm->in[0], SUMMANDS, &other);
+    if (skip) lookups += count_lookups(g, norm->in[1], SUMMANDS, &other);
     if (lookups == 0 || lookups + (other != SDX_NONE) < 2 || is_residual(g, norm, other)) return SDX_OK;
     finding f = {.kind = "embedding",
                  .place = norm->name, .at = norm,
@@ -334,7 +351,12 @@ static sdx_status explain_sum(report *r, const sdx_node *norm)
                  .fix = "nothing: positions that begin elsewhere have no operator"};
     f.reason = "positions do not count from 0 along the tokens";
     f.stopped = norm;
-    if (other != SDX_NONE) {
+    if (!sdx_embedding_reason(g, norm)) {
+        f.steps = f.of;
+        f.should = false;
+        f.reason = "no standard operator takes the look-ups, their sum and its norm together";
+        f.fix = "--target ort, where com.microsoft has EmbedLayerNormalization";
+    } else if (other != SDX_NONE) {
         f.reason = "a summand is not a look-up in a constant table";
         f.stopped = sdx_graph_producer(g, other) ? sdx_graph_producer(g, other) : norm;
         f.fix = "move the operator behind the norm, or export without it";

@@ -19,7 +19,8 @@ typedef struct sdx_projection {
  * ones after them. */
 typedef struct sdx_heads {
     sdx_id flat;  /* [b,t,nh], before the heads are split, or SDX_NONE */
-    sdx_id split; /* [b,n,t,h]: set when they are never flat, as cached keys of an encoder, and for values */
+    sdx_id split; /* [b,n,t,h]: set when they are never flat, as cached keys of an encoder, and for values; or
+                   * [b,g,r,t,h], n = g r, which is yet to be reshaped */
     sdx_id past, present;                        /* [b,n,p,h] and [b,n,p+t,h], or SDX_NONE */
     sdx_element batch, tokens, heads, head_size; /* tokens: the fresh ones */
     sdx_projection p;
@@ -36,6 +37,8 @@ typedef struct sdx_term { /* something that happens to the scores between MatMul
 } sdx_term;
 
 enum { SDX_MOST_TERMS = 6 };
+
+#define SDX_LEAST_FILL (-1e3) /* a fill value above this does not hide a key */
 
 typedef struct sdx_attention {
     sdx_heads q, k, v;

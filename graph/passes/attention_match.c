@@ -115,27 +115,34 @@ static sdx_layout layout_of(const sdx_heads *h, const char *text)
     return sdx_layout_make(text, size);
 }
 
-/* Number of heads and their size: where the last dim is split, or from [b,n,t,h] itself. */
+/* The heads' number in a shape that splits them: [b,n,t,h], or [b,g,r,t,h] for g heads that r queries each share. */
+static sdx_element heads_of(const sdx_graph *g, const sdx_shape *s)
+{
+    sdx_element n = sdx_element_from_dim(s->dim[1]);
+    return s->rank == 5 ? sdx_model_arith(g->model, '*', n, sdx_element_from_dim(s->dim[2])) : n;
+}
+
+/* Number of heads and their size: from such a shape itself, or where the last dim is split. */
 static bool read_heads(const sdx_graph *g, const sdx_path *path, sdx_heads *h)
 {
     const sdx_shape *s = &sdx_match_type(g, path->top)->shape;
-    int heads = 1;
-    if (s->rank != 4) {
+    if (s->rank == 4 || s->rank == 5) {
+        h->heads = heads_of(g, s);
+    } else {
         if (path->count == 0) return false;
         const sdx_node *split = &g->node[path->node[path->count - 1]];
         if (!sdx_match_is(split, "Reshape")) return false;
         s = &sdx_match_type(g, split->out[0])->shape;
         if (s->rank < 3) return false;
-        heads = s->rank - 2;
+        h->heads = sdx_element_from_dim(s->dim[s->rank - 2]);
     }
-    h->heads = sdx_element_from_dim(s->dim[heads]);
     h->head_size = sdx_element_from_dim(s->dim[s->rank - 1]);
     return h->heads.symbol == SDX_ELEMENT_NUMBER && h->head_size.symbol == SDX_ELEMENT_NUMBER &&
            h->heads.number > 0 && h->head_size.number > 0;
 }
 
-/* The path begins at x[b,t,nh], at Gemm's [b*t,nh] (followed by the sizes of the other tensors), or at
- * [b,n,t,h]. */
+/* The path begins at x[b,t,nh], at Gemm's [b*t,nh] (followed by the sizes of the other tensors), at [b,n,t,h], or, as
+ * Reshape asks for the order only, at [b,g,r,t,h]. */
 static const char *start_layout(const sdx_graph *g, const sdx_path *path, sdx_heads *h, sdx_layout *layout)
 {
     const sdx_type *type = sdx_match_type(g, path->top);
@@ -151,9 +158,9 @@ static const char *start_layout(const sdx_graph *g, const sdx_path *path, sdx_he
         *layout = layout_of(h, "bt|nh");
         return NULL;
     }
-    if (s->rank != 3 && s->rank != 4) return "neither [b,t,nh] nor [b,n,t,h]";
+    if (s->rank < 3 || s->rank > 5) return "neither [b,t,nh] nor [b,n,t,h]";
     h->batch = sdx_element_from_dim(s->dim[0]);
-    h->tokens = sdx_element_from_dim(s->dim[s->rank == 3 ? 1 : 2]);
+    h->tokens = sdx_element_from_dim(s->dim[s->rank == 3 ? 1 : s->rank - 2]);
     *(s->rank == 3 ? &h->flat : &h->split) = path->top;
     *layout = layout_of(h, s->rank == 3 ? "b|t|nh" : "b|n|t|h");
     return NULL;
@@ -207,9 +214,13 @@ static const sdx_heads no_heads = {
     .flat = SDX_NONE, .split = SDX_NONE, .past = SDX_NONE, .present = SDX_NONE};
 
 /* The highest value [b,n,t,h] on a path that goes up beyond the heads: keys repeated for groups of queries, or all
- * three cut out of one tensor. */
+ * three cut out of one tensor. Where repeated keys are at once made [b*n,t,h], they themselves. */
 static sdx_id find_split(const sdx_graph *g, sdx_id v, const sdx_path *path)
 {
+    int first = path->count - 1;
+    bool grouped = first >= 0 && sdx_match_type(g, path->top)->shape.rank == 5 &&
+                   sdx_match_type(g, g->node[path->node[first]].out[0])->shape.rank == 3;
+    if (grouped) return path->top;
     for (int i = path->count; i-- > 0;) {
         sdx_id made = g->node[path->node[i]].out[0];
         if (sdx_match_type(g, made)->shape.rank == 4) return made;
@@ -217,11 +228,27 @@ static sdx_id find_split(const sdx_graph *g, sdx_id v, const sdx_path *path)
     return sdx_match_through(g, v);
 }
 
-static const char *match_split_heads(const sdx_graph *g, sdx_id v, sdx_path *path, sdx_heads *h, sdx_layout *layout)
+/* Where these are heads, they replace what was found from the top of the path. */
+static bool take_split_heads(const sdx_graph *g, sdx_id v, sdx_path *path, sdx_heads *h, sdx_layout *layout)
 {
-    *h = no_heads;
-    sdx_path_read(g, v, find_split(g, v, path), path);
-    return match_fresh(g, path, h, layout);
+    sdx_heads heads = no_heads;
+    sdx_layout ends_as;
+    sdx_path lower;
+    sdx_path_read(g, v, find_split(g, v, path), &lower);
+    if (match_fresh(g, &lower, &heads, &ends_as)) return false;
+    *path = lower;
+    *h = heads;
+    *layout = ends_as;
+    return true;
+}
+
+/* Head by head, as a product wants it. */
+static bool is_headwise(const sdx_layout *l)
+{
+    static const char *const forms[] = {"b|n|t|h", "b|n|h|t", "bn|t|h", "bn|h|t"};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (sdx_layout_is(l, forms[i])) return true;
+    return false;
 }
 
 static const char *match_heads(const sdx_graph *g, sdx_id v, sdx_heads *h, double *scale, sdx_layout *layout,
@@ -237,7 +264,8 @@ static const char *match_heads(const sdx_graph *g, sdx_id v, sdx_heads *h, doubl
     const sdx_node *concat = match_cache(g, path.top);
     const char *reason =
         concat ? match_cached(g, concat, &path, h, &cached, layout) : match_fresh(g, &path, h, layout);
-    if (reason && !concat && !match_split_heads(g, v, &path, h, layout)) reason = NULL;
+    bool fits = !reason && is_headwise(layout) && sdx_match_type(g, path.top)->shape.rank != 5;
+    if (!concat && !fits && take_split_heads(g, v, &path, h, layout)) reason = NULL;
     *scale *= path.scale * cached;
     return reason ? sdx_attention_stop(m, stopped, reason) : NULL;
 }
@@ -326,14 +354,14 @@ static const char *match_operands(const sdx_graph *g, const sdx_node *product, c
                     arrives_as(result, context, "b|n|t|h", "b|n|h|t")};
     bool three[3] = {sdx_layout_is(&q, "bn|t|h"), arrives_as(&k, product, "bn|h|t", "bn|t|h"),
                      arrives_as(result, context, "bn|t|h", "bn|h|t")};
-    bool is_four = four[0] && four[1] && four[2];
+    bool meet = (four[0] && four[1]) || (three[0] && three[1]); /* the weights may be reshaped on their way to values */
     const bool right[3] = {four[0] || three[0], four[1] || three[1], four[2] || three[2]};
-    if (!is_four && !(three[0] && three[1] && three[2])) return blame_layout(g, product, m, right);
+    if (!meet || !right[2]) return blame_layout(g, product, m, right);
     m->steps++;
     m->shared = is_shared(g, m, &m->k.path) || is_shared(g, m, &m->v.path);
-    if (is_four && m->v.past == SDX_NONE && sdx_layout_is(result, "b|n|t|h"))
+    if (four[2] && m->v.past == SDX_NONE && sdx_layout_is(result, "b|n|t|h"))
         m->v.split = sdx_match_through(g, context->in[1]);
-    *result = layout_of(&m->q, is_four ? "b|n|t|h" : "bn|t|h"); /* what comes out has the queries' tokens */
+    *result = layout_of(&m->q, four[2] ? "b|n|t|h" : "bn|t|h"); /* what comes out has the queries' tokens */
     return NULL;
 }
 

@@ -122,8 +122,6 @@ const char *sdx_match_scores(const sdx_graph *g, sdx_id v, sdx_attention *m, con
 
 /* ---- terms ---------------------------------------------------------------------------------------------- */
 
-#define LEAST_FILL (-1e3) /* a fill value above this does not hide a key */
-
 /* The mask as what it adds to a score. */
 static bool as_addend(const sdx_term *t, sdx_mask *mask)
 {
@@ -148,7 +146,7 @@ static bool is_causal(const sdx_graph *g, const sdx_mask *mask, const sdx_attent
 
 static bool hides(double x)
 {
-    return x <= LEAST_FILL;
+    return x <= SDX_LEAST_FILL;
 }
 
 /* True when the term is a mask [b,1,*,keys], the rule not to look ahead, both, or nothing at all. */

@@ -350,6 +350,16 @@ static bool is_self(const sdx_attention *m)
            m->k.flat != SDX_NONE;
 }
 
+/* [b,g,r,t,h] as [b,n,t,h] */
+static sdx_status unite_groups(writer *w, sdx_heads *h)
+{
+    const int64_t target[4] = {0, h->heads.number, -1, h->head_size.number};
+    sdx_id in[2] = {h->split, SDX_NONE};
+    if (h->split == SDX_NONE || sdx_match_type(w->g, h->split)->shape.rank == 4) return SDX_OK;
+    TRY(sdx_pass_ints(w->context, w->g, 4, target, &in[1]));
+    return sdx_pass_emit(w->context, w->g, "Reshape", NULL, 2, in, &h->split);
+}
+
 /* Heads that come split (queries after rotary positions, say) are joined. */
 static sdx_status join_heads(writer *w, sdx_heads *h)
 {
@@ -395,6 +405,7 @@ static sdx_status write_multi_head(writer *w, sdx_id last, sdx_attention *m)
     bool split = m->k.flat == SDX_NONE, takes_mask = is_self(m) || w->context->for_run, possible;
     TRY(check_order(w, m, adds_masks(w, m, takes_mask), &possible));
     if (!possible) return SDX_OK;
+    for (int i = SDX_Q; i <= SDX_V; i++) TRY(unite_groups(w, (sdx_heads *[]){&m->q, &m->k, &m->v}[i]));
     TRY(join_heads(w, &m->q));
     sdx_id in[8] = {m->q.flat,
                     split ? m->k.split : m->k.flat,
@@ -433,45 +444,81 @@ static sdx_status repeat_rows(writer *w, const sdx_attention *m, sdx_id *bias)
     return emit_once(w, "Expand", 2, expand, bias);
 }
 
+/* Where(condition, x, y) of two numbers, of which one hides a key and the other is 0. */
+static bool is_choice(const sdx_graph *g, sdx_id v, double *fill)
+{
+    const sdx_node *where = sdx_match_op(g, v, "Where");
+    double x, y;
+    if (!where || !sdx_graph_scalar(g, where->in[1], &x) || !sdx_graph_scalar(g, where->in[2], &y)) return false;
+    *fill = fmin(x, y);
+    return fmax(x, y) == 0 && *fill <= SDX_LEAST_FILL;
+}
+
+/* The term hides keys and does nothing else. *finite: by a finite number, and maybe all keys of a query. */
+static bool only_hides(const sdx_graph *g, const sdx_attention *m, const sdx_term *t, bool *finite)
+{
+    double fill = t->fill;
+    bool known = !is_in(t, m->bias, m->n_bias), hides = known || t->where || is_choice(g, t->value, &fill);
+    *finite = hides && (known ? m->mask != SDX_NONE : fill >= -FLT_MAX);
+    return hides;
+}
+
 /* A mask inside what looked like a bias: T5 adds its positions to one, a window of ModernBERT hides more keys by the
- * mask's own number, and some condition chooses between two numbers. */
+ * mask's own number. */
 static bool holds_mask(const sdx_graph *g, sdx_id v)
 {
     const sdx_node *n = sdx_graph_producer(g, sdx_match_through(g, v));
     bool window = n && sdx_match_is(n, "Where");
     sdx_mask mask;
-    double fill = 0, other;
+    double fill = 0;
     if (!n || (!window && !sdx_match_is(n, "Add"))) return false;
     if (window && !sdx_graph_scalar(g, n->in[1], &fill)) return false;
-    if (window && sdx_graph_scalar(g, n->in[2], &other)) return fmin(fill, other) >= -FLT_MAX;
     for (int i = window ? 2 : 0; i < n->n_in; i++)
         if (!sdx_match_mask(g, n->in[i], &mask) && mask.source != SDX_NONE)
             return !mask.causal && mask.at[0][0] >= -FLT_MAX && (!window || fill == mask.at[0][0]);
     return false;
 }
 
-/* Keys are hidden by a finite number, the same for all that a query may not see. */
+/* Some bias holds a mask, and all keys that a query may not see are hidden by a finite number, the same for all. */
 static bool fills_alike(const sdx_graph *g, const sdx_attention *m)
 {
-    bool filled = m->mask != SDX_NONE;
-    if (m->causal || (filled && m->sum[0][0] < -FLT_MAX)) return false;
+    bool filled = false;
+    if (m->causal || (m->mask != SDX_NONE && m->sum[0][0] < -FLT_MAX)) return false;
     for (int i = 0; i < m->n_bias; i++) {
         const sdx_term *t = &m->bias[i];
         if (t->where && t->fill < -FLT_MAX) return false;
-        filled |= t->where || holds_mask(g, t->value);
+        filled |= !t->where && holds_mask(g, t->value);
     }
     return filled;
 }
 
-/* A query that sees nothing weighs alike the keys that the least float hides; to ONNX Runtime that is -inf, which gives
- * zeros. Half of it hides as well: a mask without a bias is halved, which leaves -inf what it is, else it is lifted. */
-static sdx_status lift_least(writer *w, const sdx_attention *m, sdx_id *bias)
+static sdx_status add_terms(writer *w, const sdx_attention *m, bool hiding, sdx_id *sum, bool *finite)
 {
-    bool pure = m->mask != SDX_NONE && m->n_bias == 0;
-    sdx_id in[2] = {*bias};
-    if (!pure && !fills_alike(w->g, m)) return SDX_OK;
-    TRY(sdx_pass_scalar(w->context, w->g, pure ? 0.5f : -FLT_MAX / 2, &in[1]));
-    return emit_once(w, pure ? "Mul" : "Max", 2, in, bias);
+    bool one;
+    for (int i = 0; i < m->n_term; i++) {
+        if (only_hides(w->g, m, &m->term[i], &one) != hiding) continue;
+        TRY(add_to(w, m->q.heads.number, sum, &m->term[i]));
+        *finite |= one;
+    }
+    return SDX_OK;
+}
+
+/* What is added to the scores. A query that sees nothing weighs alike the keys that the least float hides; to ONNX
+ * Runtime that is -inf, which gives zeros. Half of it hides as well: so masks are halved, which leaves -inf (as where
+ * two of them meet) what it is; where a bias holds the mask, the sum is lifted. */
+static sdx_status make_standard_bias(writer *w, const sdx_attention *m, sdx_id *bias)
+{
+    bool lift = fills_alike(w->g, m), finite = false, ignored = false;
+    sdx_id number;
+    TRY(add_terms(w, m, true, bias, &finite));
+    if (finite && !lift) {
+        TRY(sdx_pass_scalar(w->context, w->g, 0.5f, &number));
+        TRY(emit_once(w, "Mul", 2, (sdx_id[]){*bias, number}, bias));
+    }
+    TRY(add_terms(w, m, false, bias, &ignored));
+    if (!lift) return SDX_OK;
+    TRY(sdx_pass_scalar(w->context, w->g, -FLT_MAX / 2, &number));
+    return emit_once(w, "Max", 2, (sdx_id[]){*bias, number}, bias);
 }
 
 /* Masks are added just as the graph did it. */
@@ -483,11 +530,13 @@ static sdx_status write_standard(writer *w, sdx_id last, sdx_attention *m)
     TRY(check_order(w, m, !causal, &possible));
     for (int i = SDX_Q; i <= SDX_V; i++) possible &= h[i]->flat != SDX_NONE || h[i]->split != SDX_NONE;
     if (!possible) return SDX_OK;
-    for (int i = SDX_Q; i <= SDX_V; i++) TRY(join_heads(w, h[i]));
+    for (int i = SDX_Q; i <= SDX_V; i++) {
+        TRY(unite_groups(w, h[i]));
+        TRY(join_heads(w, h[i]));
+    }
     sdx_id in[6] = {m->q.flat, m->k.flat, m->v.flat, SDX_NONE, m->k.past, m->v.past};
     sdx_id out[3] = {SDX_NONE, m->k.present, m->v.present}, node;
-    for (int i = 0; i < m->n_term && !causal; i++) TRY(add_to(w, m->q.heads.number, &in[3], &m->term[i]));
-    if (in[3] != SDX_NONE) TRY(lift_least(w, m, &in[3]));
+    if (!causal) TRY(make_standard_bias(w, m, &in[3]));
     if (in[3] != SDX_NONE) TRY(repeat_rows(w, m, &in[3]));
     TRY(joined(w, last, m, &out[0]));
     TRY(sdx_pass_replace(w->context, w->g, last, "", "Attention", trim(in, 6), in, trim(out, 3), out, &node));

@@ -8,7 +8,8 @@
  * are given as position_ids only where the model computes them otherwise (RoBERTa skips padding). Segments are
  * optional. A sum of look-ups does not depend on the roles of its tables, so any two or three with full ids
  * will do. A look-up of the same row everywhere (token_type_ids that default to 0) is added to the table of
- * positions beforehand. Positions that were looked up beforehand, a constant [b,s,h], are a table of their own. */
+ * positions beforehand. Positions that were looked up beforehand, a constant [b,s,h], are a table of their own; so are
+ * segments of which each row is the same. */
 #include <string.h>
 
 #include "passes.h"
@@ -17,6 +18,7 @@ typedef struct lookup {
     sdx_id table, ids;
     int64_t rows;
     bool counts;      /* the ids are 0, 1, 2, ... in every row */
+    bool uniform;     /* and the rows of the table are all alike */
     bool is_constant; /* the ids are all `row` */
     int64_t row;
 } lookup;
@@ -111,17 +113,25 @@ static bool is_constant(const sdx_graph *g, sdx_id ids, int64_t *row)
 
 /* ---- look-ups ------------------------------------------------------------------------------------------- */
 
+/* All `count` parts of so many bytes are alike. */
+static bool repeats(const void *data, int64_t count, size_t bytes)
+{
+    for (int64_t i = 1; i < count; i++)
+        if (memcmp((const char *)data + (size_t)i * bytes, data, bytes)) return false;
+    return count > 0;
+}
+
 /* A constant [s,h], or the same one for each of b texts. */
 static bool match_looked_up(const sdx_tensor *t, sdx_id v, const sdx_shape *sum, lookup *out)
 {
     if (t->dtype != SDX_F32 || t->rank < 2 || t->rank > 3) return false;
     int64_t rows = t->dim[t->rank - 2], width = t->dim[t->rank - 1], texts = t->rank == 3 ? t->dim[0] : 1;
-    size_t each = (size_t)(rows * width) * sizeof(float);
+    size_t row_bytes = (size_t)width * sizeof(float);
     if (rows != sum->dim[1] || width != sum->dim[2]) return false;
-    for (int64_t i = 1; i < texts; i++)
-        if (memcmp((const char *)t->data + (size_t)i * each, t->data, each)) return false;
+    if (!repeats(t->data, texts, (size_t)rows * row_bytes)) return false;
     *out = (lookup){.table = v, .ids = SDX_NONE, .rows = rows, .counts = true};
-    return texts > 0;
+    out->uniform = repeats(t->data, rows, row_bytes);
+    return true;
 }
 
 static bool match_lookup(const sdx_graph *g, sdx_id v, const sdx_shape *sum, lookup *out)
@@ -173,10 +183,12 @@ static int largest(const lookup *list, int count)
 /* Positions are the counted ones; else, as for words, the larger table that is left. */
 static bool assign(lookup *list, int count, embedding *m)
 {
-    int counted = -1;
+    int counted = -1, counts = 0;
     m->segment.table = m->segment.ids = m->constant.table = SDX_NONE;
+    for (int i = 0; i < count; i++) counts += list[i].counts;
     for (int i = count; i-- > 0;)
-        if (list[i].is_constant && m->constant.table == SDX_NONE) m->constant = take(list, &count, i);
+        if ((list[i].is_constant || (list[i].uniform && counts > 1)) && m->constant.table == SDX_NONE)
+            m->constant = take(list, &count, i);
     for (int i = 0; i < count; i++)
         if (list[i].counts) counted = i;
     if (counted >= 0) m->position = take(list, &count, counted);
@@ -207,6 +219,12 @@ static const char *match(const sdx_graph *g, const sdx_node *norm, embedding *m)
     m->epsilon = sdx_node_float(norm, "epsilon", 1e-5f);
     m->sum = g->value[add->out[0]].uses > 1 ? add->out[0] : SDX_NONE;
     return NULL;
+}
+
+const char *sdx_embedding_reason(const sdx_graph *g, const sdx_node *norm)
+{
+    embedding m;
+    return match(g, norm, &m);
 }
 
 /* The matrix of the first text serves all. */

@@ -28,6 +28,8 @@ sdx_status sdx_pass_pack_tokens(sdx_pass_context *context, sdx_graph *graph);
 
 /* For explain.c: why the product of x and a gate is no Gelu, NULL when it is. */
 const char *sdx_gelu_reason(const sdx_graph *graph, const sdx_node *mul);
+/* The same: why the LayerNormalization is not one of embeddings. */
+const char *sdx_embedding_reason(const sdx_graph *graph, const sdx_node *norm);
 
 /* A new node in the place of `anchor`, the last node of a matched pattern: it writes the values out[] (whose
  * old writers die), is named after anchor's scope, and imports its domain. Counts as a change. */

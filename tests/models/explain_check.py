@@ -73,6 +73,12 @@ def halves(g):
     g.insert("Cast", SELF + "Softmax", 0, name="back", to=onnx.TensorProto.FLOAT)
 
 
+def einsum(g):
+    """Weights times values as XLNet's exports spell it."""
+    g.node[SELF + "MatMul_1"].op_type = "Einsum"
+    g.set(SELF + "MatMul_1", equation="bntT,bnTh->bnth")
+
+
 def mean_over_tokens(g):
     for mean in ("ReduceMean", "ReduceMean_1"):
         g.set(NORM + mean, axes=[1])
@@ -87,6 +93,8 @@ CASES = [  # what is broken, how, kind, node where matching stops, reason, wheth
      "the scores are not a product", True),
     ("values that are scaled", lambda g: g.insert("Mul", SELF + "MatMul_1", 1, constant=2.0), "attention", "broken",
      "the values are scaled", True),
+    ("weights and values in an Einsum", einsum, "attention", SELF + "MatMul_1",
+     "weights and values meet in an Einsum", True),
     ("a Softmax over the queries", lambda g: g.set(SELF + "Softmax", axis=2), "attention", SELF + "Softmax",
      "the Softmax is not over the keys", True),
     ("scores scaled head by head", lambda g: g.insert("Mul", SELF + "Add", 0, constant=[[[x]] for x in (1, 2, 3, 4)]),
@@ -119,10 +127,10 @@ CASES = [  # what is broken, how, kind, node where matching stops, reason, wheth
 ]
 
 
-def explain(program, model, work):
+def explain(program, model, work, *options):
     onnx.save(model, f"{work}/broken.onnx")
     done = subprocess.run([program, "optimize", "--model_path", f"{work}/broken.onnx", "--output", f"{work}/out.onnx",
-                           "--explain", "--json"], capture_output=True, text=True)
+                           "--explain", "--json", *options], capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"exit {done.returncode}: {done.stderr.strip()[-300:]}")
     return done.returncode, [f for f in json.loads(done.stdout)["explain"] if f["became"] is None]
@@ -134,6 +142,9 @@ def main(program, path):
     with tempfile.TemporaryDirectory() as work:
         code, missed = explain(program, whole.model, work)
         rows = [("nothing", code == 0 and not missed, missed)]
+        code, missed = explain(program, whole.model, work, "--target", "std")
+        reasons = [(f["kind"], f["fusible"], f["reason"][:20]) for f in missed]
+        rows.append(("standard operators", code == 0 and reasons == [("embedding", False, "no standard operator")], missed))
         for what, breaks, kind, node, reason, should in CASES:
             g = Graph(path)
             breaks(g)

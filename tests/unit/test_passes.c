@@ -138,7 +138,7 @@ static void output(sdx_id v)
 
 /* ---- looking -------------------------------------------------------------------------------------------- */
 
-static void run_for(bool for_run, const char *only)
+static void run_as(bool for_run, bool standard, const char *only)
 {
     const sdx_kernels *kernels;
     ok(sdx_kernels_choose(NULL, &kernels, &err));
@@ -148,8 +148,14 @@ static void run_for(bool for_run, const char *only)
                                 .eval = sdx_eval_node,
                                 .eval_context = &eval,
                                 .for_run = for_run,
+                                .standard = standard,
                                 .err = &err};
     ok(sdx_passes_run(&context, only));
+}
+
+static void run_for(bool for_run, const char *only)
+{
+    run_as(for_run, false, only);
 }
 
 static void run(const char *only)
@@ -631,6 +637,18 @@ START_TEST(constant_segment_goes_into_positions)
 }
 END_TEST
 
+/* Static sizes: positions and segments were looked up by constant folding. */
+START_TEST(looked_up_segments_go_into_positions)
+{
+    sdx_id words = input("input_ids", SDX_I64, 2, 2, 4, 0), segments = tensor(SDX_F32, 2, 4, 8, 0.5, 0);
+    output(layer_norm(op2("Add", op2("Add", look_up(100, words), segments), matrix(4, 8)), 8));
+    run("fuse_embed_layer_norm");
+    expect("Cast EmbedLayerNormalization");
+    const float *positions = sdx_graph_constant(g, g->node[1].in[3])->data;
+    ck_assert_float_eq(positions[8], 0.1f + 8 * 0.01f + 0.5f);
+}
+END_TEST
+
 START_TEST(shifted_positions_stay)
 {
     sdx_id words = ids("input_ids");
@@ -863,6 +881,43 @@ START_TEST(heads_joined_the_wrong_way_stay)
 }
 END_TEST
 
+/* x[2,3,8] cut into heads as [2,n,3,2] */
+static sdx_id static_heads(sdx_id x, int heads)
+{
+    return swap(op2("Reshape", op2("MatMul", x, matrix(WIDTH, heads * SIZE)), ints(4, 2, 3, heads, SIZE)), 2, 1, 3);
+}
+
+/* Two heads of keys for four of queries; with fixed sizes the exporter makes [8,3,2] of the repeated ones at once. */
+START_TEST(grouped_keys_of_fixed_size_fuse)
+{
+    sdx_id x = input("x", SDX_F32, 3, 2, 3, WIDTH), five = ints(5, 2, 2, 2, 3, SIZE), part[2];
+    for (int i = 0; i < 2; i++) part[i] = op2("Expand", op2("Unsqueeze", static_heads(x, 2), ints(1, 2)), five);
+    static const int64_t turned[3] = {0, 2, 1};
+    sdx_id k = with_ints(op1("Transpose", op2("Reshape", part[0], ints(3, 8, 3, SIZE))), "perm", 3, turned);
+    sdx_id scores = op2("MatMul", static_heads(x, HEADS), op2("Reshape", k, ints(4, 2, HEADS, SIZE, 3)));
+    sdx_id v = op2("Reshape", part[1], ints(4, 2, HEADS, 3, SIZE));
+    sdx_id joined = swap(op2("MatMul", with_int(op1("Softmax", scores), "axis", -1), v), 2, 1, 3);
+    output(op2("Reshape", joined, ints(3, 2, 3, WIDTH)));
+    run_as(false, _i, NULL);
+    const sdx_node *n = find(_i ? "Attention" : "MultiHeadAttention");
+    ck_assert_int_eq(sdx_node_int(n, _i ? "kv_num_heads" : "num_heads", 0), HEADS);
+    if (!_i) ck_assert_int_eq(sdx_match_op(g, n->in[1], "Reshape")->in[0], part[0]);
+}
+END_TEST
+
+/* BLOOM: queries and keys meet as [b*n,..], the weights are reshaped, the values are [b,n,T,h]. */
+START_TEST(reshaped_weights_fuse)
+{
+    sdx_id x = input("x", SDX_F32, 3, 2, 3, WIDTH), q = op2("Reshape", static_heads(x, HEADS), ints(3, 8, 3, SIZE));
+    sdx_id k = op2("Reshape", swap(static_heads(x, HEADS), 1, 3, 2), ints(3, 8, SIZE, 3));
+    sdx_id scores = op2("Reshape", op2("MatMul", q, k), ints(4, 2, HEADS, 3, 3));
+    sdx_id weights = with_int(op1("Softmax", scores), "axis", -1);
+    output(op2("Reshape", swap(op2("MatMul", weights, static_heads(x, HEADS)), 2, 1, 3), ints(3, 2, 3, WIDTH)));
+    run(NULL);
+    expect("Attention");
+}
+END_TEST
+
 /* ---- causal, cached and packed attention
  * ---------------------------------------------------------------------- */
 
@@ -943,6 +998,22 @@ START_TEST(causal_attention_fuses)
     expect("Attention");
     ck_assert_int_eq(sdx_node_int(&g->node[0], "unidirectional", 0), 1);
     ck_assert_int_eq(g->node[0].n_in, 3);
+}
+END_TEST
+
+/* GPT-Neo: the order sets scores to the least float, padding adds it. Where both do it is -inf, which has to stay:
+ * halved, not lifted. */
+START_TEST(two_masks_are_halved_in_standard_form)
+{
+    sdx_id x = hidden("x", WIDTH), mask = ids("attention_mask"), min = scalar(-3.4028234663852886e38);
+    sdx_id q = swap(project(x), 2, 1, 3), k = swap(project(x), 2, 3, 1), v = swap(project(x), 2, 1, 3);
+    sdx_id scores = op("Where", 3, after(TRILU, x), min, op2("MatMul", q, k));
+    sdx_id weights = with_int(op1("Softmax", apply_mask(MUL_MIN, scores, mask)), "axis", -1);
+    output(op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH)));
+    run_as(false, true, NULL);
+    double half;
+    const sdx_node *n = find("Attention"), *mul = sdx_match_op(g, n->in[3], "Mul");
+    ck_assert(mul && sdx_graph_scalar(g, mul->in[1], &half) && half == 0.5);
 }
 END_TEST
 
@@ -1200,6 +1271,7 @@ Suite *passes_suite(void)
     tcase_add_test(t, bert_embeddings_fuse);
     tcase_add_test(t, embeddings_with_given_positions_fuse);
     tcase_add_test(t, constant_segment_goes_into_positions);
+    tcase_add_test(t, looked_up_segments_go_into_positions);
     tcase_add_test(t, shifted_positions_stay);
     tcase_add_loop_test(t, attention_fuses, 0, 3 * N_MASK);
     tcase_add_test(t, layers_share_one_mask);
@@ -1213,6 +1285,9 @@ Suite *passes_suite(void)
     tcase_add_test(t, attention_weights_as_output_stay);
     tcase_add_test(t, heads_joined_the_wrong_way_stay);
     tcase_add_loop_test(t, causal_attention_fuses, 0, 2 * N_CAUSAL);
+    tcase_add_loop_test(t, grouped_keys_of_fixed_size_fuse, 0, 2);
+    tcase_add_test(t, reshaped_weights_fuse);
+    tcase_add_test(t, two_masks_are_halved_in_standard_form);
     tcase_add_loop_test(t, other_orders_are_a_bias, STRICTER, REVERSED + 1);
     tcase_add_test(t, cached_attention_fuses);
     tcase_add_test(t, transposed_cache_fuses);
