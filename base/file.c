@@ -47,13 +47,13 @@ sdx_status sdx_file_map_open(const char *path, sdx_file_map *out, sdx_error *err
     if (size) data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (data == MAP_FAILED) status = fail_errno(err, path, "cannot map");
     close(fd);
-    if (status == SDX_OK) *out = (sdx_file_map){data, size};
+    if (status == SDX_OK) *out = (sdx_file_map){.data = data, .size = size};
     return status;
 }
 
 void sdx_file_map_close(sdx_file_map *map)
 {
-    if (map->size) munmap((void *)map->data, map->size);
+    if (map->size && !map->borrowed) munmap((void *)map->data, map->size);
     *map = (sdx_file_map){0};
 }
 

@@ -11,6 +11,7 @@
 typedef struct sdx_file_map {
     const unsigned char *data; /* [size], read-only */
     size_t size;
+    bool borrowed; /* somebody else unmaps it */
 } sdx_file_map;
 
 sdx_status sdx_file_map_open(const char *path, sdx_file_map *out, sdx_error *err);

@@ -41,7 +41,17 @@ struct sdx_program {
     int n_body;
     struct sdx_prepared *prepared; /* nodes with large packed weights, newest first: their states are shared */
     pthread_mutex_t lock; /* held while inferring: the model's symbol table may grow */
+    bool from_file;               /* the model is what its file says, so that the file can be compiled again */
+    sdx_run_options options;      /* for that */
+    struct sdx_program *apart;    /* owned, of the same mapping, NULL until needed: see apart.c */
 };
+
+/* ---- when sizes differ that were taken as one (apart.c) --------------------------------------------------- */
+
+/* The file that the program was made of can be compiled once more, with these options. */
+sdx_status sdx_program_keep_options(sdx_program *program, const sdx_run_options *options, sdx_error *err);
+/* A program of the same file that assumes nothing; the first call makes it. *out: NULL where there is no file. */
+sdx_status sdx_program_find_apart(const sdx_program *program, const sdx_program **out, sdx_error *err);
 
 static inline const sdx_body *sdx_program_main(const sdx_program *program)
 {
@@ -197,6 +207,7 @@ typedef struct sdx_context {
     sdx_work work;                 /* of this run, subgraphs' included */
     sdx_bound *bound;              /* owned */
     int n_bound;
+    bool apart; /* this run failed because of sizes that were only taken as equal, and one of them is 1 */
 } sdx_context;
 
 sdx_status sdx_context_init(sdx_context *context, const sdx_program *program, sdx_error *err);

@@ -167,11 +167,40 @@ static sdx_status bind_dim(sdx_context *c, int input, int d, const sdx_tensor *g
     while (at < c->n_bound && c->bound[at].symbol != symbol) at++;
     if (at == c->n_bound) c->bound[c->n_bound++] = (sdx_bound){symbol, given->dim[d], input};
     if (c->bound[at].size == given->dim[d]) return SDX_OK;
+    c->apart = model->n_assumed && (c->bound[at].size == 1 || given->dim[d] == 1);
     return sdx_fail(err, SDX_ERR_USAGE,
                     "%s: input \"%.120s\": dimension %d (\"%.60s\") is %lld, but it is %lld in input \"%.120s\"",
                     model->path, value->name, d, model->symbol[SDX_DIM_SYMBOL_ID(symbol)].name,
                     (long long)given->dim[d], (long long)c->bound[at].size,
                     g->value[g->input[c->bound[at].input]].name);
+}
+
+static bool bound_size(const sdx_context *c, sdx_element e, int64_t *size)
+{
+    *size = e.number;
+    if (e.symbol == SDX_ELEMENT_NUMBER) return true;
+    int at = 0;
+    while (at < c->n_bound && c->bound[at].symbol != SDX_DIM_SYMBOL(e.symbol)) at++;
+    if (at < c->n_bound) *size = c->bound[at].size;
+    return at < c->n_bound;
+}
+
+/* What was taken as the sum of two sizes is their sum, as far as they are bound. */
+static sdx_status check_sums(sdx_context *c, sdx_error *err)
+{
+    const sdx_model *model = c->program->model;
+    for (int i = 0; i < model->n_assumed; i++) {
+        const sdx_assumption *a = &model->assumed[i];
+        int64_t size, left, right;
+        if (!bound_size(c, a->size, &size) || !bound_size(c, a->left, &left) || !bound_size(c, a->right, &right) ||
+            size - left == right)
+            continue;
+        c->apart = size == 1 || left == 1 - right;
+        return sdx_fail(err, SDX_ERR_USAGE, "%s: the size \"%.60s\" of an input is %lld, but %lld + %lld is expected",
+                        model->path, model->symbol[a->size.symbol].name, (long long)size, (long long)left,
+                        (long long)right);
+    }
+    return SDX_OK;
 }
 
 sdx_status sdx_context_bind(sdx_context *c, int input, const sdx_tensor *given, sdx_error *err)
@@ -181,5 +210,5 @@ sdx_status sdx_context_bind(sdx_context *c, int input, const sdx_tensor *given, 
     if (given->dtype == SDX_UNDEFINED || !sdx_dtype_is_tensor(given->dtype)) return SDX_OK;
     for (int d = 0; d < declared->rank; d++)
         if (sdx_dim_is_symbol(declared->dim[d])) TRY(bind_dim(c, input, d, given, err));
-    return SDX_OK;
+    return check_sums(c, err);
 }

@@ -337,13 +337,21 @@ sdx_status sdx_program_create(sdx_model *model, const sdx_run_options *options, 
 sdx_status sdx_program_open(const char *path, const sdx_run_options *options, sdx_program **out, sdx_error *err)
 {
     sdx_model *model;
+    sdx_program *p;
     TRY(sdx_model_open(path, &model, err));
-    return sdx_program_create(model, options, out, err);
+    TRY(sdx_program_create(model, options, &p, err));
+    sdx_status status = sdx_program_keep_options(p, options, err);
+    if (status == SDX_OK)
+        *out = p;
+    else
+        sdx_program_free(p);
+    return status;
 }
 
 void sdx_program_free(sdx_program *p)
 {
     if (!p) return;
+    sdx_program_free(p->apart);
     sdx_model_close(p->model);
     sdx_arena_fini(&p->arena);
     pthread_mutex_destroy(&p->lock);

@@ -14,6 +14,8 @@ struct sdx_session {
     sdx_tensor *input;    /* [n_input] of the current run; SDX_UNDEFINED: not given */
     uint64_t runs;
     int64_t splits; /* ranges that the last run gave to threads */
+    sdx_session *apart;   /* owned: of program->apart, made when needed */
+    bool ran_apart;       /* the last run was its */
 };
 
 static const sdx_graph *graph_of(const sdx_session *s)
@@ -183,6 +185,7 @@ static sdx_status take_inputs(sdx_session *s, size_t count, const char *const *n
         if (must_be_given(g, i) && s->input[i].dtype == SDX_UNDEFINED)
             return fail_listing(s, true, "inputs are missing:", err);
     s->context.n_bound = 0;
+    s->context.apart = false;
     for (int i = 0; i < g->n_input; i++)
         if (!sdx_program_main(s->program)->late[i]) TRY(sdx_context_bind(&s->context, i, &s->input[i], err));
     return SDX_OK;
@@ -214,6 +217,7 @@ sdx_status sdx_session_create(const sdx_program *program, sdx_session **out, sdx
 void sdx_session_free(sdx_session *s)
 {
     if (!s) return;
+    sdx_session_free(s->apart);
     sdx_context_fini(&s->context);
     free(s->input);
     free(s);
@@ -265,6 +269,22 @@ static sdx_status run(sdx_session *s, size_t n_inputs, const char *const *names,
     return SDX_OK;
 }
 
+/* Sizes that the program takes as one differ: this run is one of the program that does not. Where that fails as well,
+ * the first failure, in *err, says it best. */
+static sdx_status run_apart(sdx_session *s, size_t n_inputs, const char *const *names, const sdx_tensor *inputs,
+                            size_t n_outputs, sdx_tensor *outputs, sdx_error *err)
+{
+    const sdx_program *program;
+    sdx_error own = {0};
+    sdx_status status = sdx_program_find_apart(s->program, &program, &own);
+    if (status == SDX_OK && !program) return err->status;
+    if (status == SDX_OK && !s->apart) status = sdx_session_create(program, &s->apart, &own);
+    if (status == SDX_OK) status = sdx_session_run(s->apart, n_inputs, names, inputs, n_outputs, outputs, &own);
+    if (status == SDX_ERR_MEMORY) *err = own;
+    s->ran_apart = status == SDX_OK;
+    return status == SDX_OK ? SDX_OK : err->status;
+}
+
 sdx_status sdx_session_run(sdx_session *s, size_t n_inputs, const char *const *input_names,
                            const sdx_tensor *inputs, size_t n_outputs, sdx_tensor *outputs, sdx_error *err)
 {
@@ -274,9 +294,13 @@ sdx_status sdx_session_run(sdx_session *s, size_t n_inputs, const char *const *i
     if (n_outputs > declared)
         return sdx_fail(err, SDX_ERR_USAGE, "%s: %zu outputs are asked for, the model has %zu",
                         s->program->model->path, n_outputs, declared);
-    TRY(run(s, n_inputs, input_names, inputs, err));
-    for (size_t i = 0; i < n_outputs; i++) outputs[i] = sdx_frame_output(main_frame(s), (int)i);
     const sdx_keeper *keeper = &s->context.keeper;
+    s->ran_apart = false;
+    sdx_status status = run(s, n_inputs, input_names, inputs, err);
+    if (status != SDX_OK && s->context.apart && !keeper->count)
+        return run_apart(s, n_inputs, input_names, inputs, n_outputs, outputs, err);
+    TRY(status);
+    for (size_t i = 0; i < n_outputs; i++) outputs[i] = sdx_frame_output(main_frame(s), (int)i);
     for (int k = 0; k < keeper->count; k++)
         if ((size_t)keeper->kept[k].output < n_outputs) outputs[keeper->kept[k].output] = sdx_absent;
     return SDX_OK;
@@ -323,6 +347,7 @@ sdx_status sdx_session_reorder_kept(sdx_session *s, const size_t *row, size_t ro
 
 sdx_status sdx_session_profile(const sdx_session *s, char **text, sdx_error *err)
 {
+    if (s->ran_apart) return sdx_session_profile(s->apart, text, err);
     if (!s->context.profile)
         return sdx_fail(err, SDX_ERR_USAGE, "%s: the program was made without the profile option",
                         s->program->model->path);
@@ -331,7 +356,7 @@ sdx_status sdx_session_profile(const sdx_session *s, char **text, sdx_error *err
 
 sdx_work sdx_session_work(const sdx_session *s)
 {
-    return s->context.work;
+    return s->ran_apart ? s->apart->context.work : s->context.work;
 }
 
 sdx_work sdx_program_peak(const sdx_program *p)

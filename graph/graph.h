@@ -150,6 +150,12 @@ typedef struct sdx_symbol {
     sdx_element instead; /* that size, when replaced */
 } sdx_symbol;
 
+/* Taken for granted: size is left + right, because these sizes of graph inputs meet element by element and nobody
+ * exports a graph to broadcast there. Any may be 1 after all; then what was derived does not hold. */
+typedef struct sdx_assumption {
+    sdx_element size, left, right;
+} sdx_assumption;
+
 typedef struct sdx_function { /* a model-local operator */
     const char *domain, *name;
     const char *const *input, *const *output, *const *attribute;
@@ -177,6 +183,9 @@ struct sdx_model {
     int n_function;
     sdx_symbol *symbol;
     int n_symbol, cap_symbol;
+    bool assume_nothing; /* only what holds in every run is derived */
+    sdx_assumption *assumed;
+    int n_assumed;
     sdx_file_map file;      /* the mapped .onnx: constants point into it */
     sdx_file_map *external; /* mapped external data files */
     int n_external;

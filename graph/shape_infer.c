@@ -299,15 +299,32 @@ static bool is_sum_of_input_sizes(const sdx_model *model, const sdx_graph *g, sd
            !sdx_dim_same(left, d) && !sdx_dim_same(right, d);
 }
 
+/* x is y, from now on and until a run proves it wrong. */
+static sdx_status assume(sdx_model *model, sdx_dim x, sdx_dim y, sdx_error *err)
+{
+    const sdx_symbol *s = &model->symbol[SDX_DIM_SYMBOL_ID(y)];
+    sdx_assumption one = {sdx_element_from_dim(x), sdx_element_from_dim(y), sdx_element_number(0)};
+    if (s->op == '+') one = (sdx_assumption){one.size, s->left, s->right};
+    sdx_assumption *grown;
+    ARENA_NEW(&model->arena, grown, (size_t)model->n_assumed + 1, err);
+    if (model->n_assumed) memcpy(grown, model->assumed, (size_t)model->n_assumed * sizeof *grown);
+    grown[model->n_assumed++] = one;
+    model->assumed = grown;
+    sdx_model_equate(model, SDX_DIM_SYMBOL_ID(x), SDX_DIM_SYMBOL_ID(y));
+    return SDX_OK;
+}
+
 /* Where the sizes of two graph inputs meet element by element ("batch" and "mask_batch", or two without names), or one
  * ("total") and the sum of two others, one of them could be 1; but no exporter means that, and ONNX Runtime's fusions
- * take them as equal too. */
-static bool learn_from_broadcast(sdx_model *model, const sdx_graph *g, const sdx_node *n, const sdx_type *types)
+ * take them as equal too. The engine keeps a way out for a run that means it: engine/apart.c. */
+static sdx_status learn_from_broadcast(sdx_model *model, const sdx_graph *g, const sdx_node *n, const sdx_type *types,
+                                       bool *learned, sdx_error *err)
 {
     static const char *const elementwise[] = {
         "Add",   "Sub",   "Mul",     "Div",  "And",   "Or",
         "Where", "Equal", "Greater", "Less", "MatMul"}; /* its leading dims */
     bool meets = false;
+    if (model->assume_nothing || g != model->graph) return SDX_OK; /* a body's inputs are not for the caller to give */
     for (size_t i = 0; i < sizeof elementwise / sizeof *elementwise; i++)
         meets |= sdx_node_is(n, elementwise[i]);
     for (int k = 1; meets && k < n->n_in; k++) {
@@ -321,11 +338,11 @@ static bool learn_from_broadcast(sdx_model *model, const sdx_graph *g, const sdx
             }
             bool right = is_input_size(model, g, y) || is_sum_of_input_sizes(model, g, y, x);
             if (sdx_dim_same(x, y) || !right || !is_input_size(model, g, x)) continue;
-            sdx_model_equate(model, SDX_DIM_SYMBOL_ID(x), SDX_DIM_SYMBOL_ID(y));
-            return true;
+            *learned = true;
+            return assume(model, x, y, err);
         }
     }
-    return false;
+    return SDX_OK;
 }
 
 static void resolve_dims(const sdx_model *model, sdx_shape *s)
@@ -354,8 +371,8 @@ static sdx_status infer_round(sdx_model *model, const sdx_graph *g, sdx_type *ty
         TRY(infer_node(model, n, infer_body, types, &model->arena, err));
         for (int k = 0; k < n->n_out; k++)
             if (n->out[k] != SDX_NONE) TRY(name_dims(model, g, n->out[k], &types[n->out[k]], err));
-        *learned |= sdx_node_is(n, "Reshape") ? learn_from_reshape(model, n, types)
-                                              : learn_from_broadcast(model, g, n, types);
+        *learned |= sdx_node_is(n, "Reshape") && learn_from_reshape(model, n, types);
+        TRY(learn_from_broadcast(model, g, n, types, learned, err));
     }
     return SDX_OK;
 }
@@ -404,5 +421,12 @@ static sdx_status infer_body(sdx_infer *infer, sdx_graph *g, const sdx_type *in,
 
 sdx_status sdx_model_infer(sdx_model *model, sdx_error *err)
 {
-    return infer_own(model, model->graph, err);
+    TRY(infer_own(model, model->graph, err));
+    for (int i = 0; i < model->n_assumed; i++) {
+        sdx_assumption *a = &model->assumed[i];
+        a->size = sdx_model_resolve_element(model, a->size);
+        a->left = sdx_model_resolve_element(model, a->left);
+        a->right = sdx_model_resolve_element(model, a->right);
+    }
+    return SDX_OK;
 }

@@ -189,7 +189,8 @@ typedef struct sdx_run_options {
 /* Compiles a model and takes it over: the model is closed with the program, or on failure. */
 SDX_API sdx_status sdx_program_create(sdx_model *model, const sdx_run_options *options, sdx_program **out,
                                       sdx_error *err);
-/* sdx_model_open and sdx_program_create in one. */
+/* sdx_model_open and sdx_program_create in one. Only a program made here runs inputs that broadcast against each other
+ * along two named sizes of the graph, which are otherwise taken as equal: the first such run compiles the file again. */
 SDX_API sdx_status sdx_program_open(const char *path, const sdx_run_options *options, sdx_program **out,
                                     sdx_error *err);
 SDX_API void sdx_program_free(sdx_program *program);

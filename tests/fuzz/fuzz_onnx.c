@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
         size ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : (void *)"";
     if (map == MAP_FAILED) return 0;
     if (size) memcpy(map, data, size);
-    if (sdx_onnx_read_mapped("fuzz.onnx", (sdx_file_map){map, size}, &model, &err) != SDX_OK) {
+    if (sdx_onnx_read_mapped("fuzz.onnx", (sdx_file_map){.data = map, .size = size}, &model, &err) != SDX_OK) {
         if (!err.message[0]) abort(); /* every refusal says why */
         return 0;
     }

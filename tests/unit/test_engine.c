@@ -359,6 +359,55 @@ START_TEST(inputs_are_checked)
 }
 END_TEST
 
+/* ---- sizes taken as one ---------------------------------------------------------------------------------- */
+
+/* Concat(past[p], now[n]) + mask[total]: inference takes total to be p + n. In the file, where it can be read again. */
+static sdx_program *program_of_sum(const char *path)
+{
+    sdx_model *m = new_model();
+    sdx_dim p = SDX_DIM_SYMBOL(sdx_model_symbol(m, "p")), n = SDX_DIM_SYMBOL(sdx_model_symbol(m, "n"));
+    sdx_dim total = SDX_DIM_SYMBOL(sdx_model_symbol(m, "total"));
+    sdx_id past = input(m, "past", SDX_F32, 1, &p), now = input(m, "now", SDX_F32, 1, &n);
+    sdx_id mask = input(m, "mask", SDX_F32, 1, &total), node = m->graph->n_node;
+    sdx_id both = binary(m, "Concat", past, now), sum = binary(m, "Add", both, mask);
+    ck_assert_int_eq(sdx_node_set_int(m->graph, node, "axis", 0, NULL), SDX_OK);
+    output(m, sum);
+    output(m, unary(m, "Shape", sum));
+    ck_assert_int_eq(sdx_onnx_write(m, path, &(sdx_onnx_write_options){0}, NULL), SDX_OK);
+    sdx_model_close(m);
+    sdx_program *program;
+    ck_assert_int_eq(sdx_program_open(path, NULL, &program, NULL), SDX_OK);
+    return program;
+}
+
+START_TEST(sizes_taken_as_one_may_differ)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/sdx_apart_%d.onnx", (int)getpid());
+    engine e = {.program = program_of_sum(path)};
+    remove(path); /* what is mapped is enough */
+    ck_assert_int_eq(e.program->model->n_assumed, 1);
+    ck_assert_int_eq(sdx_session_create(e.program, &e.session, NULL), SDX_OK);
+    static const char *const names[] = {"past", "now", "mask"};
+    static const int64_t sizes[][4] = {{2, 3, 5, 5}, {2, 3, 1, 5}, {1, 0, 4, 4}, {2, 2, 4, 4}, {2, 2, 3, -1}};
+    float data[5] = {1, 2, 3, 4, 5};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        sdx_tensor in[3], out[2];
+        sdx_error err = {0};
+        for (int k = 0; k < 3; k++) in[k] = f32(1, &sizes[i][k], data);
+        sdx_status status = sdx_session_run(e.session, 3, names, in, 2, out, &err);
+        ck_assert_int_eq(status, sizes[i][3] < 0 ? SDX_ERR_USAGE : SDX_OK);
+        ck_assert(status == SDX_OK || strstr(err.message, "\"total\" of an input is 3, but 2 + 2 is expected"));
+        if (status != SDX_OK) continue;
+        ck_assert_int_eq(out[0].dim[0], sizes[i][3]);
+        ck_assert_int_eq(((const int64_t *)out[1].data)[0], sizes[i][3]);
+        ck_assert(((const float *)out[0].data)[0] == 2.0f);
+        ck_assert_int_eq(e.program->apart != NULL, i > 0);
+    }
+    stop(e);
+}
+END_TEST
+
 START_TEST(options_are_checked)
 {
     sdx_program *p;
@@ -578,6 +627,7 @@ Suite *engine_suite(void)
     tcase_add_test(t, chains_work_in_place);
     tcase_add_loop_test(t, random_graphs_compute_what_they_say, 0, 200);
     tcase_add_test(t, inputs_are_checked);
+    tcase_add_test(t, sizes_taken_as_one_may_differ);
     tcase_add_test(t, options_are_checked);
     tcase_add_test(t, a_profile_names_operators);
     tcase_add_test(t, files_are_optimized);

@@ -95,7 +95,7 @@ static sdx_status read_bytes(const void *bytes, size_t n, sdx_model **out, sdx_e
     void *map = mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ck_assert(map != MAP_FAILED);
     if (n) memcpy(map, bytes, n);
-    return sdx_onnx_read_mapped("test.onnx", (sdx_file_map){map, n}, out, err);
+    return sdx_onnx_read_mapped("test.onnx", (sdx_file_map){.data = map, .size = n}, out, err);
 }
 
 /* Reads a model with this graph; expects failure with this status and sentence, or success when sentence is
