@@ -210,14 +210,21 @@ static sdx_status add_narrow(sdx_builder *b, const char *name, sdx_tensor *t, sd
     return sdx_node_set_int(home(b), cast, "to", SDX_F32, b->err);
 }
 
-/* Vectors stay float32: they are small, and what norms and biases lose would be lost in every layer. They are copied:
- * read where they lie, between matrices, each would bring back pages of those. */
+static bool is_vector(const sdx_tensor *t)
+{
+    int wide = 0;
+    for (int i = 0; i < t->rank; i++) wide += t->dim[i] != 1;
+    return wide < 2;
+}
+
+/* Vectors, also those written [1, n], stay float32: they are small, and what norms and biases lose would be lost in
+ * every layer. They are copied: read where they lie, between matrices, each would bring back pages of those. */
 static sdx_status add_weight(sdx_builder *b, const char *name, const sdx_tensor *t, bool transposed,
                              sdx_id *out)
 {
-    bool narrows = t->rank > 1 && (b->dtype == SDX_F16 || b->dtype == SDX_BF16);
+    bool vector = is_vector(t), narrows = !vector && (b->dtype == SDX_F16 || b->dtype == SDX_BF16);
     sdx_tensor copy = *t;
-    if (narrows || transposed || t->rank < 2 || t->dtype != SDX_F32) TRY(copy_weight(b, t, transposed, &copy));
+    if (narrows || transposed || vector || t->dtype != SDX_F32) TRY(copy_weight(b, t, transposed, &copy));
     return narrows ? add_narrow(b, name, &copy, out)
                    : sdx_graph_add_constant(home(b), name, &copy, out, b->err);
 }

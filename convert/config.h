@@ -58,7 +58,8 @@ typedef struct sdx_settings {
     bool gated;                            /* feed-forward layers with a gate */
     bool post_norm;                        /* BART: the norm follows the residual */
     bool plain_scores, layer_scores;       /* GPT-2: not divided by the root; divided by the layer's number */
-    int64_t offset;                        /* of the first position in its table */
+    int64_t offset;                        /* of the first position in its table; of the first patch of an image */
+    int64_t stride;                        /* ViT: side of the square that a patch becomes; S: its colours' values */
     int64_t image[2], patch, channels; /* ViT: an image's rows and columns of pixels, a patch's side (X); colours: F */
     int64_t convolutions;                  /* wav2vec 2.0: of the feature extractor; W: channels of the last */
     int64_t conv_width[SDX_CONVOLUTIONS];  /* C: channels out of each, c: into it */
@@ -67,12 +68,15 @@ typedef struct sdx_settings {
     bool layer_normed;    /* each convolution has a layer norm, instead of the first a group norm */
     bool stable_norm;     /* norms stand before what they feed */
     bool projection_norm; /* of the features */
+    int64_t output, adapter_layers;         /* O: width behind the adapter, and its convolutions, numbered '&' */
+    int64_t adapter_kernel, adapter_stride; /* B: the first */
+    int64_t adapter;                        /* A: inner width of each layer's own adapter */
 
     sdx_activation activation, head_activation, conv_activation;
     double norm_epsilon;
     double initializer_range; /* standard deviation of fresh weights */
     bool tied;                /* the output matrix is the word embedding */
-    unsigned parts;           /* parts of the family that config.json switches on */
+    unsigned parts, without;  /* parts of the family that config.json switches on, and off */
 } sdx_settings;
 
 typedef struct sdx_config {

@@ -7,7 +7,7 @@
 /* X(name): sdx_family_<name>, defined in arch/. */
 #define FAMILIES(X)                                                                                            \
     X(bert) X(distilbert) X(roberta) X(xlm_roberta) X(camembert) X(mpnet) X(electra) X(albert) X(deberta_v2)   \
-    X(modernbert) X(gpt2) X(t5) X(mt5) X(bart) X(mbart) X(marian) X(pegasus) X(wav2vec2) X(hubert) X(vit)
+    X(modernbert) X(gpt2) X(t5) X(mt5) X(bart) X(mbart) X(marian) X(pegasus) X(wav2vec2) X(hubert) X(vit) X(deit)
 
 #define DECLARE(name) extern const sdx_family sdx_family_##name;
 #define ADDRESS(name) &sdx_family_##name,
@@ -88,12 +88,17 @@ static int64_t size_of(const sdx_settings *s, char letter, int64_t layer)
     case 'Q': return s->joined;
     case 'X': return s->patch;
     case 'F': return s->channels;
+    case 'S': return s->stride * s->stride * s->channels;
     case 'W': return s->conv_width[s->convolutions - 1];
     case 'C': return s->conv_width[layer];
     case 'c': return layer ? s->conv_width[layer - 1] : 1;
     case 'k': return s->conv_kernel[layer];
     case 'U': return 1;
     case 'G': return s->decoder_vocab;
+    case 'O': return s->output;
+    case 'B': return s->adapter_kernel;
+    case 'A': return s->adapter;
+    case 'Z': return s->layers + 1;
     default: return 0;
     }
 }
@@ -107,9 +112,9 @@ static void make_shape(const sdx_tensor_row *row, const sdx_settings *s, int64_t
     }
 }
 
-static const char numbers[] = "*+#%";
+static const char numbers[] = "*+#%&";
 
-/* What a row's number counts: 0 (nothing), '*', '#' or '%'. */
+/* What a row's number counts: 0 (nothing), '*', '#', '%' or '&'. */
 static char counted(const sdx_tensor_row *row)
 {
     const char *p = strpbrk(row->name, numbers);
@@ -118,7 +123,13 @@ static char counted(const sdx_tensor_row *row)
 
 static int64_t repeats(const sdx_settings *s, char kind)
 {
-    return kind == '*' ? s->layers : kind == '#' ? s->decoder_layers : kind == '%' ? s->convolutions : 1;
+    switch (kind) {
+    case '*': return s->layers;
+    case '#': return s->decoder_layers;
+    case '%': return s->convolutions;
+    case '&': return s->adapter_layers;
+    default: return 1;
+    }
 }
 
 static void make_name(const sdx_tensor_row *row, const sdx_settings *s, int64_t layer, sdx_tensor_spec *spec)
@@ -166,7 +177,8 @@ sdx_status sdx_family_each_tensor(const sdx_family *family, const sdx_settings *
 
 unsigned sdx_family_parts(const sdx_head *head, const sdx_settings *settings)
 {
-    return head->required | head->optional | settings->parts | (settings->tied ? 0 : head->untied);
+    unsigned parts = head->required | head->optional | settings->parts | (settings->tied ? 0 : head->untied);
+    return parts & ~settings->without;
 }
 
 /* ---- checking -------------------------------------------------------------------------------------------- */

@@ -16,10 +16,10 @@ typedef enum sdx_fill { SDX_FILL_WEIGHT, SDX_FILL_BIAS, SDX_FILL_NORM } sdx_fill
 typedef struct sdx_tensor_row {
     const char *name; /* without the family's prefix; '*' stands for the number of the layer, '+' for the same
                          but not in layer 0; of two '*' the second counts within a group; '#' is the number of
-                         a decoder's layer, '%' of a convolution */
+                         a decoder's layer, '%' of a convolution, '&' of an adapter */
     const char
         *shape; /* a letter per dim as in sdx_settings, U for 1, D for H / groups,
-                           h for H / heads, Y for 2 * P - 1; "3H" is one dim 3 * H */
+                           h for H / heads, Y for 2 * P - 1, Z for layers + 1; "3H" is one dim 3 * H */
     sdx_fill fill;
     unsigned part; /* bits of the family's own; there are tensors of those with all bits present */
 } sdx_tensor_row;

@@ -41,19 +41,34 @@ static sdx_status read_preprocessor(sdx_transcriber *t, sdx_error *err)
                     t->model.folder, t->rate);
 }
 
-/* inputs_to_logits_ratio: the product of the convolutions' strides. */
+static void add_stride(sdx_transcriber *t, int64_t stride)
+{
+    if (stride > 0 && stride < 1 << 10 && t->per_frame < 1 << 20) t->per_frame *= (size_t)stride;
+}
+
+/* wav2vec 2.0's adapter leaves fewer frames. */
+static sdx_status add_adapter(sdx_transcriber *t, const json_t *config, sdx_error *err)
+{
+    int64_t layers, stride;
+    TRY(sdx_json_integer(config, "num_adapter_layers", 3, &layers, err));
+    TRY(sdx_json_integer(config, "adapter_stride", 2, &stride, err));
+    for (int64_t i = 0; i < layers && i < 64; i++) add_stride(t, stride);
+    return SDX_OK;
+}
+
+/* The product of the strides of all convolutions: inputs_to_logits_ratio, and the adapter's. */
 static sdx_status read_strides(sdx_transcriber *t, sdx_error *err)
 {
     json_t *config;
+    sdx_status status = SDX_OK;
     TRY(sdx_json_read_in(t->model.folder, "config.json", JSON_OBJECT, 0, &config, err));
     const json_t *strides = json_object_get(config, "conv_stride");
     t->per_frame = json_array_size(strides) ? 1 : 320; /* wav2vec 2.0's */
-    for (size_t i = 0; i < json_array_size(strides) && t->per_frame < 1 << 20; i++) {
-        json_int_t stride = json_integer_value(json_array_get(strides, i));
-        t->per_frame *= stride > 0 && stride < 1 << 10 ? (size_t)stride : 1;
-    }
+    for (size_t i = 0; i < json_array_size(strides); i++)
+        add_stride(t, json_integer_value(json_array_get(strides, i)));
+    if (json_is_true(json_object_get(config, "add_adapter"))) status = add_adapter(t, config, err);
     json_decref(config);
-    return SDX_OK;
+    return status;
 }
 
 static sdx_status find_delimiter(sdx_transcriber *t, sdx_error *err)

@@ -18,6 +18,7 @@ enum {
     CLASSES = EMBEDDING_NORM << 6,  /* the layers of a classifier of texts */
     SEPARATE = EMBEDDING_NORM << 5, /* or words of their own, which then count: Marian's, and what is not tied */
 };
+enum { LAST_TOKEN = -1 }; /* of a text, padding left out, in place of a token that decoders start with */
 static const double NORM_EPSILON = 1e-5; /* PyTorch's default: config.json has none */
 
 static const struct kind {
@@ -25,11 +26,12 @@ static const struct kind {
     unsigned parts;
     bool post_norm;
     int64_t offset; /* of the first position in its table; 0: the table is of sines, stored or not */
+    bool wraps;     /* the decoder of a classifier starts with the text's last token: its language */
 } kinds[] = {
-    {"bart", EMBEDDING_NORM, true, 2},
-    {"mbart", EMBEDDING_NORM | FINAL_NORM, false, 2},
-    {"marian", 0, true, 0},
-    {"pegasus", FINAL_NORM, false, 0},
+    {"bart", EMBEDDING_NORM, true, 2, false},
+    {"mbart", EMBEDDING_NORM | FINAL_NORM, false, 2, true},
+    {"marian", 0, true, 0, false},
+    {"pegasus", FINAL_NORM, false, 0, false},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -99,6 +101,7 @@ static const sdx_config_field fields[] = {
     {"max_position_embeddings", SDX_FIELD(positions), 1024, 1, 1 << 20},
     {"eos_token_id", SDX_FIELD(end), 2, 0, 1 << 24},
     {"decoder_start_token_id", SDX_FIELD(begin), 2, 0, 1 << 24},
+    {"pad_token_id", SDX_FIELD(pad), 1, 0, 1 << 24},
 };
 
 static const struct kind *find_kind(const sdx_config *config)
@@ -149,6 +152,7 @@ static sdx_status read_settings(const sdx_config *config, sdx_settings *s, sdx_e
     TRY(read_words(config, s, err));
     s->post_norm = kind->post_norm;
     s->offset = kind->offset;
+    if (kind->wraps) s->begin = LAST_TOKEN;
     s->longest = s->positions;
     s->positions += kind->offset;
     s->embedding_scale = sdx_config_read_bool(config, "scale_embedding", false) ? sqrt((double)s->hidden) : 1;
@@ -289,14 +293,40 @@ static void build_either_decoder(sdx_builder *b, const sdx_settings *s, bool wit
     sdx_build_decoder_end(b, &d, build_logits(b, s, build_decoding(b, s, &d)));
 }
 
+/* ids [B, S] -> [B, 1]: the last token that is no padding */
+static sdx_id build_last_id(sdx_builder *b, const sdx_settings *s, sdx_id ids)
+{
+    const char *name = "decoder.last_token";
+    sdx_id text = sdx_build_module_op2(b, name, "Equal", ids, sdx_build_int(b, s->pad));
+    text = sdx_build_cast(b, name, sdx_build_module_op1(b, name, "Not", text), SDX_I64);
+    sdx_id at = sdx_build_reduce(b, "ReduceSum", "decoder.last_token/ReduceSum", text, 1, true);
+    at = sdx_build_module_op2(b, name, "Sub", at, sdx_build_int(b, 1));
+    sdx_id last = sdx_build_module_op2(b, name, "GatherElements", ids, at);
+    sdx_build_attr_int(b, "axis", 1);
+    return last;
+}
+
+/* The text moved on by one token, behind the one that its decoder starts with: ids [B, S] -> the same */
+static sdx_id build_shifted(sdx_builder *b, const sdx_settings *s, sdx_id ids)
+{
+    const char *name = "decoder.input_ids";
+    if (s->begin != LAST_TOKEN) {
+        sdx_id in[] = {ids, sdx_build_ints(b, 4, (int64_t[]){0, 1, 0, -1}), sdx_build_int(b, s->begin)};
+        return sdx_build_module_op(b, name, "Pad", 3, in);
+    }
+    sdx_id first = build_last_id(b, s, ids);
+    sdx_id rest = sdx_build_module_op2(b, name, "Pad", ids, sdx_build_ints(b, 4, (int64_t[]){0, 0, 0, -1}));
+    sdx_id all = sdx_build_module_op2(b, name, "Concat", first, rest);
+    sdx_build_attr_int(b, "axis", 1);
+    return all;
+}
+
 /* A classifier's: the decoder reads the text once more, behind the token it starts with. */
 static sdx_id build_body(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in)
 {
-    const int64_t one_later[] = {0, 1, 0, -1};
     sdx_decoder_graph d = decoder_of(s, false);
     sdx_id encoded = build_encoding(b, s, in);
-    sdx_id pads[] = {in->ids, sdx_build_ints(b, 4, one_later), sdx_build_int(b, s->begin)};
-    sdx_build_decoder_inside(b, &d, sdx_build_module_op(b, "decoder.input_ids", "Pad", 3, pads), in->mask, encoded);
+    sdx_build_decoder_inside(b, &d, build_shifted(b, s, in->ids), in->mask, encoded);
     sdx_id x = build_decoding(b, s, &d);
     sdx_build_decoder_drop(&d);
     return x;
@@ -400,6 +430,15 @@ static double *forward_decoding(sdx_forward *f, const sdx_settings *s)
     return x;
 }
 
+/* The token a classifier's decoder starts with. */
+static int64_t first_token(const sdx_settings *s, const int64_t *text, int64_t count)
+{
+    if (s->begin != LAST_TOKEN) return s->begin;
+    int64_t words = 0;
+    for (int64_t i = 0; i < count; i++) words += text[i] != s->pad;
+    return text[words ? words - 1 : 0];
+}
+
 static double *forward_body(sdx_forward *f, const sdx_settings *s)
 {
     const int64_t *text = f->ids;
@@ -407,7 +446,7 @@ static double *forward_body(sdx_forward *f, const sdx_settings *s)
     f->source = f->count;
     int64_t *shifted = sdx_arena_array(f->arena, (size_t)f->count, sizeof *shifted);
     if (!shifted && f->status == SDX_OK) f->status = sdx_fail_memory(f->err, (size_t)f->count * sizeof *shifted);
-    for (int64_t i = 0; shifted && i < f->count; i++) shifted[i] = i ? text[i - 1] : s->begin;
+    for (int64_t i = 0; shifted && i < f->count; i++) shifted[i] = i ? text[i - 1] : first_token(s, text, f->count);
     f->ids = shifted;
     double *x = forward_decoding(f, s);
     f->ids = text;
@@ -463,7 +502,11 @@ static const sdx_head bart_heads[] = {
     CLASSIFIES("BartForSequenceClassification", "text-classification", CLASSES, classifier),
     CLASSIFIES("BartForQuestionAnswering", "question-answering", SPANS, sdx_steps_spans),
 };
-static const sdx_head mbart_heads[] = {HEADS("MBartForConditionalGeneration", "MBartModel", POSITIONS, 0)};
+static const sdx_head mbart_heads[] = {
+    HEADS("MBartForConditionalGeneration", "MBartModel", POSITIONS, 0),
+    CLASSIFIES("MBartForSequenceClassification", "text-classification", CLASSES, classifier),
+    CLASSIFIES("MBartForQuestionAnswering", "question-answering", SPANS, sdx_steps_spans),
+};
 static const sdx_head marian_heads[] = {HEADS("MarianMTModel", "MarianModel", 0, POSITIONS)};
 static const sdx_head pegasus_heads[] = {HEADS("PegasusForConditionalGeneration", "PegasusModel", 0, POSITIONS)};
 

@@ -49,9 +49,10 @@ static void make_checkpoint(char *path, const char *config)
                                      "\"conv_kernel\":[10,3,2],"                                               \
                                      "\"conv_stride\":[5,2,2],\"num_conv_pos_embedding_groups\":4,"            \
                                      "\"initializer_range\":0.3,"
-#define IMAGE                                                                                                  \
-    "{\"model_type\":\"vit\",\"hidden_size\":24,\"num_hidden_layers\":2,\"num_attention_heads\":3,"            \
+#define IMAGE_OF(type)                                                                                         \
+    "{\"model_type\":\"" type "\",\"hidden_size\":24,\"num_hidden_layers\":2,\"num_attention_heads\":3,"            \
     "\"intermediate_size\":40,\"image_size\":20,\"patch_size\":6,\"initializer_range\":0.3,"
+#define IMAGE IMAGE_OF("vit")
 #define GPT2                                                                                                   \
     "{\"model_type\":\"gpt2\",\"n_embd\":24,\"n_layer\":2,\"n_head\":3,\"vocab_size\":240,\"n_positions\":32," \
     "\"initializer_range\":0.3,"
@@ -123,6 +124,32 @@ static const struct {
      "\"embedding_size\":10,\"num_hidden_layers\":1,\"num_attention_heads\":3,\"intermediate_size\":40,"
      "\"vocab_size\":240,\"max_position_embeddings\":32,\"initializer_range\":0.3}",
      "multiple-choice", "logits"},
+    {SPEECH("wav2vec2", "Wav2Vec2ForCTC") "\"add_adapter\":true,\"num_conv_pos_embeddings\":6}",
+     "automatic-speech-recognition", "logits"},
+    {SPEECH("wav2vec2", "Wav2Vec2Model") "\"add_adapter\":true,\"output_hidden_size\":14,\"num_adapter_layers\":2,"
+                                         "\"adapter_kernel_size\":5,\"adapter_stride\":3,\"adapter_attn_dim\":16,"
+                                         "\"num_conv_pos_embeddings\":6}",
+     "feature-extraction", "last_hidden_state"},
+    {SPEECH("wav2vec2", "Wav2Vec2ForCTC") "\"adapter_attn_dim\":7,\"do_stable_layer_norm\":true,"
+                                          "\"num_conv_pos_embeddings\":6}",
+     "automatic-speech-recognition", "logits"},
+    {SPEECH("hubert", "HubertForCTC") "\"conv_pos_batch_norm\":true,\"num_conv_pos_embeddings\":6}",
+     "automatic-speech-recognition", "logits"},
+    {SPEECH("hubert", "HubertForSequenceClassification") "\"use_weighted_layer_sum\":true,\"num_labels\":4,"
+                                                         "\"classifier_proj_size\":9}",
+     "audio-classification", "logits"},
+    {SPEECH("wav2vec2", "Wav2Vec2ForAudioFrameClassification") "\"use_weighted_layer_sum\":true,"
+                                                               "\"do_stable_layer_norm\":true}",
+     "audio-frame-classification", "logits"},
+    {BART("mbart", "MBartForSequenceClassification") "\"eos_token_id\":99,\"pad_token_id\":199,\"num_labels\":3}",
+     "text-classification", "logits"},
+    {BART("mbart", "MBartForQuestionAnswering") "\"pad_token_id\":239}", "question-answering", "start_logits"},
+    {IMAGE "\"architectures\":[\"ViTForMaskedImageModeling\"],\"encoder_stride\":4}", "masked-im", "reconstruction"},
+    {IMAGE_OF("deit") "\"architectures\":[\"DeiTModel\"]}", "feature-extraction", "last_hidden_state"},
+    {IMAGE_OF("deit") "\"architectures\":[\"DeiTForMaskedImageModeling\"],\"encoder_stride\":6,\"num_channels\":2}",
+     "masked-im", "reconstruction"},
+    {IMAGE_OF("deit") "\"architectures\":[\"DeiTForImageClassificationWithTeacher\"],\"num_labels\":5}",
+     "image-classification", "logits"},
 };
 enum { N_MODELS = sizeof models / sizeof *models, FIRST_FOLDER = 9, END_FOLDER = 17 }; /* folders: of three graphs */
 
@@ -369,8 +396,12 @@ static const struct {
     {0, "\"group\"", "\"batch\"", "\"feat_extract_norm\" is \"batch\"; known are group and layer"},
     {0, "_groups\":4", "_groups\":5", "the convolutions do not fit together"},
     {0, "[5,2,2]", "[5,999,999]", "the convolutions do not fit together"},
-    {0, "{", "{\"add_adapter\":true,", "\"add_adapter\" cannot be converted yet"},
-    {0, "{", "{\"adapter_attn_dim\":16,", "\"adapter_attn_dim\" cannot be converted yet"},
+    {0, "{", "{\"add_adapter\":true,", "no tensor \"adapter.layers.0.conv.weight\""},
+    {0, "{", "{\"add_adapter\":true,\"adapter_kernel_size\":1024,\"adapter_stride\":1024,",
+     "the convolutions do not fit together"},
+    {0, "{", "{\"conv_pos_batch_norm\":true,", "no tensor \"encoder.pos_conv_embed.conv.weight\""},
+    {25, "\"num_conv_pos", "\"adapter_kernel_size\":4,\"num_conv_pos", "conv.weight\" has shape [48,24,3]"},
+    {33, "\"image_size\":20", "\"image_size\":[20,40]", "has shape"},
     {0, "[8,10,12]", "[8,10,13]", "feature_extractor.conv_layers.2.conv.weight\" has shape [12,10,2]"},
     {3, "patch_size\":6", "patch_size\":60", "is larger than the image's 20"},
     {3, "patch_size\":6", "patch_size\":5", "has shape"},

@@ -161,15 +161,21 @@ START_TEST(generator)
 }
 END_TEST
 
+/* Without and with an adapter, which leaves a frame for four. */
 START_TEST(transcriber)
 {
     char folder[] = "/tmp/sdx-tasks-XXXXXX";
     sdx_transcriber *t;
     sdx_transcript said;
-    make_checkpoint(folder, "{\"model_type\":\"wav2vec2\",\"architectures\":[\"Wav2Vec2ForCTC\"],\"hidden_size\":32,"
-                            "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"intermediate_size\":48,\"vocab_size\":7,"
-                            "\"conv_dim\":[32,32],\"conv_kernel\":[10,3],\"conv_stride\":[5,2],\"num_feat_extract_layers\":2,"
-                            "\"num_conv_pos_embeddings\":6,\"num_conv_pos_embedding_groups\":2,\"pad_token_id\":0}");
+    const char *adapter = _i ? "\"add_adapter\":true,\"num_adapter_layers\":2," : "";
+    char config[512];
+    snprintf(config, sizeof config,
+             "{\"model_type\":\"wav2vec2\",\"architectures\":[\"Wav2Vec2ForCTC\"],%s\"hidden_size\":32,"
+             "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"intermediate_size\":48,\"vocab_size\":7,"
+             "\"conv_dim\":[32,32],\"conv_kernel\":[10,3],\"conv_stride\":[5,2],\"num_feat_extract_layers\":2,"
+             "\"num_conv_pos_embeddings\":6,\"num_conv_pos_embedding_groups\":2,\"pad_token_id\":0}",
+             adapter);
+    make_checkpoint(folder, config);
     write_file(folder, "vocab.json", "{\"<pad>\":0,\"<s>\":1,\"</s>\":2,\"<unk>\":3,\"|\":4,\"A\":5,\"B\":6}");
     write_file(folder, "preprocessor_config.json", "{\"sampling_rate\":16000,\"do_normalize\":true}");
     FINE(sdx_transcriber_open(&(sdx_task_options){.model = folder}, &t, &err));
@@ -179,6 +185,8 @@ START_TEST(transcriber)
     ck_assert_uint_eq(said.length, strlen(said.text));
     for (size_t i = 0; i < said.words; i++)
         ck_assert(said.word[i].start <= said.word[i].end && said.word[i].end <= 0.25);
+    ck_assert_uint_gt(said.characters, 0);
+    ck_assert_double_gt(said.character[said.characters - 1].end, 0.2); /* the last of 0.25 s */
     sdx_transcript_free(&said);
     sdx_transcriber_free(t);
     remove_folder(folder);
@@ -261,7 +269,7 @@ Suite *tasks_suite(void)
     tcase_add_test(t, classifier);
     tcase_add_test(t, sparse_encoder);
     tcase_add_test(t, generator);
-    tcase_add_test(t, transcriber);
+    tcase_add_loop_test(t, transcriber, 0, 2);
     tcase_add_test(t, wrong_model);
     tcase_add_test(t, free_takes_null);
     tcase_add_test(t, about_the_build);
