@@ -2,42 +2,19 @@
  * by its core, which no exporter spells in another way: a Softmax whose result goes into a MatMul, a Sqrt of a
  * mean, an Erf, a norm over a sum that has a look-up in it. From there the pass's own matcher, or a walk along
  * the expected chain, says where matching stopped; a table says what was expected there and what would help. */
-#include "explain.h"
-
-#include <jansson.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../base/buffer.h"
 #include "../base/memory.h"
+#include "explain_report.h"
 #include "passes/attention.h"
 #include "passes/passes.h"
 
-typedef struct finding {
-    const char *kind, *place; /* "attention"; the node where it would end, or did */
-    const sdx_node *at;       /* that node */
-    const char *became;       /* operator, or NULL */
-    bool should;              /* an operator exists that could take its place */
-    int steps, of;            /* matched */
-    const char *reason;
-    const sdx_graph *g; /* of stopped */
-    const sdx_node *stopped;
-    const char *expected, *fix;
-} finding;
-
-typedef struct report {
-    const sdx_graph *g;
-    finding *list; /* owned */
-    size_t count, capacity;
-    sdx_error *err;
-} report;
-
-static sdx_status add(report *r, finding f)
+static sdx_status add(sdx_report *r, sdx_finding f)
 {
     if (r->count == r->capacity) {
         size_t capacity = r->capacity ? r->capacity * 2 : 64;
-        finding *grown = sdx_realloc(r->list, capacity * sizeof *grown);
+        sdx_finding *grown = sdx_realloc(r->list, capacity * sizeof *grown);
         if (!grown) return sdx_fail_memory(r->err, capacity * sizeof *grown);
         r->list = grown;
         r->capacity = capacity;
@@ -47,8 +24,7 @@ static sdx_status add(report *r, finding f)
     return SDX_OK;
 }
 
-/* ---- what would help
- * -------------------------------------------------------------------------------------------- */
+/* ---- what would help ------------------------------------------------------------------------------------- */
 
 static const struct advice {
     const char *reason; /* the beginning of it */
@@ -59,8 +35,8 @@ static const struct advice {
      "between MatMul and Softmax: Mul or Div by a number, then Add or Where of masks and biases",
      "remove the operator, or move it before the MatMul or behind the Softmax", false},
     {"weights and values meet in an Einsum", "MatMul of [b,n,t,T] and [b,n,T,h]",
-     "write each Einsum as MatMul of tensors [b,n,..] and scale before anything is added; XLNet's shifted positions are "
-     "then a bias", false},
+     "write each Einsum as MatMul of tensors [b,n,..] and scale before anything is added; XLNet's shifted positions "
+     "are then a bias", false},
     {"the attention weights are an output", "weights that only the values' MatMul reads",
      "export without output_attentions", true},
     {"the queries do not arrive", "Reshape to [b,t,n,h], then Transpose 0,2,1,3", "correct the Transpose",
@@ -86,7 +62,7 @@ static const struct advice {
     {"", "x times a gate of x", "write it as one product", false},
 };
 
-static void advise(finding *f)
+static void advise(sdx_finding *f)
 {
     for (size_t i = 0; i < sizeof advices / sizeof *advices; i++) {
         if (strncmp(f->reason, advices[i].reason, strlen(advices[i].reason))) continue;
@@ -97,8 +73,7 @@ static void advise(finding *f)
     }
 }
 
-/* ---- walking down
- * ----------------------------------------------------------------------------------------------- */
+/* ---- walking down ---------------------------------------------------------------------------------------- */
 
 static const sdx_node *node_at(const sdx_graph *g, sdx_id id)
 {
@@ -126,11 +101,10 @@ static const sdx_node *find_below(const sdx_graph *g, sdx_id v, const char *op_t
     return NULL;
 }
 
-/* ---- attention
- * -------------------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------------------- */
 
 /* Every Reshape a little below is tried as the end; the match that got furthest tells. */
-static void best_match(const sdx_graph *g, sdx_id v, int depth, finding *f)
+static void best_match(const sdx_graph *g, sdx_id v, int depth, sdx_finding *f)
 {
     for (int i = 0; i < reader_count(g, v) && depth > 0; i++) {
         const sdx_node *n = reader(g, v, i);
@@ -147,7 +121,7 @@ static void best_match(const sdx_graph *g, sdx_id v, int depth, finding *f)
     }
 }
 
-static sdx_status explain_softmax(report *r, const sdx_node *softmax)
+static sdx_status explain_softmax(sdx_report *r, const sdx_node *softmax)
 {
     const sdx_graph *g = r->g;
     static const char *const products[] = {"MatMul", "FusedMatMul", "Einsum"};
@@ -156,7 +130,7 @@ static sdx_status explain_softmax(report *r, const sdx_node *softmax)
         product = find_below(g, softmax->out[0], products[i], 3);
     sdx_id values = product ? sdx_node_in(product, 1) : SDX_NONE;
     if (values == SDX_NONE || product->in[0] == SDX_NONE || sdx_graph_constant(g, values)) return SDX_OK;
-    finding f = {
+    sdx_finding f = {
         .kind = "attention", .place = product->name, .at = product, .of = SDX_ATTENTION_STEPS, .stopped = product};
     best_match(g, product->out[0], 4, &f);
     if (!f.reason && !sdx_match_axis_is_last(g, softmax, -1, softmax->in[0])) {
@@ -171,8 +145,7 @@ static sdx_status explain_softmax(report *r, const sdx_node *softmax)
     return add(r, f);
 }
 
-/* ---- norms
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- norms ----------------------------------------------------------------------------------------------- */
 
 static bool is_square(const sdx_graph *g, const sdx_node *n)
 {
@@ -219,7 +192,7 @@ static bool has_mean(const sdx_graph *g, sdx_id v, int depth)
 }
 
 /* After the chain: d / root, times gamma. */
-static void explain_quotient(const sdx_graph *g, const sdx_node *sqrt, finding *f)
+static void explain_quotient(const sdx_graph *g, const sdx_node *sqrt, sdx_finding *f)
 {
     const sdx_node *div = find_below(g, sqrt->out[0], "Div", 2),
                    *mul = div ? find_below(g, div->out[0], "Mul", 2) : NULL;
@@ -235,11 +208,11 @@ static void explain_quotient(const sdx_graph *g, const sdx_node *sqrt, finding *
                     : "gamma is not a constant";
 }
 
-static sdx_status explain_root(report *r, const sdx_node *sqrt)
+static sdx_status explain_root(sdx_report *r, const sdx_node *sqrt)
 {
     const sdx_graph *g = r->g;
     if (!has_mean(g, sqrt->in[0], 4)) return SDX_OK;
-    finding f = {.kind = "norm",
+    sdx_finding f = {.kind = "norm",
                  .place = sqrt->name, .at = sqrt,
                  .should = true,
                  .of = CHAIN + 2,
@@ -261,17 +234,16 @@ static sdx_status explain_root(report *r, const sdx_node *sqrt)
     return add(r, f);
 }
 
-/* ---- GELU
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- GELU ------------------------------------------------------------------------------------------------ */
 
-static sdx_status explain_gate(report *r, const sdx_node *gate)
+static sdx_status explain_gate(sdx_report *r, const sdx_node *gate)
 {
     const sdx_graph *g = r->g;
     const sdx_node *plus = find_below(g, gate->out[0], "Add", 1),
                    *mul = find_below(g, plus ? plus->out[0] : gate->out[0], "Mul", 2);
     bool erf = sdx_match_is(gate, "Erf");
     if (!erf && (!plus || !adds_number(g, plus) || !mul)) return SDX_OK; /* a mere Tanh */
-    finding f = {.kind = "GELU",
+    sdx_finding f = {.kind = "GELU",
                  .place = gate->name, .at = gate,
                  .of = 2,
                  .stopped = gate,
@@ -290,8 +262,7 @@ static sdx_status explain_gate(report *r, const sdx_node *gate)
     return add(r, f);
 }
 
-/* ---- embeddings
- * ------------------------------------------------------------------------------------------------- */
+/* ---- embeddings ------------------------------------------------------------------------------------------ */
 
 enum { SUMMANDS = 3 }; /* Adds above each other that are looked through */
 
@@ -333,7 +304,7 @@ static bool is_residual(const sdx_graph *g, const sdx_node *norm, sdx_id v)
     return false;
 }
 
-static sdx_status explain_sum(report *r, const sdx_node *norm)
+static sdx_status explain_sum(sdx_report *r, const sdx_node *norm)
 {
     const sdx_graph *g = r->g;
     sdx_id other = SDX_NONE;
@@ -341,7 +312,7 @@ static sdx_status explain_sum(report *r, const sdx_node *norm)
     int lookups = count_lookups(g, norm->in[0], SUMMANDS, &other);
     if (skip) lookups += count_lookups(g, norm->in[1], SUMMANDS, &other);
     if (lookups == 0 || lookups + (other != SDX_NONE) < 2 || is_residual(g, norm, other)) return SDX_OK;
-    finding f = {.kind = "embedding",
+    sdx_finding f = {.kind = "embedding",
                  .place = norm->name, .at = norm,
                  .steps = 1,
                  .of = 3,
@@ -364,8 +335,7 @@ static sdx_status explain_sum(report *r, const sdx_node *norm)
     return add(r, f);
 }
 
-/* ---- the whole
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------------------- */
 
 static const struct fused {
     const char *op_type, *kind;
@@ -384,12 +354,12 @@ static const struct fused {
     {"QuickGelu", "GELU"},
 };
 
-static sdx_status explain_node(report *r, const sdx_node *n)
+static sdx_status explain_node(sdx_report *r, const sdx_node *n)
 {
     bool contrib = !strcmp(n->domain, SDX_MS), standard = !*n->domain;
     for (size_t i = 0; i < sizeof fused / sizeof *fused && (contrib || standard); i++)
         if (!strcmp(n->op_type, fused[i].op_type))
-            TRY(add(r, (finding){.kind = fused[i].kind, .place = n->name, .at = n, .became = fused[i].op_type}));
+            TRY(add(r, (sdx_finding){.kind = fused[i].kind, .place = n->name, .at = n, .became = fused[i].op_type}));
     if (sdx_match_is(n, "Softmax")) return explain_softmax(r, n);
     if (sdx_match_is(n, "Sqrt")) return explain_root(r, n);
     if (sdx_match_is(n, "Erf") || sdx_match_is(n, "Tanh")) return explain_gate(r, n);
@@ -398,121 +368,8 @@ static sdx_status explain_node(report *r, const sdx_node *n)
     return SDX_OK;
 }
 
-static const char *describe(const sdx_graph *g, const sdx_node *n, char *buf, size_t size)
+static sdx_status explain_all(sdx_report *r, const sdx_model *model, sdx_explain_form form, char **text, size_t *missed)
 {
-    char node[SDX_NODE_TEXT], shape[SDX_TENSOR_TEXT] = "";
-    if (!n) return "nothing";
-    const sdx_type *type = n->n_out && n->out[0] != SDX_NONE ? &g->value[n->out[0]].type : NULL;
-    if (type && type->dtype != SDX_UNDEFINED) sdx_tensor_format(type->dtype, &type->shape, shape, sizeof shape);
-    snprintf(buf, size, "%s%s%s", sdx_node_format(n, node, sizeof node), *shape ? " -> " : "", shape);
-    return buf;
-}
-
-static void write_text(const report *r, sdx_buffer *out)
-{
-    char found[SDX_NODE_TEXT + SDX_TENSOR_TEXT + 8];
-    for (size_t i = 0; i < r->count; i++) {
-        const finding *f = &r->list[i];
-        if (f->became) {
-            sdx_buffer_printf(out, "%-10s %s: became %s\n", f->kind, f->place, f->became);
-            continue;
-        }
-        sdx_buffer_printf(out, "%-10s %s: not fused, %d of %d steps matched\n", f->kind, f->place, f->steps,
-                          f->of);
-        sdx_buffer_printf(out, "    stopped at  %s\n", describe(f->g, f->stopped, found, sizeof found));
-        sdx_buffer_printf(out, "    because     %s\n    expected    %s\n    would help  %s\n", f->reason,
-                          f->expected, f->fix);
-    }
-}
-
-/* ---- regions: what belongs to a place, for the page
- * -------------------------------------------------------------------------------------------------- */
-
-enum { MOST_NODES = 48 };
-
-/* Where the region of a miss ends: projections and norms are not of it. */
-static bool is_border(const sdx_graph *g, const sdx_node *n)
-{
-    bool product = sdx_match_is(n, "MatMul") || sdx_match_is(n, "Gemm");
-    return (product && n->n_in > 1 && sdx_graph_constant(g, n->in[1])) || strstr(n->op_type, "Normalization");
-}
-
-/* The place and the nodes above it, breadth first; a fused place is one node. */
-static int find_region(const finding *f, const sdx_node *list[MOST_NODES + 1])
-{
-    int count = 1;
-    list[0] = f->at;
-    for (int at = 0; at < count && !f->became; at++) {
-        for (int i = 0; i < list[at]->n_in; i++) {
-            const sdx_node *above = list[at]->in[i] == SDX_NONE ? NULL : sdx_graph_producer(f->g, list[at]->in[i]);
-            bool seen = !above || is_border(f->g, above) || count == MOST_NODES;
-            for (int k = 0; k < count && !seen; k++) seen = list[k] == above;
-            if (!seen) list[count++] = above;
-        }
-    }
-    return count;
-}
-
-/* As the page counts nodes: dead ones are left out. */
-static json_t *place_of(const sdx_graph *g, const sdx_node *n)
-{
-    int place = 0;
-    for (const sdx_node *p = g->node; p < n; p++) place += !p->dead;
-    return json_pack("[i, i]", g->index, place);
-}
-
-static json_t *region_of(const finding *f)
-{
-    const sdx_node *list[MOST_NODES + 1];
-    int count = find_region(f, list);
-    if (f->stopped) list[count++] = f->stopped;
-    json_t *region = json_array();
-    for (int i = 0; i < count; i++) json_array_append_new(region, place_of(f->g, list[i]));
-    return region;
-}
-
-static sdx_status write_json(const report *r, bool regions, sdx_buffer *out)
-{
-    char found[SDX_NODE_TEXT + SDX_TENSOR_TEXT + 8];
-    json_t *list = json_array();
-    for (size_t i = 0; list && i < r->count; i++) {
-        const finding *f = &r->list[i];
-        json_t *o = f->became
-                        ? json_pack("{s:s, s:s, s:s}", "kind", f->kind, "node", f->place, "became", f->became)
-                        : json_pack("{s:s, s:s, s:n, s:b, s:i, s:i, s:s, s:s, s:s, s:s, s:s}", "kind", f->kind,
-                                    "node", f->place, "became", "fusible", f->should, "steps_matched", f->steps,
-                                    "steps", f->of, "stopped_at", f->stopped ? f->stopped->name : "", "found",
-                                    describe(f->g, f->stopped, found, sizeof found), "reason", f->reason,
-                                    "expected", f->expected, "fix", f->fix);
-        if (o && regions) json_object_set_new(o, "region", region_of(f));
-        if (!o || json_array_append_new(list, o)) break;
-    }
-    char *text = list && json_array_size(list) == r->count
-                     ? json_dumps(list, regions ? JSON_ENSURE_ASCII : JSON_INDENT(2))
-                     : NULL;
-    json_decref(list);
-    if (!text) return sdx_fail_memory(r->err, r->count * 256);
-    sdx_buffer_puts(out, text);
-    sdx_buffer_putc(out, '\n');
-    free(text);
-    return SDX_OK;
-}
-
-static sdx_status write_page(const report *r, const sdx_model *model, char **html)
-{
-    sdx_buffer json = {0};
-    char *findings;
-    sdx_status status = write_json(r, true, &json);
-    if (status != SDX_OK) return sdx_buffer_fini(&json), status;
-    TRY(sdx_buffer_take(&json, &findings, r->err));
-    status = sdx_model_page(model, NULL, findings, html, r->err);
-    free(findings);
-    return status;
-}
-
-static sdx_status explain_all(report *r, const sdx_model *model, sdx_explain_form form, char **text, size_t *missed)
-{
-    sdx_buffer out = {0};
     *missed = 0;
     for (const sdx_graph *g = model->graphs; g; g = g->next) {
         r->g = g;
@@ -520,20 +377,13 @@ static sdx_status explain_all(report *r, const sdx_model *model, sdx_explain_for
             if (!g->node[i].dead) TRY(explain_node(r, &g->node[i]));
     }
     for (size_t i = 0; i < r->count; i++) *missed += !r->list[i].became && r->list[i].should;
-    if (form == SDX_EXPLAIN_HTML) return write_page(r, model, text);
-    if (form == SDX_EXPLAIN_JSON) {
-        sdx_status status = write_json(r, false, &out);
-        if (status != SDX_OK) return sdx_buffer_fini(&out), status;
-    } else {
-        write_text(r, &out);
-    }
-    return sdx_buffer_take(&out, text, r->err);
+    return sdx_report_write(r, model, form, text);
 }
 
 sdx_status sdx_model_explain(const sdx_model *model, sdx_explain_form form, char **text, size_t *missed,
                              sdx_error *err)
 {
-    report r = {.err = err};
+    sdx_report r = {.err = err};
     sdx_status status = explain_all(&r, model, form, text, missed);
     free(r.list);
     return status;

@@ -2,35 +2,21 @@
  *
  * What is walked through is either a condition (a number for each case) or a position, the index along one axis
  * plus a start, as Range makes it. Comparing a position along one axis with one along another makes a causal
- * condition. */
-#include "mask.h"
-
+ * condition. Where operators move the axes, mask_axes.c follows. */
 #include <math.h>
-#include <string.h>
+
+#include "mask_walk.h"
 
 enum { STEPS = 600, DEPTH = 40 }; /* nodes looked at, however often the same */
 
-typedef struct seen {
-    bool is_position;
-    int axis; /* of the position, counted from the last one */
-    sdx_element start;
-    sdx_mask m; /* when it is none */
-} seen;
+static const char *look_mask(sdx_mask_walk *w, sdx_id v, int depth, sdx_mask *m);
 
-typedef struct walk {
-    const sdx_graph *g;
-    int steps; /* left */
-} walk;
-
-static const char *look(walk *w, sdx_id v, int depth, seen *s);
-static const char *look_mask(walk *w, sdx_id v, int depth, sdx_mask *m);
-
-static seen number_seen(double number)
+static sdx_seen number_seen(double number)
 {
-    return (seen){.m = {.at = {{number, number}, {number, number}}, .source = SDX_NONE}};
+    return (sdx_seen){.m = {.at = {{number, number}, {number, number}}, .source = SDX_NONE}};
 }
 
-static const char *element(walk *w, sdx_id v, sdx_element *e)
+const char *sdx_mask_element(sdx_mask_walk *w, sdx_id v, sdx_element *e)
 {
     int count = 0;
     const sdx_element *known = v == SDX_NONE ? NULL : sdx_type_contents(sdx_match_type(w->g, v), &count);
@@ -141,9 +127,9 @@ static bool join(sdx_mask *m, const sdx_mask *o)
         for (int k = 0; k < 2; k++)
 
 /* A condition that is 1 where column + its start > row + its start. */
-static seen causal_seen(sdx_model *model, const seen *column, const seen *row, bool after)
+static sdx_seen causal_seen(sdx_model *model, const sdx_seen *column, const sdx_seen *row, bool after)
 {
-    seen s = number_seen(0);
+    sdx_seen s = number_seen(0);
     s.m.at[0][after] = s.m.at[1][after] = 1;
     s.m.causal = true;
     s.m.column = column->axis;
@@ -152,7 +138,8 @@ static seen causal_seen(sdx_model *model, const seen *column, const seen *row, b
     return s;
 }
 
-static const char *look_positions(walk *w, const sdx_node *n, const seen *a, const seen *b, seen *s)
+static const char *look_positions(sdx_mask_walk *w, const sdx_node *n, const sdx_seen *a, const sdx_seen *b,
+                                  sdx_seen *s)
 {
     sdx_model *model = w->g->model;
     if (a->axis == b->axis) return "positions along one axis are compared";
@@ -163,11 +150,11 @@ static const char *look_positions(walk *w, const sdx_node *n, const seen *a, con
     return "arithmetic on positions";
 }
 
-static const char *look_binary(walk *w, const sdx_node *n, const struct binary *op, int depth, seen *s)
+static const char *look_binary(sdx_mask_walk *w, const sdx_node *n, const struct binary *op, int depth, sdx_seen *s)
 {
-    seen a, b;
-    const char *reason = look(w, n->in[0], depth, &a);
-    if (!reason) reason = look(w, n->in[1], depth, &b);
+    sdx_seen a, b;
+    const char *reason = sdx_mask_look(w, n->in[0], depth, &a);
+    if (!reason) reason = sdx_mask_look(w, n->in[1], depth, &b);
     if (reason) return reason;
     if (a.is_position && b.is_position) return look_positions(w, n, &a, &b, s);
     if (a.is_position || b.is_position) return "arithmetic on positions";
@@ -176,7 +163,7 @@ static const char *look_binary(walk *w, const sdx_node *n, const struct binary *
     return join(&s->m, &b.m) ? NULL : "the mask mixes two inputs, or two orders";
 }
 
-static const char *look_where(walk *w, const sdx_node *n, int depth, seen *s)
+static const char *look_where(sdx_mask_walk *w, const sdx_node *n, int depth, sdx_seen *s)
 {
     sdx_mask yes, no;
     *s = number_seen(0);
@@ -188,9 +175,9 @@ static const char *look_where(walk *w, const sdx_node *n, int depth, seen *s)
     return join(&s->m, &yes) && join(&s->m, &no) ? NULL : "the mask mixes two inputs, or two orders";
 }
 
-static const char *look_cast(walk *w, const sdx_node *n, int depth, seen *s)
+static const char *look_cast(sdx_mask_walk *w, const sdx_node *n, int depth, sdx_seen *s)
 {
-    const char *reason = look(w, n->in[0], depth, s);
+    const char *reason = sdx_mask_look(w, n->in[0], depth, s);
     sdx_dtype to = (sdx_dtype)sdx_node_int(n, "to", 0);
     if (reason || s->is_position) return reason;
     EACH_CASE(i, k)
@@ -204,7 +191,7 @@ static const char *look_cast(walk *w, const sdx_node *n, int depth, seen *s)
     return NULL;
 }
 
-static const char *look_not(walk *w, const sdx_node *n, int depth, seen *s)
+static const char *look_not(sdx_mask_walk *w, const sdx_node *n, int depth, sdx_seen *s)
 {
     *s = number_seen(0);
     const char *reason = look_mask(w, n->in[0], depth, &s->m);
@@ -212,226 +199,34 @@ static const char *look_not(walk *w, const sdx_node *n, int depth, seen *s)
     return reason;
 }
 
-/* ---- axes ----------------------------------------------------------------------------------------------- */
-
-/* Axis d from the end becomes to[d]; -1 where it is lost. */
-static bool move_axes(seen *s, const int to[SDX_MAX_RANK])
-{
-    if (s->is_position) return (s->axis = to[s->axis]) >= 0;
-    if (s->m.source != SDX_NONE) {
-        s->m.batch = to[s->m.batch];
-        s->m.key = to[s->m.key];
-        if (s->m.batch < 0 || s->m.key < 0) return false;
-    }
-    if (s->m.causal) {
-        s->m.row = to[s->m.row];
-        s->m.column = to[s->m.column];
-        if (s->m.row < 0 || s->m.column < 0) return false;
-    }
-    return true;
-}
-
-static const char *look_unsqueeze(walk *w, const sdx_node *n, int depth, seen *s)
-{
-    int64_t listed[SDX_MAX_RANK];
-    int count = 0, rank = sdx_match_type(w->g, n->out[0])->shape.rank, to[SDX_MAX_RANK];
-    size_t n_axes = 0;
-    const int64_t *axes = sdx_node_ints(n, "axes", &n_axes);
-    unsigned inserted = 0; /* bit d: the axis at distance d from the end is new */
-    const char *reason = look(w, n->in[0], depth, s);
-    if (reason) return reason;
-    if (axes)
-        count = (int)n_axes;
-    else if (sdx_node_in(n, 1) == SDX_NONE ||
-             !sdx_type_ints(sdx_match_type(w->g, n->in[1]), SDX_MAX_RANK, listed, &count))
-        return "unknown axes";
-    for (int i = 0; i < count && rank > 0; i++) {
-        int64_t axis = axes ? axes[i] : listed[i];
-        axis = axis < 0 ? -1 - axis : rank - 1 - axis;
-        if (axis < 0 || axis >= rank) return "bad axes";
-        inserted |= 1u << axis;
-    }
-    if (rank <= 0) return "unknown rank";
-    for (int d = 0, at = 0; d < SDX_MAX_RANK; d++, at++) {
-        while (at < SDX_MAX_RANK && inserted >> at & 1) at++;
-        to[d] = at < rank ? at : -1;
-    }
-    return move_axes(s, to) ? NULL : "an axis is lost";
-}
-
-/* Sizes of 1 come and go; the others keep their order. */
-static bool reshape_axes(const sdx_shape *from, const sdx_shape *into, int to[SDX_MAX_RANK])
-{
-    int at = into->rank - 1;
-    for (int d = 0; d < SDX_MAX_RANK; d++) to[d] = -1;
-    for (int i = from->rank - 1; i >= 0; i--) {
-        if (from->dim[i] == 1) continue;
-        while (at >= 0 && into->dim[at] == 1) at--;
-        if (at < 0 || !sdx_dim_same(from->dim[i], into->dim[at])) return false;
-        to[from->rank - 1 - i] = into->rank - 1 - at--;
-    }
-    while (at >= 0 && into->dim[at] == 1) at--;
-    return at < 0;
-}
-
-/* [batch, keys] to [batch, 1, 1, keys]: where the graph names the sizes anew, the new names are right. */
-static bool renames(const sdx_shape *from, const sdx_shape *into, seen *s)
-{
-    if (s->is_position || s->m.causal || from->rank != 2 || into->rank < 2 || s->m.key != 0 || s->m.batch != 1)
-        return false;
-    for (int i = 1; i + 1 < into->rank; i++)
-        if (into->dim[i] != 1) return false;
-    s->m.batch = into->rank - 1;
-    s->m.batch_size = into->dim[0];
-    s->m.key_size = into->dim[into->rank - 1];
-    return true;
-}
-
-static const char *look_reshape(walk *w, const sdx_node *n, int depth, seen *s)
-{
-    const sdx_shape *from = &sdx_match_type(w->g, n->in[0])->shape,
-                    *into = &sdx_match_type(w->g, n->out[0])->shape;
-    int to[SDX_MAX_RANK];
-    const char *reason = look(w, n->in[0], depth, s);
-    if (reason) return reason;
-    if (from->rank >= 0 && into->rank >= 0 && reshape_axes(from, into, to) && move_axes(s, to)) return NULL;
-    return renames(from, into, s) ? NULL : "a Reshape that is no Unsqueeze";
-}
-
-/* ---- Slice ---------------------------------------------------------------------------------------------- */
-
-/* The slice along axis d begins at `start`; the result has `size` there. */
-static const char *cut(sdx_model *model, seen *s, int d, sdx_element start, sdx_dim size)
-{
-    bool at_zero = sdx_element_same(start, sdx_element_number(0));
-    if (s->is_position) {
-        if (d == s->axis) s->start = sdx_model_arith(model, '+', s->start, start);
-        return NULL;
-    }
-    if (s->m.source != SDX_NONE && (d == s->m.key || d == s->m.batch)) {
-        if (!at_zero) return "a part of the mask is cut off";
-        *(d == s->m.key ? &s->m.key_size : &s->m.batch_size) = size;
-    }
-    if (s->m.causal && d == s->m.row) s->m.shift = sdx_model_arith(model, '+', s->m.shift, start);
-    if (s->m.causal && d == s->m.column) s->m.shift = sdx_model_arith(model, '-', s->m.shift, start);
-    return NULL;
-}
-
-static bool is_negative(const sdx_model *model, sdx_element e)
-{
-    if (e.symbol < 0) return e.number < 0;
-    const sdx_symbol *s = &model->symbol[e.symbol];
-    return s->op == '*' && s->right.symbol == SDX_ELEMENT_NUMBER && s->right.number < 0;
-}
-
-static const char *look_slice(walk *w, const sdx_node *n, int depth, seen *s)
-{
-    int64_t axis, step = 1;
-    int count = 0;
-    sdx_element start;
-    const sdx_shape *from = &sdx_match_type(w->g, n->in[0])->shape,
-                    *into = &sdx_match_type(w->g, n->out[0])->shape;
-    const char *reason = look(w, n->in[0], depth, s);
-    if (!reason) reason = element(w, sdx_node_in(n, 1), &start);
-    if (reason) return reason;
-    if (sdx_node_in(n, 3) == SDX_NONE || !sdx_type_ints(sdx_match_type(w->g, n->in[3]), 1, &axis, &count))
-        return "a Slice of several axes";
-    sdx_id steps = sdx_node_in(n, 4);
-    if (steps != SDX_NONE && !sdx_type_ints(sdx_match_type(w->g, steps), 1, &step, &count))
-        return "unknown steps";
-    if (axis < 0) axis += from->rank;
-    if (step != 1 || axis < 0 || axis >= from->rank) return "a Slice that leaves out elements";
-    sdx_element size = sdx_element_from_dim(from->dim[axis]);
-    if (is_negative(w->g->model, start)) start = sdx_model_arith(w->g->model, '+', size, start);
-    return cut(w->g->model, s, from->rank - 1 - (int)axis, start, into->dim[axis]);
-}
-
-/* ---- coordinates ---------------------------------------------------------------------------------------- */
-
-/* Indices [..., K] that are K columns side by side, each the index along one axis of the result, or 0:
- * axis[k] is that axis, counted from the last one of the result, -1 for 0. */
-static const char *look_grid(walk *w, sdx_id v, int depth, int axis[SDX_MAX_RANK], int *count)
-{
-    const sdx_node *concat = sdx_match_op(w->g, v, "Concat");
-    if (!concat || !sdx_match_axis_is_last(w->g, concat, 0, v) || concat->n_in > SDX_MAX_RANK)
-        return "indices that are not columns side by side";
-    *count = concat->n_in;
-    for (int k = 0; k < concat->n_in; k++) {
-        seen s;
-        const char *reason = look(w, concat->in[k], depth, &s);
-        if (reason) return reason;
-        if (sdx_match_last_dim(w->g, concat->in[k]) != 1) return "indices that are not columns side by side";
-        bool zero = !s.is_position && s.m.source == SDX_NONE && !s.m.causal && s.m.at[0][0] == 0;
-        bool whole = s.is_position && s.axis > 0 && sdx_element_same(s.start, sdx_element_number(0));
-        if (!zero && !whole) return "indices that are not the coordinates";
-        axis[k] = zero ? -1 : s.axis - 1;
-    }
-    return NULL;
-}
-
-/* Every element is written to its own place: the updates replace the data. */
-static const char *look_scatter(walk *w, const sdx_node *n, int depth, seen *s)
-{
-    int axis[SDX_MAX_RANK], count;
-    const sdx_shape *data = &sdx_match_type(w->g, n->in[0])->shape,
-                    *updates = &sdx_match_type(w->g, n->in[2])->shape;
-    const char *reason = look_grid(w, n->in[1], depth, axis, &count);
-    if (reason) return reason;
-    if (data->rank != count || !sdx_shape_same(data, updates))
-        return "a ScatterND that leaves something as it was";
-    for (int k = 0; k < count; k++)
-        if (axis[k] != count - 1 - k && !(axis[k] < 0 && data->dim[k] == 1))
-            return "a ScatterND that moves elements";
-    return look(w, n->in[2], depth, s);
-}
-
-/* Data at the coordinates themselves: its axes go where the coordinates run. The first elements of a longer
- * axis are taken to be all of them, as the mask must have the size of what it masks. */
-static const char *look_gather(walk *w, const sdx_node *n, int depth, seen *s)
-{
-    int axis[SDX_MAX_RANK], count, to[SDX_MAX_RANK];
-    const sdx_shape *data = &sdx_match_type(w->g, n->in[0])->shape,
-                    *out = &sdx_match_type(w->g, n->out[0])->shape;
-    const char *reason = look_grid(w, n->in[1], depth, axis, &count);
-    if (!reason) reason = look(w, n->in[0], depth, s);
-    if (reason) return reason;
-    if (data->rank != count || sdx_node_int(n, "batch_dims", 0) != 0) return "a GatherND of whole rows";
-    for (int d = 0; d < SDX_MAX_RANK; d++) to[d] = d < count ? axis[count - 1 - d] : -1;
-    if (!move_axes(s, to)) return "an axis is lost";
-    if (s->is_position || s->m.source == SDX_NONE) return NULL;
-    s->m.batch_size = out->dim[out->rank - 1 - s->m.batch];
-    s->m.key_size = out->dim[out->rank - 1 - s->m.key];
-    return NULL;
-}
-
 /* ---- where positions and numbers come from -------------------------------------------------------------- */
 
-static const char *look_range(walk *w, const sdx_node *n, seen *s)
+static const char *look_range(sdx_mask_walk *w, const sdx_node *n, sdx_seen *s)
 {
     double step;
-    *s = (seen){.is_position = true};
-    const char *reason = element(w, n->in[0], &s->start);
+    *s = (sdx_seen){.is_position = true};
+    const char *reason = sdx_mask_element(w, n->in[0], &s->start);
     return !reason && !(sdx_graph_scalar(w->g, n->in[2], &step) && step == 1) ? "a Range with steps" : reason;
 }
 
 /* A triangle of x: where the column is k or more after the row (upper), or at most k (lower). */
-static const char *look_trilu(walk *w, const sdx_node *n, int depth, seen *s)
+static const char *look_trilu(sdx_mask_walk *w, const sdx_node *n, int depth, sdx_seen *s)
 {
     sdx_element k = sdx_element_number(0);
     bool upper = sdx_node_int(n, "upper", 1) != 0;
-    const char *reason = look(w, n->in[0], depth, s);
-    if (!reason && sdx_node_in(n, 1) != SDX_NONE) reason = element(w, n->in[1], &k);
+    const char *reason = sdx_mask_look(w, n->in[0], depth, s);
+    if (!reason && sdx_node_in(n, 1) != SDX_NONE) reason = sdx_mask_element(w, n->in[1], &k);
     if (reason) return reason;
     if (s->is_position) return "a triangle of positions";
-    seen column = {.axis = 0, .start = sdx_element_number(0)}, row = {.axis = 1};
+    sdx_seen column = {.axis = 0, .start = sdx_element_number(0)}, row = {.axis = 1};
     row.start =
         sdx_model_arith(w->g->model, '-', k, sdx_element_number(upper)); /* after: column > row + this */
-    seen triangle = causal_seen(w->g->model, &column, &row, upper);
+    sdx_seen triangle = causal_seen(w->g->model, &column, &row, upper);
     EACH_CASE(i, c) s->m.at[i][c] = triangle.m.at[i][c] != 0 ? s->m.at[i][c] : 0;
     return join(&s->m, &triangle.m) ? NULL : "two orders";
 }
 
-static const char *look_filled(walk *w, const sdx_node *n, seen *s)
+static const char *look_filled(sdx_mask_walk *w, const sdx_node *n, sdx_seen *s)
 {
     const sdx_attr *value = sdx_node_attr(n, "value");
     if (value && (!value->tensor || sdx_tensor_count(value->tensor) != 1)) return "a bad ConstantOfShape";
@@ -442,7 +237,7 @@ static const char *look_filled(walk *w, const sdx_node *n, seen *s)
 
 /* A stored table [1,..,rows,columns]: the same number everywhere, or one number up to the diagonal, another
  * after. */
-static const char *look_table(const sdx_tensor *t, seen *s)
+static const char *look_table(const sdx_tensor *t, sdx_seen *s)
 {
     enum { MOST = 1 << 24 };
     int64_t count = sdx_tensor_count(t), columns = t->rank ? t->dim[t->rank - 1] : 1;
@@ -473,14 +268,14 @@ static bool is_graph_input(const sdx_graph *g, sdx_id v)
     return g->value[v].is_input && !g->parent;
 }
 
-static const char *look_input(walk *w, sdx_id v, seen *s)
+static const char *look_input(sdx_mask_walk *w, sdx_id v, sdx_seen *s)
 {
     const sdx_type *type = sdx_match_type(w->g, v);
     bool number =
         sdx_dtype_is_integer(type->dtype) || sdx_dtype_is_float(type->dtype) || type->dtype == SDX_BOOL;
     if (!is_graph_input(w->g, v) || type->shape.rank != 2 || !number)
         return "the mask is not a graph input [batch, keys]";
-    *s = (seen){.m = {.at = {{0, 0}, {1, 1}},
+    *s = (sdx_seen){.m = {.at = {{0, 0}, {1, 1}},
                       .source = v,
                       .batch = 1,
                       .key = 0,
@@ -493,14 +288,14 @@ static const char *look_input(walk *w, sdx_id v, seen *s)
 
 static const struct rule {
     const char *op_type;
-    const char *(*look)(walk *w, const sdx_node *n, int depth, seen *s);
+    const char *(*look)(sdx_mask_walk *w, const sdx_node *n, int depth, sdx_seen *s);
 } rules[] = {
-    {"Unsqueeze", look_unsqueeze}, {"Reshape", look_reshape}, {"Cast", look_cast},
-    {"Where", look_where},         {"Slice", look_slice},     {"Not", look_not},
-    {"ScatterND", look_scatter},   {"GatherND", look_gather}, {"Trilu", look_trilu},
+    {"Unsqueeze", sdx_mask_unsqueeze}, {"Reshape", sdx_mask_reshape}, {"Cast", look_cast},
+    {"Where", look_where},             {"Slice", sdx_mask_slice},     {"Not", look_not},
+    {"ScatterND", sdx_mask_scatter},   {"GatherND", sdx_mask_gather}, {"Trilu", look_trilu},
 };
 
-static const char *look(walk *w, sdx_id v, int depth, seen *s)
+const char *sdx_mask_look(sdx_mask_walk *w, sdx_id v, int depth, sdx_seen *s)
 {
     double number;
     if (v == SDX_NONE || depth == 0 || w->steps-- == 0) return "the mask's subgraph is too deep";
@@ -508,7 +303,7 @@ static const char *look(walk *w, sdx_id v, int depth, seen *s)
     if (sdx_graph_constant(w->g, v)) return look_table(sdx_graph_constant(w->g, v), s);
     const sdx_node *n = sdx_graph_producer(w->g, v);
     if (!n) return look_input(w, v, s);
-    if (sdx_match_is(n, "Expand") || sdx_match_is(n, "Identity")) return look(w, n->in[0], depth - 1, s);
+    if (sdx_match_is(n, "Expand") || sdx_match_is(n, "Identity")) return sdx_mask_look(w, n->in[0], depth - 1, s);
     if (sdx_match_is(n, "Range")) return look_range(w, n, s);
     if (sdx_match_is(n, "ConstantOfShape")) return look_filled(w, n, s);
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
@@ -519,10 +314,10 @@ static const char *look(walk *w, sdx_id v, int depth, seen *s)
     return "an operator that is not mask arithmetic";
 }
 
-static const char *look_mask(walk *w, sdx_id v, int depth, sdx_mask *m)
+static const char *look_mask(sdx_mask_walk *w, sdx_id v, int depth, sdx_mask *m)
 {
-    seen s;
-    const char *reason = look(w, v, depth, &s);
+    sdx_seen s;
+    const char *reason = sdx_mask_look(w, v, depth, &s);
     if (reason) return reason;
     *m = s.m;
     return s.is_position ? "a position, not a mask" : NULL;
@@ -530,6 +325,6 @@ static const char *look_mask(walk *w, sdx_id v, int depth, sdx_mask *m)
 
 const char *sdx_match_mask(const sdx_graph *g, sdx_id v, sdx_mask *mask)
 {
-    walk w = {g, STEPS};
+    sdx_mask_walk w = {g, STEPS};
     return look_mask(&w, v, DEPTH, mask);
 }
