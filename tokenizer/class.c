@@ -73,6 +73,7 @@ static const struct {
     const char *single, *pair;
 } layouts[] = {[SDX_LAYOUT_BERT] = {"cAs", "cAsB1s1"},
                [SDX_LAYOUT_ROBERTA] = {"cAs", "cAssBs"},
+               [SDX_LAYOUT_MARKUPLM] = {"cAs", "cAsBs"},
                [SDX_LAYOUT_CLIP] = {"bAe", "bAeeBe"},
                [SDX_LAYOUT_MPNET] = {"cAs", "cAssB1s1"},
                [SDX_LAYOUT_FUNNEL] = {"c2As", "c2AsB1s1"},
@@ -205,11 +206,27 @@ static sdx_status set_templates(const sdx_class *class, const sdx_tokenizer_conf
     return set_layout(t, &t->pair, layouts[layout].pair + absent, &own, err);
 }
 
+/* CodeLlama's; a null of the file's says that it has none. */
+static sdx_status add_infilling(const sdx_tokenizer_config *c, sdx_tokenizer *t, sdx_error *err)
+{
+    static const char *const marks[][2] = {{"prefix_token", "\u2581<PRE>"},
+                                           {"middle_token", "\u2581<MID>"},
+                                           {"suffix_token", "\u2581<SUF>"},
+                                           {"eot_token", "\u2581<EOT>"}};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        const char *text = sdx_tokenizer_config_token(c, marks[i][0]);
+        if (!text && json_is_null(json_object_get(c->config, marks[i][0]))) continue;
+        TRY(sdx_tokenizer_add_special(t, text ? text : marks[i][1], err));
+    }
+    return SDX_OK;
+}
+
 sdx_status sdx_class_apply(const sdx_class *class, const sdx_tokenizer_config *c, sdx_tokenizer *t,
                            sdx_error *err)
 {
     TRY(sdx_tokenizer_config_add_tokens(c, class, t, err));
     for (const char *const *l = class->languages; l && *l; l++) TRY(sdx_tokenizer_add_special(t, *l, err));
+    if (class->infills) TRY(add_infilling(c, t, err));
     TRY(sdx_tokenizer_config_apply(c, class->special, t, err));
     return set_templates(class, c, t, err);
 }

@@ -8,8 +8,9 @@
 typedef enum sdx_layout {
     SDX_LAYOUT_BERT,     /* cls A sep, cls A sep B sep, B of type 1 */
     SDX_LAYOUT_ROBERTA,  /* cls A sep, cls A sep sep B sep, all of type 0 */
-    SDX_LAYOUT_MPNET,    /* the same, B of type 1 */
-    SDX_LAYOUT_CLIP,     /* the same with bos and eos */
+    SDX_LAYOUT_MARKUPLM, /* cls A sep, cls A sep B sep, all of type 0 */
+    SDX_LAYOUT_MPNET,    /* as RoBERTa, B of type 1 */
+    SDX_LAYOUT_CLIP,     /* as RoBERTa with bos and eos */
     SDX_LAYOUT_FUNNEL,   /* as BERT, cls of type 2 */
     SDX_LAYOUT_SPLINTER, /* as BERT, [QUESTION] . before the sep of A in pairs */
     SDX_LAYOUT_EOS,      /* A eos, A eos B eos, all of type 0 */
@@ -75,6 +76,7 @@ typedef struct sdx_class {
     const char *const *languages; /* that the class adds, or NULL */
     const char *language;         /* of the text, where "src_lang" does not say; NULL: none is marked */
     bool penalty; /* a piece such as "5," is made unattractive */
+    bool infills; /* has the tokens that mark a gap to fill; texts are not cut at <FILL_ME> here */
 } sdx_class;
 
 extern const sdx_class sdx_class_rows[];

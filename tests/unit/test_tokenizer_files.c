@@ -257,6 +257,12 @@ START_TEST(classes)
         {"{\"tokenizer_class\":\"GemmaTokenizer\"}",
          "2 326 113 156 925 327 4 42 239 37 2 669 696 129 113 7 208 291 357 / 0 0 0 0 0 0 0 0 0 0 1 1 1 1 1 1 "
          "1 1 1"},
+        {"{\"tokenizer_class\":\"CodeLlamaTokenizer\"}",
+         "1500 465 113 156 925 327 4 42 239 37 1500 53 696 129 113 7 208 291 357 / 0 0 0 0 0 0 0 0 0 0 1 1 1 1 1 1 "
+         "1 1 1"},
+        {"{\"tokenizer_class\":\"CodeLlamaTokenizer\",\"suffix_token\":\"(A\",\"eot_token\":null,"
+         "\"add_bos_token\":false}",
+         "465 113 156 925 327 4 5 1503 5 37 53 696 129 113 7 208 291 357 / 0 0 0 0 0 0 0 0 0 0 1 1 1 1 1 1 1 1"},
     };
     copy_file("t5/checkpoint/spiece.model", "spiece.model");
     check_classes(rows, sizeof rows / sizeof *rows, "Caf\u00e9 1, (A)", "not <mask>?");
@@ -274,6 +280,8 @@ START_TEST(byte_classes)
          "0 39 69 74 1990 876 22 1077 11 55 2 2 1111 2 / 0 0 0 0 0 0 0 0 0 0 0 0 0 0"},
         {"{\"tokenizer_class\":\"LayoutLMv3Tokenizer\"}",
          "0 562 69 74 1990 876 22 1077 11 55 2 2 359 2 / 0 0 0 0 0 0 0 0 0 0 0 0 0 0"},
+        {"{\"tokenizer_class\":\"MarkupLMTokenizer\",\"tags_dict\":{}}",
+         "0 39 69 74 1990 876 22 1077 11 55 2 1111 2 / 0 0 0 0 0 0 0 0 0 0 0 0 0"},
         {"{\"tokenizer_class\":\"BlenderbotTokenizer\"}",
          "39 69 74 1990 876 22 1077 11 55 1111 / 0 0 0 0 0 0 0 0 0 1"},
         {"{\"tokenizer_class\":\"Qwen2Tokenizer\"}",
