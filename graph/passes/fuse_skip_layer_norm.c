@@ -8,7 +8,13 @@
  *
  * and the same of SimplifiedLayerNormalization, which has no beta, as SkipSimplifiedLayerNormalization.
  * Both operands must have the same shape; epsilon is always written, since the two operators' defaults differ.
- * Who else reads the sum (networks that normalize first) reads output 3. */
+ * Who else reads the sum (networks that normalize first) reads output 3.
+ *
+ * A LayerNormalization that is left may lack its beta (ModernBERT). ONNX Runtime 1.17's AttentionFusion looks at it
+ * where several nodes read the norm, and ends the process: in files such a norm gets zeros. */
+#include <stdio.h>
+#include <string.h>
+
 #include "passes.h"
 
 typedef struct skip {
@@ -85,6 +91,34 @@ static sdx_status fuse(sdx_pass_context *context, sdx_graph *g, sdx_id norm, con
     return sdx_node_set_float(g, node, "epsilon", m->epsilon, context->err);
 }
 
+/* Zeros [n], made once. */
+static sdx_status zeros(sdx_pass_context *context, sdx_graph *g, int64_t n, sdx_id *out)
+{
+    sdx_tensor t = {.dtype = SDX_F32, .rank = 1, .dim = {n}};
+    size_t bytes = sdx_tensor_bytes(&t);
+    char name[40];
+    snprintf(name, sizeof name, "zeros_%lld", (long long)n);
+    *out = sdx_graph_find_value(g, name);
+    if (*out != SDX_NONE && sdx_match_vector(g, *out, n)) return SDX_OK;
+    if (!(t.data = sdx_arena_alloc(&g->model->arena, bytes))) return sdx_fail_memory(context->err, bytes);
+    memset(t.data, 0, bytes);
+    return sdx_graph_add_constant(g, name, &t, out, context->err);
+}
+
+static sdx_status add_beta(sdx_pass_context *context, sdx_graph *g, sdx_id norm)
+{
+    const sdx_node *n = &g->node[norm];
+    if (!is_plain_norm(g, n) || n->n_in != 2 || !sdx_match_is(n, "LayerNormalization")) return SDX_OK;
+    sdx_dim width = sdx_match_last_dim(g, n->in[0]);
+    if (g->value[n->out[0]].uses < 2 || !sdx_match_vector(g, n->in[1], width)) return SDX_OK;
+    sdx_id in[3] = {n->in[0], n->in[1], SDX_NONE}, out = n->out[0], node;
+    float epsilon = sdx_node_float(n, "epsilon", 1e-5f);
+    TRY(zeros(context, g, width, &in[2]));
+    TRY(sdx_pass_replace(context, g, norm, "", "LayerNormalization", 3, in, 1, &out, &node));
+    TRY(sdx_node_set_int(g, node, "axis", -1, context->err));
+    return sdx_node_set_float(g, node, "epsilon", epsilon, context->err);
+}
+
 sdx_status sdx_pass_fuse_skip_layer_norm(sdx_pass_context *context, sdx_graph *graph)
 {
     if (context->standard) return SDX_OK;
@@ -92,5 +126,6 @@ sdx_status sdx_pass_fuse_skip_layer_norm(sdx_pass_context *context, sdx_graph *g
     sdx_id count = graph->n_node;
     for (sdx_id i = 0; i < count; i++)
         if (!match(graph, &graph->node[i], &m)) TRY(fuse(context, graph, i, &m));
+    for (sdx_id i = 0; i < count && !context->for_run; i++) TRY(add_beta(context, graph, i));
     return sdx_pass_finish(context, graph);
 }
