@@ -127,4 +127,16 @@ typedef struct sdx_rotary {
 /* One head of n >= 2*half numbers; y may be x. */
 void sdx_rotary_turn(const sdx_rotary *rotary, int64_t position, int64_t n, const float *x, float *y);
 
+/* All rows of [batch, queries]: their positions are given, or go on behind each sequence's past. */
+typedef struct sdx_turn {
+    sdx_rotary rotary;
+    const int64_t *past, *positions; /* [batch]; [batch, queries] or NULL */
+    int64_t batch, queries, dim;
+} sdx_turn;
+
+/* Every position is inside the tables. */
+sdx_status sdx_turn_check(const sdx_turn *turn, sdx_error *err);
+/* Lets *heads read from turned copies in the workspace, [batch, queries, heads, dim]. */
+void sdx_turn_heads(int threads, const sdx_turn *turn, int64_t heads, sdx_heads *of, char **workspace);
+
 #endif

@@ -280,62 +280,20 @@ static sdx_status read_lengths(const sdx_run *run, const sizes *s, int64_t *past
     return SDX_OK;
 }
 
-typedef struct turn_task {
-    sdx_rotary rotary;
-    const int64_t *past, *positions; /* [batch]; [batch, queries] or NULL */
-    int64_t queries, heads, dim;
-    sdx_heads from;
-    float *to; /* [batch, queries, heads, dim] */
-} turn_task;
-
-static int64_t position_of(const turn_task *t, int64_t row)
-{
-    return t->positions ? t->positions[row] : t->past[row / t->queries] + row % t->queries;
-}
-
-static void turn_rows(void *context, int64_t begin, int64_t end, int worker)
-{
-    (void)worker;
-    const turn_task *t = context;
-    for (int64_t r = begin; r < end; r++) {
-        int64_t b = r / t->queries, s = r % t->queries;
-        for (int64_t h = 0; h < t->heads; h++)
-            sdx_rotary_turn(&t->rotary, position_of(t, r), t->dim,
-                            t->from.data + b * t->from.batch + h * t->from.head + s * t->from.row,
-                            t->to + (r * t->heads + h) * t->dim);
-    }
-}
-
-/* Lets *heads read from turned copies. */
-static void turn(const sdx_run *run, turn_task t, int64_t batch, int64_t heads, sdx_heads *of, char **workspace)
-{
-    int64_t rows = batch * t.queries;
-    t.heads = heads;
-    t.from = *of;
-    t.to = sdx_workspace_take(workspace, (size_t)(rows * heads * t.dim) * sizeof(float));
-    sdx_parallel_for(run->threads, rows, sdx_row_grain(heads * t.dim), turn_rows, &t);
-    *of = sdx_heads_of_rows(t.to, heads, t.queries, t.dim);
-}
-
 static sdx_status apply_rotary(const sdx_run *run, const sizes *s, const int64_t *past, sdx_attention_job *job,
                                char **workspace)
 {
     const group_query *state = run->state;
     if (!state->rotary) return SDX_OK;
-    turn_task t = {.past = past, .queries = s->queries, .dim = s->dim};
+    sdx_turn t = {.past = past, .batch = s->batch, .queries = s->queries, .dim = s->dim};
     t.rotary = (sdx_rotary){
         .positions = run->in[COS].dim[0], .half = run->in[COS].dim[1], .interleaved = state->interleaved};
     t.rotary.cos = floats(run, COS, workspace);
     t.rotary.sin = floats(run, SIN, workspace);
     if (sdx_run_has_in(run, POSITIONS)) t.positions = run->in[POSITIONS].data;
-    for (int64_t r = 0; r < s->batch * s->queries; r++) {
-        int64_t position = position_of(&t, r);
-        if (position < 0 || position >= t.rotary.positions)
-            return sdx_fail(run->err, SDX_ERR_USAGE, "position %lld is outside tables of %lld rows",
-                            (long long)position, (long long)t.rotary.positions);
-    }
-    turn(run, t, s->batch, state->heads, &job->q, workspace);
-    turn(run, t, s->batch, state->key_heads, &job->k, workspace);
+    TRY(sdx_turn_check(&t, run->err));
+    sdx_turn_heads(run->threads, &t, state->heads, &job->q, workspace);
+    sdx_turn_heads(run->threads, &t, state->key_heads, &job->k, workspace);
     return SDX_OK;
 }
 

@@ -12,15 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bits.h"
 #include "contents.h"
 #include "linear.h"
-
-/* Element i of a stream of `bits`-wide numbers, low bits first. */
-static int read_bits(const uint8_t *stream, int64_t i, int bits)
-{
-    int64_t per_byte = 8 / bits;
-    return stream[i / per_byte] >> (int)(i % per_byte) * bits & ((1 << bits) - 1);
-}
 
 static bool knows_bits(int64_t bits)
 {
@@ -153,11 +147,11 @@ static sdx_status spread(const matmul_nbits *m, const sdx_tensor *in, float *w, 
                                 (long long)block, (long long)m->blocks);
             float zero = (float)(1 << (m->bits - 1));
             if (in[ZEROS].data && in[ZEROS].dtype == SDX_U8)
-                zero = (float)read_bits((const uint8_t *)in[ZEROS].data + j * zero_column, block, m->bits);
+                zero = (float)sdx_bits_read((const uint8_t *)in[ZEROS].data + j * zero_column, block, m->bits);
             else if (in[ZEROS].data)
                 zero = (float)sdx_tensor_get_f64(&in[ZEROS], j * m->blocks + block);
             float scale = (float)sdx_tensor_get_f64(&in[SCALES], j * m->blocks + block);
-            w[j * m->k + i] = ((float)read_bits(q + j * column, i, m->bits) - zero) * scale;
+            w[j * m->k + i] = ((float)sdx_bits_read(q + j * column, i, m->bits) - zero) * scale;
         }
     return SDX_OK;
 }
@@ -364,13 +358,13 @@ static float element(const gather_task *t, int64_t e)
     }
     int64_t q, zero = is_packed ? 1 << (t->state->bits - 1) : 0;
     if (is_packed)
-        q = read_bits(data->data, e, t->state->bits);
+        q = sdx_bits_read(data->data, e, t->state->bits);
     else
         q = sdx_tensor_get_i64(data, e);
     if (has_zero && is_packed) { /* packed row by row of the last dim */
         int64_t row = scales->dim[scales->rank - 1], bytes = (row * t->state->bits + 7) / 8;
         zero =
-            read_bits((const uint8_t *)t->run->in[3].data + scale / row * bytes, scale % row, t->state->bits);
+            sdx_bits_read((const uint8_t *)t->run->in[3].data + scale / row * bytes, scale % row, t->state->bits);
     } else if (has_zero) {
         zero = sdx_tensor_get_i64(&t->run->in[3], scale);
     }

@@ -143,6 +143,52 @@ void sdx_rotary_turn(const sdx_rotary *r, int64_t position, int64_t n, const flo
     if (rest && x != y) memcpy(y + 2 * r->half, x + 2 * r->half, rest);
 }
 
+static int64_t position_of(const sdx_turn *t, int64_t row)
+{
+    return t->positions ? t->positions[row] : t->past[row / t->queries] + row % t->queries;
+}
+
+sdx_status sdx_turn_check(const sdx_turn *t, sdx_error *err)
+{
+    for (int64_t r = 0; r < t->batch * t->queries; r++) {
+        int64_t position = position_of(t, r);
+        if (position < 0 || position >= t->rotary.positions)
+            return sdx_fail(err, SDX_ERR_USAGE, "position %lld is outside tables of %lld rows", (long long)position,
+                            (long long)t->rotary.positions);
+    }
+    return SDX_OK;
+}
+
+typedef struct turn_task {
+    const sdx_turn *turn;
+    int64_t heads;
+    sdx_heads from;
+    float *to; /* [batch, queries, heads, dim] */
+} turn_task;
+
+static void turn_rows(void *context, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const turn_task *x = context;
+    const sdx_turn *t = x->turn;
+    for (int64_t r = begin; r < end; r++) {
+        int64_t b = r / t->queries, s = r % t->queries;
+        for (int64_t h = 0; h < x->heads; h++)
+            sdx_rotary_turn(&t->rotary, position_of(t, r), t->dim,
+                            x->from.data + b * x->from.batch + h * x->from.head + s * x->from.row,
+                            x->to + (r * x->heads + h) * t->dim);
+    }
+}
+
+void sdx_turn_heads(int threads, const sdx_turn *t, int64_t heads, sdx_heads *of, char **workspace)
+{
+    int64_t rows = t->batch * t->queries;
+    turn_task x = {.turn = t, .heads = heads, .from = *of};
+    x.to = sdx_workspace_take(workspace, (size_t)(rows * heads * t->dim) * sizeof(float));
+    sdx_parallel_for(threads, rows, sdx_row_grain(heads * t->dim), turn_rows, &x);
+    *of = sdx_heads_of_rows(x.to, heads, t->queries, t->dim);
+}
+
 typedef struct task {
     sdx_rotary rotary;
     const int64_t *positions; /* [batch, length], or one; NULL: a row of the tables for each */

@@ -10,26 +10,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
-ort.set_default_logger_severity(4)
-MS = "com.microsoft"
-rng = np.random.default_rng(5)
-
-
-def floats(*shape):
-    return rng.uniform(-1, 1, shape).astype(np.float32)
-
-
-def ints(*values, dtype=np.int64):
-    return np.array(values, dtype)
-
-
-def codes(*shape, dtype=np.uint8):
-    info = np.iinfo(dtype)
-    return rng.integers(info.min, info.max, shape, endpoint=True).astype(dtype)
-
-
-def number(x, dtype=np.float32):
-    return np.array(x, dtype)
+import contrib_cases
+from one_node import MS, codes, floats, ints, make_model, number, rng, run
 
 
 def erf_gelu(x):
@@ -39,23 +21,6 @@ def erf_gelu(x):
 
 def tanh_gelu(x):
     return 0.5 * x * (1 + np.tanh(0.7978845608 * (x + 0.044715 * x**3)))
-
-
-def make_model(op, inputs, n_out=1, domain="", version=17, **attributes):
-    names = ["" if v is None else f"i{i}" for i, v in enumerate(inputs)]
-    outputs = [f"o{i}" for i in range(n_out)]
-    node = helper.make_node(op, names, outputs, domain=domain, **attributes)
-    ports = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
-             for n, v in zip(names, inputs) if v is not None]
-    graph = helper.make_graph([node], op, ports, [onnx.ValueInfoProto(name=o) for o in outputs])
-    imports = [helper.make_opsetid("", version), helper.make_opsetid(MS, 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8 if version > 8 else 3)
-
-
-def run(op, inputs, **settings):
-    model = make_model(op, inputs, **settings)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {f"i{i}": v for i, v in enumerate(inputs) if v is not None})
 
 
 def check(sardonyx, op, inputs, want=None, **settings):
@@ -193,7 +158,7 @@ def check_whole(sardonyx, model, inputs):
 
 def main():
     passed = failed = 0
-    for op, inputs, compute, settings in cases():
+    for op, inputs, compute, settings in (*cases(), *contrib_cases.cases()):
         try:
             why = check(sys.argv[1], op, inputs, compute and compute(inputs), **settings)
         except Exception as e:  # ONNX Runtime refuses it

@@ -1,0 +1,67 @@
+"""contrib_cases.py: operators of com.microsoft that large language models of many experts and of linear attention are
+exported with, a node each: (operator, inputs, None or what computes the outputs, attributes) for row_cases.py."""
+import numpy as np
+import onnxruntime as ort
+
+from one_node import MS, codes, floats, ints, make_model, number, rng
+
+
+def experts():
+    x, router = floats(5, 32), floats(5, 4) * 3
+    router[0] = 1  # all alike
+    layers = [floats(4, 16, 32), floats(4, 16), floats(4, 32, 16), floats(4, 32)]
+    for activation in "relu", "gelu", "silu", "identity":
+        yield "MoE", [x, router, *layers], None, {"k": 2, "activation_type": activation, "normalize_routing_weights": 1}
+    gated = {"k": 3, "activation_type": "swiglu", "swiglu_fusion": 1, "activation_alpha": 1.702, "activation_beta": 1.0,
+             "swiglu_limit": 0.5}
+    yield "MoE", [x[None], router, floats(4, 32, 32), None, floats(4, 32, 16)], None, gated
+    for bits in 2, 4, 8:
+        scales = [floats(4, n) / 2**bits for n in (16, 32)]
+        weights = [codes(4, 16, 32 * bits // 8), scales[0], floats(4, 16), codes(4, 32, 16 * bits // 8), scales[1]]
+        zeros = [codes(4, 16 * bits // 8), codes(4, 32 * bits // 8)]
+        format = {"k": 2, "expert_weight_bits": bits, "activation_type": "silu"}
+        yield "QMoE", [x, router, *weights], None, format
+        yield "QMoE", [x, router, *weights, None, None, None, None, *zeros, None, np.abs(router)], None, format
+    blocks = [floats(4, 16, 2) / 16, floats(4, 32, 1) / 16]
+    zeros = [codes(4, 16, 1), codes(4, 32, 1)]
+    yield "QMoE", [x, router, codes(4, 16, 16), blocks[0], None, codes(4, 32, 8), blocks[1], None, None, None, None,
+                   *zeros], None, {"k": 2, "block_size": 16}
+
+
+def shared_cache(op, **settings):
+    """ONNX Runtime's answer where past (inputs 3 and 4) and present are one memory."""
+    def compute(inputs):
+        model = make_model(op, inputs, n_out=3, **settings)
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        binding, own = session.io_binding(), [None if v is None else v.copy() for v in inputs]
+        values = [None if v is None else ort.OrtValue.ortvalue_from_numpy(v) for v in own]
+        for i, value in enumerate(values):
+            if value:
+                binding.bind_ortvalue_input(f"i{i}", value)
+        binding.bind_output("o0")
+        binding.bind_ortvalue_output("o1", values[3])
+        binding.bind_ortvalue_output("o2", values[4])
+        session.run_with_iobinding(binding)
+        return [binding.get_outputs()[0].numpy().copy(), own[3], own[4]]
+    return compute
+
+
+def sparse_attention():
+    """Four heads in two layouts of 4 x 4 blocks of 16 tokens, which share two heads of keys."""
+    rows = np.array([[0, 1, 3, 5, 8], [0, 1, 3, 6, 9]], np.int32)
+    columns = np.array([[0, 0, 1, 1, 2, 1, 2, 3, -1], [0, 0, 1, 0, 1, 2, 0, 2, 3]], np.int32)
+    angle = floats(64, 8) * 3
+    tables = [np.cos(angle), np.sin(angle)]
+    for tokens, total, rotary in (20, 20, 0), (3, 50, 1):
+        settings = {"domain": MS, "num_heads": 4, "kv_num_heads": 2, "sparse_block_size": 16, "do_rotary": rotary}
+        new = [floats(2, tokens, 64), floats(2, tokens, 32), floats(2, tokens, 32)]
+        lengths = [ints(total, dtype=np.int32), ints(total, total, dtype=np.int32)]
+        yield "SparseAttention", [*new, floats(2, 2, 64, 16), floats(2, 2, 64, 16), rows, columns, *lengths,
+                                  *tables[:2 * rotary]], shared_cache("SparseAttention", **settings), \
+            {"n_out": 3, **settings}
+
+
+def cases():
+    for family in experts, sparse_attention:
+        for op, inputs, compute, settings in family():
+            yield op, inputs, compute, {"domain": MS, **settings}
