@@ -20,10 +20,7 @@ const sdx_layer_names sdx_bert_layer = {
 /* ---- settings -------------------------------------------------------------------------------------------- */
 
 static const sdx_config_field fields[] = {
-    {"hidden_size", SDX_FIELD(hidden), SDX_REQUIRED, 1, 1 << 16},
-    {"num_hidden_layers", SDX_FIELD(layers), SDX_REQUIRED, 1, 1 << 10},
-    {"num_attention_heads", SDX_FIELD(heads), SDX_REQUIRED, 1, 1 << 10},
-    {"intermediate_size", SDX_FIELD(inner), SDX_REQUIRED, 1, 1 << 18},
+    SDX_SIZE_FIELDS(SDX_REQUIRED, SDX_REQUIRED, SDX_REQUIRED, SDX_REQUIRED),
     {"vocab_size", SDX_FIELD(vocab), SDX_REQUIRED, 1, 1 << 24},
     {"max_position_embeddings", SDX_FIELD(positions), 512, 1, 1 << 20},
     {"type_vocab_size", SDX_FIELD(types), 2, 0, 1 << 10},

@@ -12,6 +12,11 @@
 
 /* ---- settings -------------------------------------------------------------------------------------------- */
 
+/* Sizes by their usual names, with what each is where config.json does not say. */
+#define SDX_SIZE_FIELDS(H, L, N, I)                                                                                    \
+    {"hidden_size", SDX_FIELD(hidden), H, 1, 1 << 16}, {"num_hidden_layers", SDX_FIELD(layers), L, 1, 1 << 10},        \
+        {"num_attention_heads", SDX_FIELD(heads), N, 1, 1 << 10}, {"intermediate_size", SDX_FIELD(inner), I, 1, 1 << 18}
+
 /* The fields of config.json that BERT's descendants have in common, with BERT's defaults. */
 sdx_status sdx_encoder_read_settings(const sdx_config *config, sdx_settings *settings, sdx_error *err);
 /* And where the layers are BERT's: whether positions are absolute, or relative ones in each attention. */
@@ -92,7 +97,8 @@ sdx_id sdx_build_layers(sdx_builder *b, const sdx_settings *s, const char *scope
                         sdx_id x, sdx_id bias);
 sdx_id sdx_build_bert_layer(sdx_builder *b, const sdx_settings *s, sdx_id x, sdx_id bias);
 
-/* Words + token types + positions, if there are any, normalized: [B, S, E]. Without token types in the input, type 0. */
+/* Words + token types + positions, if there are any, normalized: [B, S, E]. Without token types in the input, type 0.
+ */
 sdx_id sdx_build_embeddings(sdx_builder *b, const sdx_settings *s, const sdx_text_inputs *in, sdx_id positions);
 
 /* The same in place, x and attended [S, H]; bias [N, S, S] or NULL. */
@@ -146,7 +152,34 @@ struct sdx_step {
     const char *untied;
 };
 
-/* Heads that many families have. */
+/* Lists that families have under names of their own:
+ * the last hidden state and, if there is a pooler, what it makes of the first token, */
+#define SDX_MODEL_STEPS(pooler)                                                                                        \
+    {                                                                                                                  \
+        {SDX_STEP_OUTPUT, .name = "last_hidden_state"}, {SDX_STEP_FIRST, .part = POOLER},                              \
+            {SDX_STEP_LINEAR, .name = pooler, .part = POOLER}, {SDX_STEP_TANH, .part = POOLER},                        \
+            {SDX_STEP_OUTPUT, .name = "pooler_output", .part = POOLER}, {.kind = SDX_STEP_END},                        \
+    }
+/* scores of the vocabulary behind a layer and its norm, */
+#define SDX_LM_STEPS(dense, act, norm, bias, matrix)                                                                   \
+    {                                                                                                                  \
+        {SDX_STEP_LINEAR, .name = dense}, {.kind = act}, {SDX_STEP_NORM, .name = norm},                                \
+            {SDX_STEP_WORDS, .name = bias, .part = DECODER, .untied = matrix}, {.kind = SDX_STEP_SPLADE},              \
+            {.kind = SDX_STEP_END},                                                                                    \
+    }
+/* classes of a text, or a choice among texts, by two layers over the first token. */
+#define SDX_FIRST_TOKEN_STEPS(dense, act, last)                                                                        \
+    {.kind = SDX_STEP_FIRST}, {SDX_STEP_LINEAR, .name = dense}, {.kind = act}, {SDX_STEP_LINEAR, .name = last}
+#define SDX_CLASSIFIER_STEPS(dense, act, last)                                                                         \
+    {                                                                                                                  \
+        SDX_FIRST_TOKEN_STEPS(dense, act, last), {SDX_STEP_OUTPUT, .name = "logits"}, {.kind = SDX_STEP_END},          \
+    }
+#define SDX_CHOICE_STEPS(dense, act)                                                                                   \
+    {                                                                                                                  \
+        SDX_FIRST_TOKEN_STEPS(dense, act, "classifier"), {.kind = SDX_STEP_CHOICES}, {.kind = SDX_STEP_END},           \
+    }
+
+/* Lists that many families have as they are. */
 extern const sdx_step sdx_steps_hidden[];     /* the last hidden state alone */
 extern const sdx_step sdx_steps_pooled[];     /* and, if there is a pooler, its output */
 extern const sdx_step sdx_steps_tokens[];     /* classifier of tokens: module "classifier" */
@@ -171,6 +204,19 @@ const double *sdx_forward_steps(sdx_forward *f, const sdx_settings *s);
     {                                                                                                          \
         .architecture = class, .task = of, .required = needs, .optional = may, .untied = separate,             \
         .step = steps, .build = sdx_build_steps, .forward = sdx_forward_steps                                  \
+    }
+/* The heads of SDX_COMMON_HEAD_ROWS that need nothing else; all of RoBERTa's. */
+#define SDX_COMMON_HEADS(class)                                                                                        \
+    SDX_HEAD(class "ForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0, sdx_steps_tokens),       \
+        SDX_HEAD(class "ForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans)
+#define SDX_ROBERTA_HEADS(class)                                                                                       \
+    {                                                                                                                  \
+        SDX_HEAD(class "Model", "feature-extraction", BODY, POOLER, 0, sdx_steps_pooled),                              \
+            SDX_HEAD(class "ForMaskedLM", "fill-mask", BODY | MLM, 0, DECODER, sdx_steps_roberta_lm),                  \
+            SDX_HEAD(class "ForSequenceClassification", "text-classification", BODY | POOLED, 0, 0,                    \
+                     sdx_steps_roberta_classifier),                                                                    \
+            SDX_COMMON_HEADS(class),                                                                                   \
+            SDX_HEAD(class "ForMultipleChoice", "multiple-choice", BODY | POOLER | CHOICE, 0, 0, sdx_steps_choice),    \
     }
 
 #endif

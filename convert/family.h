@@ -72,6 +72,12 @@ typedef struct sdx_family {
     double *(*forward_body)(sdx_forward *f, const sdx_settings *s);                         /* -> [S, H] */
 } sdx_family;
 
+/* The first members of a family, by the names that arch/ gives its tables; and those of one whose heads are steps. */
+#define SDX_FAMILY(type, before, prefixed, table, reader)                                                              \
+    .model_type = type, .prefix = before, .body = prefixed, .head = table, .n_head = sizeof table / sizeof *table,     \
+    .row = rows, .n_row = sizeof rows / sizeof *rows, .read = reader
+#define SDX_FAMILY_OF_STEPS(embedding) .words = embedding, .build_body = build_body, .forward_body = forward_body
+
 /* By config.json's model_type; the failure lists what is known. */
 sdx_status sdx_family_find(const sdx_config *config, const sdx_family **out, sdx_error *err);
 /* By task, or (NULL or "auto") by config.json's architectures. */

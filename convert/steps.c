@@ -7,14 +7,7 @@
 /* ---- lists many families share --------------------------------------------------------------------------- */
 
 const sdx_step sdx_steps_hidden[] = {{SDX_STEP_OUTPUT, .name = "last_hidden_state"}, {.kind = SDX_STEP_END}};
-const sdx_step sdx_steps_pooled[] = {
-    {SDX_STEP_OUTPUT, .name = "last_hidden_state"},
-    {SDX_STEP_FIRST, .part = POOLER},
-    {SDX_STEP_LINEAR, .name = "pooler.dense", .part = POOLER},
-    {SDX_STEP_TANH, .part = POOLER},
-    {SDX_STEP_OUTPUT, .name = "pooler_output", .part = POOLER},
-    {.kind = SDX_STEP_END},
-};
+const sdx_step sdx_steps_pooled[] = SDX_MODEL_STEPS("pooler.dense");
 const sdx_step sdx_steps_tokens[] = {
     {SDX_STEP_LINEAR, .name = "classifier"},
     {SDX_STEP_OUTPUT, .name = "logits"},
@@ -25,30 +18,11 @@ const sdx_step sdx_steps_spans[] = {
     {.kind = SDX_STEP_SPANS},
     {.kind = SDX_STEP_END},
 };
-const sdx_step sdx_steps_roberta_lm[] = {
-    {SDX_STEP_LINEAR, .name = "lm_head.dense"},
-    {.kind = SDX_STEP_GELU},
-    {SDX_STEP_NORM, .name = "lm_head.layer_norm"},
-    {SDX_STEP_WORDS, .name = "lm_head.bias", .part = DECODER, .untied = "lm_head.decoder.weight"},
-    {.kind = SDX_STEP_SPLADE},
-    {.kind = SDX_STEP_END},
-};
-const sdx_step sdx_steps_roberta_classifier[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "classifier.dense"},
-    {.kind = SDX_STEP_TANH},
-    {SDX_STEP_LINEAR, .name = "classifier.out_proj"},
-    {SDX_STEP_OUTPUT, .name = "logits"},
-    {.kind = SDX_STEP_END},
-};
-const sdx_step sdx_steps_choice[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "pooler.dense"},
-    {.kind = SDX_STEP_TANH},
-    {SDX_STEP_LINEAR, .name = "classifier"},
-    {.kind = SDX_STEP_CHOICES},
-    {.kind = SDX_STEP_END},
-};
+const sdx_step sdx_steps_roberta_lm[] =
+    SDX_LM_STEPS("lm_head.dense", SDX_STEP_GELU, "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder.weight");
+const sdx_step sdx_steps_roberta_classifier[] =
+    SDX_CLASSIFIER_STEPS("classifier.dense", SDX_STEP_TANH, "classifier.out_proj");
+const sdx_step sdx_steps_choice[] = SDX_CHOICE_STEPS("pooler.dense", SDX_STEP_TANH);
 
 /* ---- as a graph ------------------------------------------------------------------------------------------ */
 

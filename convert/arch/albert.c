@@ -94,38 +94,12 @@ static double *forward_body(sdx_forward *f, const sdx_settings *s)
     return x;
 }
 
-static const sdx_step model[] = {
-    {SDX_STEP_OUTPUT, .name = "last_hidden_state"},
-    {SDX_STEP_FIRST, .part = POOLER},
-    {SDX_STEP_LINEAR, .name = "pooler", .part = POOLER},
-    {SDX_STEP_TANH, .part = POOLER},
-    {SDX_STEP_OUTPUT, .name = "pooler_output", .part = POOLER},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step masked_lm[] = {
-    {SDX_STEP_LINEAR, .name = "predictions.dense"},
-    {.kind = SDX_STEP_ACT},
-    {SDX_STEP_NORM, .name = "predictions.LayerNorm"},
-    {SDX_STEP_WORDS, .name = "predictions.bias", .part = DECODER, .untied = "predictions.decoder.weight"},
-    {.kind = SDX_STEP_SPLADE},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step classifier[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "pooler"},
-    {.kind = SDX_STEP_TANH},
-    {SDX_STEP_LINEAR, .name = "classifier"},
-    {SDX_STEP_OUTPUT, .name = "logits"},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step choice[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "pooler"},
-    {.kind = SDX_STEP_TANH},
-    {SDX_STEP_LINEAR, .name = "classifier"},
-    {.kind = SDX_STEP_CHOICES},
-    {.kind = SDX_STEP_END},
-};
+static const sdx_step model[] = SDX_MODEL_STEPS("pooler");
+static const sdx_step masked_lm[] =
+    SDX_LM_STEPS("predictions.dense", SDX_STEP_ACT, "predictions.LayerNorm", "predictions.bias",
+                 "predictions.decoder.weight");
+static const sdx_step classifier[] = SDX_CLASSIFIER_STEPS("pooler", SDX_STEP_TANH, "classifier");
+static const sdx_step choice[] = SDX_CHOICE_STEPS("pooler", SDX_STEP_TANH);
 
 static const sdx_head heads[] = {
     SDX_HEAD("AlbertModel", "feature-extraction", BODY, POOLER, 0, model),
@@ -133,21 +107,11 @@ static const sdx_head heads[] = {
     SDX_HEAD("AlbertForPreTraining", "fill-mask", BODY | MLM, 0, DECODER, masked_lm),
     SDX_HEAD("AlbertForSequenceClassification", "text-classification", BODY | POOLER | CLASSIFIER, 0, 0,
              classifier),
-    SDX_HEAD("AlbertForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0, sdx_steps_tokens),
-    SDX_HEAD("AlbertForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_COMMON_HEADS("Albert"),
     SDX_HEAD("AlbertForMultipleChoice", "multiple-choice", BODY | POOLER | CHOICE, 0, 0, choice),
 };
 
 const sdx_family sdx_family_albert = {
-    .model_type = "albert",
-    .prefix = "albert.",
-    .body = BODY | POOLER,
-    .head = heads,
-    .n_head = sizeof heads / sizeof *heads,
-    .row = rows,
-    .n_row = sizeof rows / sizeof *rows,
-    .read = read_settings,
-    .words = "embeddings.word_embeddings.weight",
-    .build_body = build_body,
-    .forward_body = forward_body,
+    SDX_FAMILY("albert", "albert.", BODY | POOLER, heads, read_settings),
+    SDX_FAMILY_OF_STEPS("embeddings.word_embeddings.weight"),
 };

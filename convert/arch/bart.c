@@ -510,18 +510,10 @@ static const sdx_head mbart_heads[] = {
 static const sdx_head marian_heads[] = {HEADS("MarianMTModel", "MarianModel", 0, POSITIONS)};
 static const sdx_head pegasus_heads[] = {HEADS("PegasusForConditionalGeneration", "PegasusModel", 0, POSITIONS)};
 
-#define FAMILY(name)                                                                                           \
-    const sdx_family sdx_family_##name = {                                                                     \
-        .model_type = #name,                                                                                   \
-        .prefix = "model.",                                                                                    \
-        .body = ~(unsigned)(DECODER | LOGIT_BIAS | CLASSES | SPANS),                                           \
-        .head = name##_heads,                                                                                  \
-        .n_head = sizeof name##_heads / sizeof *name##_heads,                                                  \
-        .row = rows,                                                                                           \
-        .n_row = sizeof rows / sizeof *rows,                                                                   \
-        .read = read_settings,                                                                                 \
-        .build_body = build_body,                                                                              \
-        .forward_body = forward_body,                                                                          \
+#define FAMILY(name)                                                                                                   \
+    const sdx_family sdx_family_##name = {                                                                             \
+        SDX_FAMILY(#name, "model.", ~(unsigned)(DECODER | LOGIT_BIAS | CLASSES | SPANS), name##_heads, read_settings), \
+        SDX_FAMILY_OF_STEPS(NULL),                                                                                     \
     }
 
 FAMILY(bart);

@@ -31,31 +31,11 @@ static double *forward_body(sdx_forward *f, const sdx_settings *s)
     return x;
 }
 
-static const sdx_step masked_lm[] = {
-    {SDX_STEP_LINEAR, .name = "cls.predictions.transform.dense"},
-    {.kind = SDX_STEP_ACT},
-    {SDX_STEP_NORM, .name = "cls.predictions.transform.LayerNorm"},
-    {SDX_STEP_WORDS, .name = "cls.predictions.bias", .part = DECODER,
-     .untied = "cls.predictions.decoder.weight"},
-    {.kind = SDX_STEP_SPLADE},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step classifier[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "pooler.dense"},
-    {.kind = SDX_STEP_TANH},
-    {SDX_STEP_LINEAR, .name = "classifier"},
-    {SDX_STEP_OUTPUT, .name = "logits"},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step next_sentence[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "pooler.dense"},
-    {.kind = SDX_STEP_TANH},
-    {SDX_STEP_LINEAR, .name = "cls.seq_relationship"},
-    {SDX_STEP_OUTPUT, .name = "logits"},
-    {.kind = SDX_STEP_END},
-};
+static const sdx_step masked_lm[] =
+    SDX_LM_STEPS("cls.predictions.transform.dense", SDX_STEP_ACT, "cls.predictions.transform.LayerNorm",
+                 "cls.predictions.bias", "cls.predictions.decoder.weight");
+static const sdx_step classifier[] = SDX_CLASSIFIER_STEPS("pooler.dense", SDX_STEP_TANH, "classifier");
+static const sdx_step next_sentence[] = SDX_CLASSIFIER_STEPS("pooler.dense", SDX_STEP_TANH, "cls.seq_relationship");
 
 static const sdx_head heads[] = {
     SDX_HEAD("BertModel", "feature-extraction", BODY, POOLER, 0, sdx_steps_pooled),
@@ -63,23 +43,13 @@ static const sdx_head heads[] = {
     SDX_HEAD("BertForPreTraining", "fill-mask", BODY | MLM, 0, DECODER, masked_lm),
     SDX_HEAD("BertForSequenceClassification", "text-classification", BODY | POOLER | CLASSIFIER, 0, 0,
              classifier),
-    SDX_HEAD("BertForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0, sdx_steps_tokens),
-    SDX_HEAD("BertForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_COMMON_HEADS("Bert"),
     SDX_HEAD("BertForNextSentencePrediction", "next-sentence-prediction", BODY | POOLER | NEXT, 0, 0,
              next_sentence),
     SDX_HEAD("BertForMultipleChoice", "multiple-choice", BODY | POOLER | CHOICE, 0, 0, sdx_steps_choice),
 };
 
 const sdx_family sdx_family_bert = {
-    .model_type = "bert",
-    .prefix = "bert.",
-    .body = BODY | POOLER,
-    .head = heads,
-    .n_head = sizeof heads / sizeof *heads,
-    .row = rows,
-    .n_row = sizeof rows / sizeof *rows,
-    .read = sdx_bert_read_settings,
-    .words = "embeddings.word_embeddings.weight",
-    .build_body = build_body,
-    .forward_body = forward_body,
+    SDX_FAMILY("bert", "bert.", BODY | POOLER, heads, sdx_bert_read_settings),
+    SDX_FAMILY_OF_STEPS("embeddings.word_embeddings.weight"),
 };

@@ -357,39 +357,14 @@ static double *forward_body(sdx_forward *f, const sdx_settings *s)
 
 /* Microsoft's own head, and the one Hugging Face trains by default ("legacy" in config.json): as the file has
  * it. */
-static const sdx_step microsoft_lm[] = {
-    {SDX_STEP_LINEAR, .name = "lm_predictions.lm_head.dense"},
-    {.kind = SDX_STEP_ACT},
-    {SDX_STEP_NORM, .name = "lm_predictions.lm_head.LayerNorm"},
-    {SDX_STEP_WORDS, .name = "lm_predictions.lm_head.bias"},
-    {.kind = SDX_STEP_SPLADE},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step masked_lm[] = {
-    {SDX_STEP_LINEAR, .name = "cls.predictions.transform.dense"},
-    {.kind = SDX_STEP_ACT},
-    {SDX_STEP_NORM, .name = "cls.predictions.transform.LayerNorm"},
-    {SDX_STEP_WORDS, .name = "cls.predictions.bias", .part = DECODER,
-     .untied = "cls.predictions.decoder.weight"},
-    {.kind = SDX_STEP_SPLADE},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step classifier[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "pooler.dense"},
-    {.kind = SDX_STEP_HEAD_ACT},
-    {SDX_STEP_LINEAR, .name = "classifier"},
-    {SDX_STEP_OUTPUT, .name = "logits"},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step choice[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "pooler.dense"},
-    {.kind = SDX_STEP_HEAD_ACT},
-    {SDX_STEP_LINEAR, .name = "classifier"},
-    {.kind = SDX_STEP_CHOICES},
-    {.kind = SDX_STEP_END},
-};
+static const sdx_step microsoft_lm[] =
+    SDX_LM_STEPS("lm_predictions.lm_head.dense", SDX_STEP_ACT, "lm_predictions.lm_head.LayerNorm",
+                 "lm_predictions.lm_head.bias", NULL);
+static const sdx_step masked_lm[] =
+    SDX_LM_STEPS("cls.predictions.transform.dense", SDX_STEP_ACT, "cls.predictions.transform.LayerNorm",
+                 "cls.predictions.bias", "cls.predictions.decoder.weight");
+static const sdx_step classifier[] = SDX_CLASSIFIER_STEPS("pooler.dense", SDX_STEP_HEAD_ACT, "classifier");
+static const sdx_step choice[] = SDX_CHOICE_STEPS("pooler.dense", SDX_STEP_HEAD_ACT);
 
 static const sdx_head heads[] = {
     SDX_HEAD("DebertaV2Model", "feature-extraction", BODY, 0, 0, sdx_steps_hidden),
@@ -397,22 +372,11 @@ static const sdx_head heads[] = {
     SDX_HEAD("DebertaV2ForMaskedLM", "fill-mask", BODY | MLM, 0, 0, microsoft_lm),
     SDX_HEAD("DebertaV2ForSequenceClassification", "text-classification", BODY | POOLED | CLASSIFIER, 0, 0,
              classifier),
-    SDX_HEAD("DebertaV2ForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0,
-             sdx_steps_tokens),
-    SDX_HEAD("DebertaV2ForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_COMMON_HEADS("DebertaV2"),
     SDX_HEAD("DebertaV2ForMultipleChoice", "multiple-choice", BODY | POOLED | CHOICE, 0, 0, choice),
 };
 
 const sdx_family sdx_family_deberta_v2 = {
-    .model_type = "deberta-v2",
-    .prefix = "deberta.",
-    .body = BODY,
-    .head = heads,
-    .n_head = sizeof heads / sizeof *heads,
-    .row = rows,
-    .n_row = sizeof rows / sizeof *rows,
-    .read = read_settings,
-    .words = "embeddings.word_embeddings.weight",
-    .build_body = build_body,
-    .forward_body = forward_body,
+    SDX_FAMILY("deberta-v2", "deberta.", BODY, heads, read_settings),
+    SDX_FAMILY_OF_STEPS("embeddings.word_embeddings.weight"),
 };

@@ -83,52 +83,21 @@ static double *forward_body(sdx_forward *f, const sdx_settings *s)
     return x;
 }
 
-static const sdx_step masked_lm[] = {
-    {SDX_STEP_LINEAR, .name = "vocab_transform"},
-    {.kind = SDX_STEP_ACT},
-    {SDX_STEP_NORM, .name = "vocab_layer_norm"},
-    {SDX_STEP_WORDS, .name = "vocab_projector.bias", .part = DECODER, .untied = "vocab_projector.weight"},
-    {.kind = SDX_STEP_SPLADE},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step classifier[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "pre_classifier"},
-    {.kind = SDX_STEP_RELU},
-    {SDX_STEP_LINEAR, .name = "classifier"},
-    {SDX_STEP_OUTPUT, .name = "logits"},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step choice[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "pre_classifier"},
-    {.kind = SDX_STEP_RELU},
-    {SDX_STEP_LINEAR, .name = "classifier"},
-    {.kind = SDX_STEP_CHOICES},
-    {.kind = SDX_STEP_END},
-};
+static const sdx_step masked_lm[] =
+    SDX_LM_STEPS("vocab_transform", SDX_STEP_ACT, "vocab_layer_norm", "vocab_projector.bias", "vocab_projector.weight");
+static const sdx_step classifier[] = SDX_CLASSIFIER_STEPS("pre_classifier", SDX_STEP_RELU, "classifier");
+static const sdx_step choice[] = SDX_CHOICE_STEPS("pre_classifier", SDX_STEP_RELU);
 
 static const sdx_head heads[] = {
     SDX_HEAD("DistilBertModel", "feature-extraction", BODY, 0, 0, sdx_steps_hidden),
     SDX_HEAD("DistilBertForMaskedLM", "fill-mask", BODY | MLM, 0, DECODER, masked_lm),
     SDX_HEAD("DistilBertForSequenceClassification", "text-classification", BODY | POOLED | CLASSIFIER, 0, 0,
              classifier),
-    SDX_HEAD("DistilBertForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0,
-             sdx_steps_tokens),
-    SDX_HEAD("DistilBertForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_COMMON_HEADS("DistilBert"),
     SDX_HEAD("DistilBertForMultipleChoice", "multiple-choice", BODY | POOLED | CHOICE, 0, 0, choice),
 };
 
 const sdx_family sdx_family_distilbert = {
-    .model_type = "distilbert",
-    .prefix = "distilbert.",
-    .body = BODY,
-    .head = heads,
-    .n_head = sizeof heads / sizeof *heads,
-    .row = rows,
-    .n_row = sizeof rows / sizeof *rows,
-    .read = read_settings,
-    .words = "embeddings.word_embeddings.weight",
-    .build_body = build_body,
-    .forward_body = forward_body,
+    SDX_FAMILY("distilbert", "distilbert.", BODY, heads, read_settings),
+    SDX_FAMILY_OF_STEPS("embeddings.word_embeddings.weight"),
 };

@@ -50,22 +50,10 @@ static double *forward_body(sdx_forward *f, const sdx_settings *s)
     return x;
 }
 
-static const sdx_step masked_lm[] = {
-    {SDX_STEP_LINEAR, .name = "generator_predictions.dense"},
-    {.kind = SDX_STEP_GELU},
-    {SDX_STEP_NORM, .name = "generator_predictions.LayerNorm"},
-    {SDX_STEP_WORDS, .name = "generator_lm_head.bias", .part = DECODER, .untied = "generator_lm_head.weight"},
-    {.kind = SDX_STEP_SPLADE},
-    {.kind = SDX_STEP_END},
-};
-static const sdx_step classifier[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "classifier.dense"},
-    {.kind = SDX_STEP_GELU},
-    {SDX_STEP_LINEAR, .name = "classifier.out_proj"},
-    {SDX_STEP_OUTPUT, .name = "logits"},
-    {.kind = SDX_STEP_END},
-};
+static const sdx_step masked_lm[] =
+    SDX_LM_STEPS("generator_predictions.dense", SDX_STEP_GELU, "generator_predictions.LayerNorm",
+                 "generator_lm_head.bias", "generator_lm_head.weight");
+static const sdx_step classifier[] = SDX_CLASSIFIER_STEPS("classifier.dense", SDX_STEP_GELU, "classifier.out_proj");
 static const sdx_step replaced[] = {
     {SDX_STEP_LINEAR, .name = "discriminator_predictions.dense"},
     {.kind = SDX_STEP_ACT},
@@ -74,36 +62,18 @@ static const sdx_step replaced[] = {
     {SDX_STEP_OUTPUT, .name = "logits"},
     {.kind = SDX_STEP_END},
 };
-static const sdx_step choice[] = {
-    {.kind = SDX_STEP_FIRST},
-    {SDX_STEP_LINEAR, .name = "sequence_summary.summary"},
-    {.kind = SDX_STEP_HEAD_ACT},
-    {SDX_STEP_LINEAR, .name = "classifier"},
-    {.kind = SDX_STEP_CHOICES},
-    {.kind = SDX_STEP_END},
-};
+static const sdx_step choice[] = SDX_CHOICE_STEPS("sequence_summary.summary", SDX_STEP_HEAD_ACT);
 
 static const sdx_head heads[] = {
     SDX_HEAD("ElectraModel", "feature-extraction", BODY, 0, 0, sdx_steps_hidden),
     SDX_HEAD("ElectraForMaskedLM", "fill-mask", BODY | MLM, 0, DECODER, masked_lm),
     SDX_HEAD("ElectraForPreTraining", "replaced-token-detection", BODY | REPLACED, 0, 0, replaced),
     SDX_HEAD("ElectraForSequenceClassification", "text-classification", BODY | POOLED, 0, 0, classifier),
-    SDX_HEAD("ElectraForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0,
-             sdx_steps_tokens),
-    SDX_HEAD("ElectraForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_COMMON_HEADS("Electra"),
     SDX_HEAD("ElectraForMultipleChoice", "multiple-choice", BODY | SUMMARY | CHOICE, 0, 0, choice),
 };
 
 const sdx_family sdx_family_electra = {
-    .model_type = "electra",
-    .prefix = "electra.",
-    .body = BODY,
-    .head = heads,
-    .n_head = sizeof heads / sizeof *heads,
-    .row = rows,
-    .n_row = sizeof rows / sizeof *rows,
-    .read = read_settings,
-    .words = "embeddings.word_embeddings.weight",
-    .build_body = build_body,
-    .forward_body = forward_body,
+    SDX_FAMILY("electra", "electra.", BODY, heads, read_settings),
+    SDX_FAMILY_OF_STEPS("embeddings.word_embeddings.weight"),
 };

@@ -285,21 +285,11 @@ static const sdx_head heads[] = {
      .build = build_with_past,
      .forward = sdx_forward_steps},
     SDX_HEAD("GPT2ForSequenceClassification", "text-classification", BODY | SCORE, 0, 0, classifier),
-    SDX_HEAD("GPT2ForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0, sdx_steps_tokens),
-    SDX_HEAD("GPT2ForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
+    SDX_COMMON_HEADS("GPT2"),
     SDX_HEAD("GPT2Model", "feature-extraction", BODY, 0, 0, sdx_steps_hidden),
 };
 
 const sdx_family sdx_family_gpt2 = {
-    .model_type = "gpt2",
-    .prefix = "transformer.",
-    .body = BODY,
-    .head = heads,
-    .n_head = sizeof heads / sizeof *heads,
-    .row = rows,
-    .n_row = sizeof rows / sizeof *rows,
-    .read = read_settings,
-    .words = "wte.weight",
-    .build_body = build_body,
-    .forward_body = forward_body,
+    SDX_FAMILY("gpt2", "transformer.", BODY, heads, read_settings),
+    SDX_FAMILY_OF_STEPS("wte.weight"),
 };

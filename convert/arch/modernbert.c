@@ -44,10 +44,7 @@ static const sdx_tensor_row rows[] = {
 /* ---- settings -------------------------------------------------------------------------------------------- */
 
 static const sdx_config_field fields[] = {
-    {"hidden_size", SDX_FIELD(hidden), SDX_REQUIRED, 1, 1 << 16},
-    {"num_hidden_layers", SDX_FIELD(layers), SDX_REQUIRED, 1, 1 << 10},
-    {"num_attention_heads", SDX_FIELD(heads), SDX_REQUIRED, 1, 1 << 10},
-    {"intermediate_size", SDX_FIELD(inner), SDX_REQUIRED, 1, 1 << 18},
+    SDX_SIZE_FIELDS(SDX_REQUIRED, SDX_REQUIRED, SDX_REQUIRED, SDX_REQUIRED),
     {"vocab_size", SDX_FIELD(vocab), SDX_REQUIRED, 1, 1 << 24},
     {"max_position_embeddings", SDX_FIELD(longest), 8192, 1, 1 << 20},
     {"local_attention", SDX_FIELD(window), 128, 1, 1 << 20},
@@ -362,15 +359,6 @@ static const sdx_head heads[] = {
 };
 
 const sdx_family sdx_family_modernbert = {
-    .model_type = "modernbert",
-    .prefix = "model.",
-    .body = BODY,
-    .head = heads,
-    .n_head = sizeof heads / sizeof *heads,
-    .row = rows,
-    .n_row = sizeof rows / sizeof *rows,
-    .read = read_settings,
-    .words = "embeddings.tok_embeddings.weight",
-    .build_body = build_body,
-    .forward_body = forward_body,
+    SDX_FAMILY("modernbert", "model.", BODY, heads, read_settings),
+    SDX_FAMILY_OF_STEPS("embeddings.tok_embeddings.weight"),
 };

@@ -115,26 +115,9 @@ static double *forward_body(sdx_forward *f, const sdx_settings *s)
 
 /* ---- heads: RoBERTa's ------------------------------------------------------------------------------------ */
 
-static const sdx_head heads[] = {
-    SDX_HEAD("MPNetModel", "feature-extraction", BODY, POOLER, 0, sdx_steps_pooled),
-    SDX_HEAD("MPNetForMaskedLM", "fill-mask", BODY | MLM, 0, DECODER, sdx_steps_roberta_lm),
-    SDX_HEAD("MPNetForSequenceClassification", "text-classification", BODY | POOLED, 0, 0,
-             sdx_steps_roberta_classifier),
-    SDX_HEAD("MPNetForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0, sdx_steps_tokens),
-    SDX_HEAD("MPNetForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans),
-    SDX_HEAD("MPNetForMultipleChoice", "multiple-choice", BODY | POOLER | CHOICE, 0, 0, sdx_steps_choice),
-};
+static const sdx_head heads[] = SDX_ROBERTA_HEADS("MPNet");
 
 const sdx_family sdx_family_mpnet = {
-    .model_type = "mpnet",
-    .prefix = "mpnet.",
-    .body = BODY | POOLER,
-    .head = heads,
-    .n_head = sizeof heads / sizeof *heads,
-    .row = rows,
-    .n_row = sizeof rows / sizeof *rows,
-    .read = read_settings,
-    .words = "embeddings.word_embeddings.weight",
-    .build_body = build_body,
-    .forward_body = forward_body,
+    SDX_FAMILY("mpnet", "mpnet.", BODY | POOLER, heads, read_settings),
+    SDX_FAMILY_OF_STEPS("embeddings.word_embeddings.weight"),
 };

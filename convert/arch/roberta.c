@@ -42,29 +42,14 @@ static double *forward_body(sdx_forward *f, const sdx_settings *s)
 }
 
 /* The three differ in tokenizer and training only. */
-#define HEADS(class)                                                                                           \
-    {                                                                                                          \
-        SDX_HEAD(class "Model", "feature-extraction", BODY, POOLER, 0, sdx_steps_pooled),                      \
-            SDX_HEAD(class "ForMaskedLM", "fill-mask", BODY | MLM, 0, DECODER, sdx_steps_roberta_lm),          \
-            SDX_HEAD(class "ForSequenceClassification", "text-classification", BODY | POOLED, 0, 0,            \
-                     sdx_steps_roberta_classifier),                                                            \
-            SDX_HEAD(class "ForTokenClassification", "token-classification", BODY | CLASSIFIER, 0, 0,          \
-                     sdx_steps_tokens),                                                                        \
-            SDX_HEAD(class "ForQuestionAnswering", "question-answering", BODY | SPANS, 0, 0, sdx_steps_spans), \
-            SDX_HEAD(class "ForMultipleChoice", "multiple-choice", BODY | POOLER | CHOICE, 0, 0,               \
-                     sdx_steps_choice),                                                                        \
+/* The three differ in their tokenizers alone. */
+#define FAMILY(name, type, class)                                                                                      \
+    static const sdx_head name##_heads[] = SDX_ROBERTA_HEADS(class);                                                   \
+    const sdx_family sdx_family_##name = {                                                                             \
+        SDX_FAMILY(type, "roberta.", BODY | POOLER, name##_heads, read_settings),                                      \
+        SDX_FAMILY_OF_STEPS("embeddings.word_embeddings.weight"),                                                      \
     }
-enum { N_HEADS = 6 };
-static const sdx_head roberta_heads[N_HEADS] = HEADS("Roberta");
-static const sdx_head xlm_roberta_heads[N_HEADS] = HEADS("XLMRoberta");
-static const sdx_head camembert_heads[N_HEADS] = HEADS("Camembert");
 
-#define FAMILY(type, heads)                                                                                    \
-    {                                                                                                          \
-        .model_type = type, .prefix = "roberta.", .body = BODY | POOLER, .head = heads, .n_head = N_HEADS,     \
-        .row = rows, .n_row = sizeof rows / sizeof *rows, .read = read_settings,                               \
-        .words = "embeddings.word_embeddings.weight", .build_body = build_body, .forward_body = forward_body,  \
-    }
-const sdx_family sdx_family_roberta = FAMILY("roberta", roberta_heads);
-const sdx_family sdx_family_xlm_roberta = FAMILY("xlm-roberta", xlm_roberta_heads);
-const sdx_family sdx_family_camembert = FAMILY("camembert", camembert_heads);
+FAMILY(roberta, "roberta", "Roberta");
+FAMILY(xlm_roberta, "xlm-roberta", "XLMRoberta");
+FAMILY(camembert, "camembert", "Camembert");

@@ -415,15 +415,7 @@ static const sdx_head_graph graphs[] = {
          .build = build_model,                                                                                 \
          .forward = forward_encoder},                                                                          \
     };                                                                                                         \
-    const sdx_family sdx_family_##name = {                                                                     \
-        .model_type = #name,                                                                                   \
-        .prefix = "transformer.",                                                                              \
-        .head = heads_of_##name,                                                                               \
-        .n_head = sizeof heads_of_##name / sizeof *heads_of_##name,                                            \
-        .row = rows,                                                                                           \
-        .n_row = sizeof rows / sizeof *rows,                                                                   \
-        .read = read_settings,                                                                                 \
-    }
+    const sdx_family sdx_family_##name = {SDX_FAMILY(#name, "transformer.", 0, heads_of_##name, read_settings)}
 
 FAMILY(t5, "T5");
 FAMILY(mt5, "MT5");

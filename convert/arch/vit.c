@@ -53,10 +53,7 @@ static const sdx_layer_names names = {
 };
 
 static const sdx_config_field fields[] = {
-    {"hidden_size", SDX_FIELD(hidden), 768, 1, 1 << 16},
-    {"num_hidden_layers", SDX_FIELD(layers), 12, 1, 1 << 10},
-    {"num_attention_heads", SDX_FIELD(heads), 12, 1, 1 << 10},
-    {"intermediate_size", SDX_FIELD(inner), 3072, 1, 1 << 18},
+    SDX_SIZE_FIELDS(768, 12, 12, 3072),
     {"patch_size", SDX_FIELD(patch), 16, 1, 1 << 10},
     {"num_channels", SDX_FIELD(channels), 3, 1, 1 << 8},
     {"encoder_stride", SDX_FIELD(stride), 16, 1, 1 << 10},
@@ -315,17 +312,10 @@ static const sdx_head heads_of_deit[] = {
      .forward = forward_teacher},
 };
 
-#define FAMILY(name)                                                                                           \
-    const sdx_family sdx_family_##name = {                                                                     \
-        .model_type = #name,                                                                                   \
-        .prefix = #name ".",                                                                                   \
-        .body = BODY | POOLER | QUERY_BIAS | DISTILLED,                                                        \
-        .head = heads_of_##name,                                                                               \
-        .n_head = sizeof heads_of_##name / sizeof *heads_of_##name,                                            \
-        .row = rows,                                                                                           \
-        .n_row = sizeof rows / sizeof *rows,                                                                   \
-        .read = read_settings,                                                                                 \
-        .sample = sample,                                                                                      \
+#define FAMILY(name)                                                                                                   \
+    const sdx_family sdx_family_##name = {                                                                             \
+        SDX_FAMILY(#name, #name ".", BODY | POOLER | QUERY_BIAS | DISTILLED, heads_of_##name, read_settings),          \
+        .sample = sample,                                                                                              \
     }
 
 FAMILY(vit);

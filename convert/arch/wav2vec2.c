@@ -71,10 +71,7 @@ const sdx_layer_names sdx_wav2vec2_layer = {
 /* ---- settings -------------------------------------------------------------------------------------------- */
 
 static const sdx_config_field fields[] = {
-    {"hidden_size", SDX_FIELD(hidden), 768, 1, 1 << 16},
-    {"num_hidden_layers", SDX_FIELD(layers), 12, 1, MOST_LAYERS},
-    {"num_attention_heads", SDX_FIELD(heads), 12, 1, 1 << 10},
-    {"intermediate_size", SDX_FIELD(inner), 3072, 1, 1 << 18},
+    SDX_SIZE_FIELDS(768, 12, 12, 3072),
     {"vocab_size", SDX_FIELD(vocab), 32, 1, 1 << 24},
     {"classifier_proj_size", SDX_FIELD(embedding), 256, 1, 1 << 16},
     {"num_conv_pos_embeddings", SDX_FIELD(kernel), 128, 1, 1 << 12},
@@ -417,32 +414,26 @@ static void build_frame_classifier(sdx_builder *b, const sdx_settings *s)
 
 /* ---- heads: a row per way to name the weight norm -------------------------------------------------------- */
 
-#define HEAD(architecture, task, parts, builder, reference)                                                    \
-    {                                                                                                          \
-        architecture, task, BODY | (parts), .build = builder, .forward = reference                             \
+#define HEAD(architecture, task, parts, builder, reference)                                                            \
+    {                                                                                                                  \
+        architecture, task, BODY | (parts), .build = builder, .forward = reference                                     \
     }
-#define HEADS(architecture, task, parts, builder, reference)                                                   \
-    HEAD(architecture, task, (parts) | NEW_NAMES, builder, reference),                                         \
+#define HEADS(architecture, task, parts, builder, reference)                                                           \
+    HEAD(architecture, task, (parts) | NEW_NAMES, builder, reference),                                                 \
         HEAD(architecture, task, (parts) | OLD_NAMES, builder, reference)
-#define FAMILY(name, title)                                                                                    \
-    static const sdx_head heads_of_##name[] = {                                                                \
-        HEADS(title "ForCTC", "automatic-speech-recognition", CTC, build_ctc, sdx_wav2vec2_forward_ctc),                    \
-        HEADS(title "ForSequenceClassification", "audio-classification", PROJECTOR,                            \
-              build_sound_classifier, sdx_wav2vec2_forward_sound_classifier),                                               \
-        HEADS(title "ForAudioFrameClassification", "audio-frame-classification", FRAMES,                       \
-              build_frame_classifier, sdx_wav2vec2_forward_frame_classifier),                                               \
-        HEADS(title "Model", "feature-extraction", 0, build_model, sdx_wav2vec2_forward_model),                             \
-    };                                                                                                         \
-    const sdx_family sdx_family_##name = {                                                                     \
-        .model_type = #name,                                                                                   \
-        .prefix = #name ".",                                                                                   \
-        .body = ~(unsigned)(CTC | PROJECTOR | FRAMES | LAYER_SUM),                                                         \
-        .head = heads_of_##name,                                                                               \
-        .n_head = sizeof heads_of_##name / sizeof *heads_of_##name,                                            \
-        .row = rows,                                                                                           \
-        .n_row = sizeof rows / sizeof *rows,                                                                   \
-        .read = read_settings,                                                                                 \
-        .sample = sample,                                                                                      \
+#define FAMILY(name, title)                                                                                            \
+    static const sdx_head heads_of_##name[] = {                                                                        \
+        HEADS(title "ForCTC", "automatic-speech-recognition", CTC, build_ctc, sdx_wav2vec2_forward_ctc),               \
+        HEADS(title "ForSequenceClassification", "audio-classification", PROJECTOR,                                    \
+              build_sound_classifier, sdx_wav2vec2_forward_sound_classifier),                                          \
+        HEADS(title "ForAudioFrameClassification", "audio-frame-classification", FRAMES,                               \
+              build_frame_classifier, sdx_wav2vec2_forward_frame_classifier),                                          \
+        HEADS(title "Model", "feature-extraction", 0, build_model, sdx_wav2vec2_forward_model),                        \
+    };                                                                                                                 \
+    const sdx_family sdx_family_##name = {                                                                             \
+        SDX_FAMILY(#name, #name ".", ~(unsigned)(CTC | PROJECTOR | FRAMES | LAYER_SUM), heads_of_##name,               \
+                   read_settings),                                                                                     \
+        .sample = sample,                                                                                              \
     }
 
 FAMILY(wav2vec2, "Wav2Vec2");
