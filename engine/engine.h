@@ -1,6 +1,7 @@
 /* engine.h: what the files of engine/ share.
  *
- *   program  a model compiled for this machine: graphs rewritten, weights packed; read-only once made
+ *   program  a model compiled for this machine: graphs rewritten, weights packed, the large ones when it runs for the
+ *            second time; read-only but for that
  *   body     one graph of a program: the model's own, or the one that an If, Loop, ... carries
  *   plan     a body at one set of input shapes: exact types, the steps that remain, where every value lives
  *   frame    the memory of one body's run, and its last few plans
@@ -39,6 +40,7 @@ struct sdx_program {
     uint64_t max_steps; /* of a run; UINT64_MAX: no limit */
     sdx_body *body;     /* [n_body] by graph->index; .graph NULL: a function's, never run as such */
     int n_body;
+    struct sdx_late_weights *late; /* weights that a second run packs; NULL: none may wait */
     struct sdx_prepared *prepared; /* nodes with large packed weights, newest first: their states are shared */
     pthread_mutex_t lock; /* held while inferring: the model's symbol table may grow */
     bool from_file;               /* the model is what its file says, so that the file can be compiled again */
@@ -57,6 +59,9 @@ static inline const sdx_body *sdx_program_main(const sdx_program *program)
 {
     return &program->body[program->model->graph->index];
 }
+
+/* A session is about to run. */
+void sdx_program_begin_run(const sdx_program *program);
 
 /* ---- plans ----------------------------------------------------------------------------------------------- */
 

@@ -7,6 +7,7 @@
 #include "../base/memory.h"
 #include "engine.h"
 #include "ops/ops.h"
+#include "ops/weight.h"
 
 enum { LARGE = 64 * 1024 };
 
@@ -138,6 +139,7 @@ static sdx_status prepare_alone(sdx_program *p, const sdx_node *n, const sdx_typ
                            .threads = p->threads,
                            .brief = p->brief,
                            .arena = &p->arena,
+                           .late = p->late,
                            .err = err};
     sdx_status status = sdx_op_prepare(&prepare);
     if (status != SDX_OK) sdx_node_error(p->model, n, in, n->n_in, err);
@@ -187,6 +189,18 @@ static sdx_status prepare_nodes(sdx_program *p, sdx_body *body, sdx_error *err)
     }
     sdx_arena_fini(&scratch);
     return status;
+}
+
+/* ---- weights that wait ----------------------------------------------------------------------------------- */
+
+void sdx_program_begin_run(const sdx_program *program)
+{
+    sdx_late_weights *late = program->late;
+    if (!late->first || program->brief || atomic_load(&late->packed) || !atomic_exchange(&late->ran, true)) return;
+    pthread_mutex_t *lock = &((sdx_program *)program)->lock;
+    pthread_mutex_lock(lock);
+    if (!atomic_load(&late->packed)) sdx_late_weights_pack(late, program->threads);
+    pthread_mutex_unlock(lock);
 }
 
 /* ---- bodies ---------------------------------------------------------------------------------------------- */
@@ -269,6 +283,8 @@ static sdx_status index_graphs(sdx_graph *g, sdx_error *err)
 
 static sdx_status make_bodies(sdx_program *p, sdx_error *err)
 {
+    ARENA_NEW(&p->arena, p->late, 1, err);
+    sdx_arena_init(&p->late->arena);
     p->n_body = p->model->graphs->index + 1;
     ARENA_NEW(&p->arena, p->body, (size_t)p->n_body, err);
     return make_body(p, p->model->graph, err);
@@ -353,6 +369,7 @@ void sdx_program_free(sdx_program *p)
     if (!p) return;
     sdx_program_free(p->apart);
     sdx_model_close(p->model);
+    if (p->late) sdx_arena_fini(&p->late->arena);
     sdx_arena_fini(&p->arena);
     pthread_mutex_destroy(&p->lock);
     free(p);

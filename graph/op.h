@@ -50,6 +50,7 @@ typedef struct sdx_prepare {
     int threads;
     bool brief;       /* for a run or two: large weights stay where they are, and are packed in the run */
     sdx_arena *arena; /* lives as long as the program; zeroed, 64-byte aligned */
+    struct sdx_late_weights *late; /* out: weights that may be packed later; NULL: none may */
     void *state;      /* out: handed to plan and run */
     unsigned packed;  /* out: bit i says input i was packed and its constant will not be read again */
     sdx_error *err;

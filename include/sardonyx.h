@@ -3,7 +3,8 @@
  *   file.onnx --sdx_model_open--> model --sdx_program_create--> program --sdx_session_create--> session
  *
  * A model is a graph that can be looked at and rewritten. A program is that graph compiled for this
- * machine: passes done, weights packed; it never changes again, so any number of sessions share it.
+ * machine: passes done, weights packed (large ones when it runs for the second time). Any number of sessions
+ * share it.
  * A session holds the working memory of one run at a time and belongs to one thread.
  *
  * Every function that can fail returns an sdx_status and takes an sdx_error, which may be NULL; on

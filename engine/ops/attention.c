@@ -31,7 +31,8 @@ typedef struct attention {
     bool is_8bit, causal;
     int64_t heads, qk_dim, v_dim; /* hidden sizes of Q (and K) and V; 0: a third of the weight's columns */
     float scale, filter;
-    const void *packed;  /* constant weights */
+    const void *packed;  /* constant weights of bytes */
+    sdx_weight *weight;  /* of float32 */
     const void *kept[10]; /* the other constants */
 } attention;
 
@@ -178,15 +179,8 @@ static sdx_status pack_weight(sdx_prepare *p, attention *state)
 {
     const sdx_tensor *w = p->in[WEIGHT].constant;
     if (!w || p->brief) return SDX_OK;
-    if (state->is_8bit) {
-        TRY(sdx_int8_pack(p, w, w->dim[0], w->dim[1], &state->packed));
-    } else {
-        size_t bytes = p->kernels->linear.packed_bytes(w->dim[0], w->dim[1]);
-        float *packed = sdx_arena_alloc_raw(p->arena, bytes);
-        if (!packed) return sdx_fail_memory(p->err, bytes);
-        sdx_gemm_f32_pack(&p->kernels->linear, p->threads, w->dim[0], w->dim[1], w->data, w->dim[1], 1, 1.0f, packed);
-        state->packed = packed;
-    }
+    if (!state->is_8bit) return sdx_weight_prepare(p, WEIGHT, false, &state->weight);
+    TRY(sdx_int8_pack(p, w, w->dim[0], w->dim[1], &state->packed));
     p->packed |= 1u << WEIGHT;
     return SDX_OK;
 }
@@ -254,7 +248,7 @@ static sdx_status plan_common(sdx_plan_step *step, const inputs *in)
                          has_past ? &step->in[in->past].shape : NULL, is_buffer);
     size_t *total = &step->workspace, packed = 0;
     if (!state->packed && state->is_8bit) packed = step->kernels->gemm_int8.packed_bytes(s.input, s.columns);
-    if (!state->packed && !state->is_8bit) packed = step->kernels->gemm_f32.packed_bytes(s.input, s.columns);
+    if (!state->weight && !state->is_8bit) packed = step->kernels->gemm_f32.packed_bytes(s.input, s.columns);
     size_t mask = 0, present = 0;
     if (in->mask < step->n_in && step->in[in->mask].dtype != SDX_UNDEFINED)
         mask = (size_t)(s.batch * (step->in[in->mask].shape.rank == 3 ? s.queries : 1) * s.keys);
@@ -262,7 +256,8 @@ static sdx_status plan_common(sdx_plan_step *step, const inputs *in)
     size_t heads =
         sdx_attention_workspace(step->kernels, step->threads, s.queries, s.keys, s.head_dim, s.value_dim);
     size_t projection = state->is_8bit ? 0 : sdx_gemm_f32_workspace(&step->kernels->gemm_f32, step->threads,
-                                                                    s.batch * s.queries, s.columns, s.input, s.input);
+                                                                    s.batch * s.queries, s.columns, s.input, s.input,
+                                                                    state->weight);
     if (heads < projection) heads = projection; /* one after the other */
     bool ok = sdx_workspace_add(total, (size_t)(s.batch * s.queries * s.columns), sizeof(float)) &&
               sdx_workspace_add(total, 1, packed) && sdx_workspace_add(total, mask, sizeof(float)) &&
@@ -291,20 +286,18 @@ static void project_f32(const sdx_run *run, const sizes *s, const float *bias, f
                         void *workspace)
 {
     const attention *state = run->state;
-    const float *packed = state->packed;
-    if (!packed) {
-        sdx_gemm_f32_pack(&run->kernels->gemm_f32, run->threads, s->input, s->columns, run->in[WEIGHT].data, s->columns,
-                          1, 1.0f, packing);
-        packed = packing;
-    }
-    sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = state->packed ? &run->kernels->linear : &run->kernels->gemm_f32,
+    const sdx_gemm_f32_kernels *gemm = &run->kernels->gemm_f32;
+    if (!state->weight)
+        sdx_gemm_f32_pack(gemm, run->threads, s->input, s->columns, run->in[WEIGHT].data, s->columns, 1, 1.0f, packing);
+    sdx_gemm_f32_run(&(sdx_gemm_f32_job){.gemm = state->weight ? state->weight->gemm : gemm,
                                          .threads = run->threads,
                                          .m = s->batch * s->queries,
                                          .n = s->columns,
                                          .k = s->input,
                                          .a = get(run, X).data,
                                          .lda = s->input,
-                                         .packed = packed,
+                                         .packed = state->weight ? NULL : packing,
+                                         .weight = state->weight,
                                          .bias = bias,
                                          .c = qkv,
                                          .ldc = s->columns,
@@ -438,7 +431,7 @@ static sdx_status run_common(sdx_run *run, const inputs *in)
     float *qkv = sdx_workspace_take(&workspace, (size_t)(s.batch * s.queries * s.columns) * sizeof *qkv);
     size_t packed = 0;
     if (!state->packed && state->is_8bit) packed = run->kernels->gemm_int8.packed_bytes(s.input, s.columns);
-    if (!state->packed && !state->is_8bit) packed = run->kernels->gemm_f32.packed_bytes(s.input, s.columns);
+    if (!state->weight && !state->is_8bit) packed = run->kernels->gemm_f32.packed_bytes(s.input, s.columns);
     void *packing = sdx_workspace_take(&workspace, packed);
     sdx_attention_job job = {.kernels = run->kernels,
                              .threads = run->threads,

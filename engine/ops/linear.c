@@ -49,11 +49,14 @@ static piece next_piece(const cut *c, int64_t m, int64_t *tile, int64_t end)
 
 typedef struct f32_task {
     const sdx_gemm_f32_job *job;
+    const float *packed; /* NULL: the job's weight is not */
     cut cut;
-    size_t slice; /* bytes of one worker's copy of A; 0: A as it lies */
+    size_t copy_slice;  /* bytes of one worker's copy of A; 0: A as it lies */
+    size_t panel_slice; /* bytes of one worker's panels */
 } f32_task;
 
 enum { WAYS = 8, SET_BYTES = 4096, COPY_PANELS = 8 };
+enum { PANELS_AT_ONCE = 4 }; /* of a weight: 512 bytes of each of its rows */
 
 /* A copied row: a cache line longer than needed. */
 static int64_t copy_stride(int64_t k)
@@ -68,10 +71,15 @@ static size_t copy_slice(const sdx_gemm_f32_kernels *gemm, int64_t m, int64_t n,
     return sdx_align_up((size_t)(block_rows(m, gemm->mr, COPIED_TILES) * copy_stride(k)) * sizeof(float));
 }
 
-size_t sdx_gemm_f32_workspace(const sdx_gemm_f32_kernels *gemm, int threads, int64_t m, int64_t n, int64_t k,
-                              int64_t lda)
+static size_t panel_slice(const sdx_weight *weight)
 {
-    return copy_slice(gemm, m, n, k, lda) * (size_t)threads;
+    return weight && !sdx_weight_packed(weight) ? sdx_weight_scratch(weight, PANELS_AT_ONCE) : 0;
+}
+
+size_t sdx_gemm_f32_workspace(const sdx_gemm_f32_kernels *gemm, int threads, int64_t m, int64_t n, int64_t k,
+                              int64_t lda, const sdx_weight *weight)
+{
+    return (copy_slice(gemm, m, n, k, lda) + panel_slice(weight)) * (size_t)threads;
 }
 
 static const float *copy_rows(const float *a, int64_t lda, int64_t rows, int64_t k, float *copy)
@@ -80,27 +88,58 @@ static const float *copy_rows(const float *a, int64_t lda, int64_t rows, int64_t
     return copy;
 }
 
+/* panels: B's from number `first` on. */
+static void multiply_piece(const f32_task *task, const piece *p, const float *panels, int64_t first, int worker)
+{
+    const sdx_gemm_f32_job *j = task->job;
+    const int64_t column = first * j->gemm->nr;
+    const float *residual = j->residual ? j->residual + p->row * j->ldr + column : NULL, *a = j->a + p->row * j->lda;
+    float *copy = task->copy_slice ? (float *)(void *)((char *)j->workspace + (size_t)worker * task->copy_slice) : NULL;
+    if (copy) a = copy_rows(a, j->lda, p->rows, j->k, copy);
+    j->gemm->run(p->rows, j->n - column, j->k, a, copy ? copy_stride(j->k) : j->lda, panels, p->panel_begin - first,
+                 p->panel_end - first, j->bias ? j->bias + column : NULL, j->activation, residual, j->ldr,
+                 j->c + p->row * j->ldc + p->panel_begin * j->gemm->nr, j->ldc);
+}
+
 static void f32_tiles(void *context, int64_t begin, int64_t end, int worker)
 {
     const f32_task *task = context;
-    const sdx_gemm_f32_job *j = task->job;
-    float *copy = task->slice ? (float *)(void *)((char *)j->workspace + (size_t)worker * task->slice) : NULL;
     while (begin < end) {
-        piece p = next_piece(&task->cut, j->m, &begin, end);
-        const float *residual = j->residual ? j->residual + p.row * j->ldr : NULL, *a = j->a + p.row * j->lda;
-        if (copy) a = copy_rows(a, j->lda, p.rows, j->k, copy);
-        j->gemm->run(p.rows, j->n, j->k, a, copy ? copy_stride(j->k) : j->lda, j->packed, p.panel_begin,
-                     p.panel_end, j->bias, j->activation, residual, j->ldr,
-                     j->c + p.row * j->ldc + p.panel_begin * j->gemm->nr, j->ldc);
+        piece p = next_piece(&task->cut, task->job->m, &begin, end);
+        multiply_piece(task, &p, task->packed, 0, worker);
+    }
+}
+
+/* Panels [begin, end), a few at a time, times all blocks of rows. */
+static void f32_panels(void *context, int64_t begin, int64_t end, int worker)
+{
+    const f32_task *task = context;
+    const sdx_gemm_f32_job *j = task->job;
+    char *slices = (char *)j->workspace + (size_t)j->threads * task->copy_slice;
+    float *scratch = (float *)(void *)(slices + (size_t)worker * task->panel_slice);
+    for (int64_t next; begin < end; begin = next) {
+        next = end - begin < PANELS_AT_ONCE ? end : begin + PANELS_AT_ONCE;
+        const float *panels = sdx_weight_panels(j->weight, begin, next, scratch);
+        for (int64_t row = 0; row < j->m; row += task->cut.rows) {
+            int64_t rows = j->m - row < task->cut.rows ? j->m - row : task->cut.rows;
+            multiply_piece(task, &(piece){row, rows, begin, next}, panels, begin, worker);
+        }
     }
 }
 
 void sdx_gemm_f32_run(const sdx_gemm_f32_job *job)
 {
-    size_t slice = job->workspace ? copy_slice(job->gemm, job->m, job->n, job->k, job->lda) : 0;
-    int64_t tiles = slice ? COPIED_TILES : BLOCK_TILES;
-    f32_task task = {job, cut_product(job->m, job->n, job->k, job->gemm->mr, job->gemm->nr, tiles), slice};
-    sdx_parallel_for(job->threads, task.cut.tiles, task.cut.grain, f32_tiles, &task);
+    size_t copied = job->workspace ? copy_slice(job->gemm, job->m, job->n, job->k, job->lda) : 0;
+    int64_t tiles = copied ? COPIED_TILES : BLOCK_TILES;
+    f32_task task = {.job = job, .packed = job->packed, .copy_slice = copied};
+    task.cut = cut_product(job->m, job->n, job->k, job->gemm->mr, job->gemm->nr, tiles);
+    if (!task.packed) task.packed = sdx_weight_packed(job->weight);
+    if (!task.packed) {
+        task.panel_slice = panel_slice(job->weight);
+        sdx_parallel_for(job->threads, task.cut.panels, task.cut.grain, f32_panels, &task);
+    } else {
+        sdx_parallel_for(job->threads, task.cut.tiles, task.cut.grain, f32_tiles, &task);
+    }
 }
 
 typedef struct pack_task {

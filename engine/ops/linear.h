@@ -7,7 +7,7 @@
 #ifndef SDX_OPS_LINEAR_H
 #define SDX_OPS_LINEAR_H
 
-#include "compute.h"
+#include "weight.h"
 
 /* ---- float32 --------------------------------------------------------------------------------------------- */
 
@@ -17,19 +17,22 @@ typedef struct sdx_gemm_f32_job { /* the arguments of sdx_gemm_f32_kernels.run *
     int64_t m, n, k;
     const float *a;
     int64_t lda;
-    const float *packed, *bias;
+    const float *packed; /* B, or NULL: */
+    const sdx_weight *weight;
+    const float *bias;
     sdx_activation activation;
     const float *residual;
     int64_t ldr;
     float *c;
     int64_t ldc;
-    void *workspace; /* sdx_gemm_f32_workspace bytes make some shapes faster; may be NULL */
+    void *workspace; /* sdx_gemm_f32_workspace bytes; may be NULL when B is packed */
 } sdx_gemm_f32_job;
 
 /* Rows of A that are a multiple of 4 KB apart share one set of the first-level cache, which holds fewer lines than a
- * tall register tile has rows: then each thread copies its block of A to rows of another distance. 0 otherwise. */
+ * tall register tile has rows: then each thread copies its block of A to rows of another distance. And a weight that is
+ * not packed yet comes through some memory of each thread's. weight: NULL when the job has none. */
 size_t sdx_gemm_f32_workspace(const sdx_gemm_f32_kernels *gemm, int threads, int64_t m, int64_t n, int64_t k,
-                              int64_t lda);
+                              int64_t lda, const sdx_weight *weight);
 void sdx_gemm_f32_run(const sdx_gemm_f32_job *job);
 /* B(i,j) = b[i*row_stride + j*col_stride], all panels, times alpha, which is 1 for a gemm other than gemm_f32. */
 void sdx_gemm_f32_pack(const sdx_gemm_f32_kernels *gemm, int threads, int64_t k, int64_t n, const void *b,

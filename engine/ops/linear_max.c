@@ -10,7 +10,8 @@
  * then stay in its cache, meets block after block of rows, and folds each block into the maxima while it is warm. Made
  * by the pass pack_tokens only.
  *
- * Workspace: [a block of products per worker], and for bytes [rows] [a copy of A per worker]
+ * Workspace: [a block of products per worker], then [the panels of a block per worker] as long as the weight is not
+ * packed, for bytes [rows] [a copy of A per worker]
  */
 #include <math.h>
 
@@ -22,7 +23,8 @@ enum { DYNAMIC_BIAS = 4, DYNAMIC_FACTOR = 5, DYNAMIC_SPANS = 6 };
 enum { PANELS = 4, TILES = 8 };
 
 typedef struct linear_max {
-    sdx_dynamic_layer layer; /* of float32, only k, n and packed */
+    sdx_weight *weight;      /* float32 */
+    sdx_dynamic_layer layer; /* bytes; of float32, only k and n */
     const void *kept[7];
 } linear_max;
 
@@ -64,17 +66,9 @@ static sdx_status prepare_f32(sdx_prepare *p)
 {
     linear_max *state;
     PREPARE_STATE(p, state);
-    const sdx_tensor *w = p->in[W].constant;
-    if (!w) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "W must be constant");
-    bool transposed = sdx_node_int(p->node, "transposed", 0) != 0;
-    int64_t k = w->dim[transposed], n = w->dim[!transposed];
-    size_t bytes = p->kernels->linear.packed_bytes(k, n);
-    float *packed = sdx_arena_alloc_raw(p->arena, bytes);
-    if (!packed) return sdx_fail_memory(p->err, bytes);
-    sdx_gemm_f32_pack(&p->kernels->linear, p->threads, k, n, w->data, transposed ? 1 : n, transposed ? k : 1, 1.0f,
-                      packed);
-    state->layer = (sdx_dynamic_layer){.k = k, .n = n, .packed = packed};
-    p->packed |= 1u << W;
+    if (!p->in[W].constant) return sdx_fail(p->err, SDX_ERR_UNSUPPORTED, "W must be constant");
+    TRY(sdx_weight_prepare(p, W, sdx_node_int(p->node, "transposed", 0) != 0, &state->weight));
+    state->layer = (sdx_dynamic_layer){.k = state->weight->k, .n = state->weight->n};
     return sdx_prepare_keep_all(p, state->kept);
 }
 
@@ -98,10 +92,18 @@ static block make_block(int64_t mr, int64_t nr)
     return b;
 }
 
+/* A worker's panels of a weight that is not packed yet. */
+static size_t panel_bytes(const sdx_weight *w)
+{
+    return sdx_weight_packed(w) ? 0 : sdx_weight_scratch(w, PANELS);
+}
+
 static sdx_status plan_f32(sdx_plan_step *step)
 {
-    block b = make_block(step->kernels->linear.mr, step->kernels->linear.nr);
-    bool ok = sdx_workspace_add(&step->workspace, (size_t)step->threads, b.bytes);
+    const sdx_weight *w = ((const linear_max *)step->state)->weight;
+    block b = make_block(w->gemm->mr, w->gemm->nr);
+    bool ok = sdx_workspace_add(&step->workspace, (size_t)step->threads, b.bytes) &&
+              sdx_workspace_add(&step->workspace, (size_t)step->threads, panel_bytes(w));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
@@ -126,30 +128,34 @@ static sdx_status plan_int8(sdx_plan_step *step)
 typedef struct task {
     const sdx_kernels *kernels;
     const sdx_dynamic_layer *layer;
+    const sdx_weight *weight;    /* or NULL: bytes */
     const float *x, *bias;       /* float32: [rows, k] */
     const sdx_dynamic_rows *q;   /* bytes */
     const int64_t *span;         /* [texts, 2] */
     int64_t rows, texts;
     float *y;                    /* [texts, n] */
     block block;
-    char *products, *copies;     /* a block, and a copy of A, per worker */
+    char *products, *copies;     /* a block, and of bytes a copy of A, per worker */
+    char *panels;                /* of a weight, per worker */
+    size_t panel_bytes;
 } task;
 
-/* Rows [row, row + rows) times the panels, to out [rows, count]. */
-static void multiply(const task *t, int64_t row, int64_t rows, int64_t panel_begin, int64_t panel_end, float *out,
+/* Rows [row, row + rows) times the columns from `column` on, to out [rows, count]. panels: of a weight, theirs. */
+static void multiply(const task *t, int64_t row, int64_t rows, int64_t column, const float *panels, float *out,
                      int64_t count, int worker)
 {
     const sdx_dynamic_layer *l = t->layer;
-    if (!t->q) {
-        t->kernels->linear.run(rows, l->n, l->k, t->x + row * l->k, l->k, l->packed, panel_begin, panel_end, t->bias,
-                               SDX_ACT_NONE, NULL, 0, out, count);
+    const int64_t nr = t->block.columns / t->block.panels, first = column / nr, n_panels = (count + nr - 1) / nr;
+    if (t->weight) {
+        t->weight->gemm->run(rows, l->n - column, l->k, t->x + row * l->k, l->k, panels, 0, n_panels,
+                             t->bias ? t->bias + column : NULL, SDX_ACT_NONE, NULL, 0, out, count);
         return;
     }
     sdx_int8_epilogue e = l->epilogue;
     e.bias = t->bias;
     e.row_scale = t->q->scale + row;
     void *copy = t->copies + (size_t)worker * copy_bytes(t->kernels, &t->block, l->k);
-    t->kernels->gemm_int8.run(rows, l->n, l->k, t->q->q + row * l->k, l->k, false, l->packed, panel_begin, panel_end,
+    t->kernels->gemm_int8.run(rows, l->n, l->k, t->q->q + row * l->k, l->k, false, l->packed, first, first + n_panels,
                               t->q->zero + row, l->w_zero, &e, copy, out, count);
 }
 
@@ -172,12 +178,15 @@ static void fold_columns(void *context, int64_t begin, int64_t end, int worker)
     const block *b = &t->block;
     const int64_t n = t->layer->n, nr = b->columns / b->panels;
     float *products = (float *)(void *)(t->products + (size_t)worker * b->bytes);
+    float *scratch = (float *)(void *)(t->panels + (size_t)worker * t->panel_bytes);
     for (int64_t i = begin; i < end; i++) {
         int64_t column = i * b->columns, count = n - column < b->columns ? n - column : b->columns, text = 0;
+        const int64_t panel = i * b->panels, next = panel + (count + nr - 1) / nr;
+        const float *panels = t->weight ? sdx_weight_panels(t->weight, panel, next, scratch) : NULL;
         for (int64_t j = 0; j < t->texts * count; j++) t->y[j / count * n + column + j % count] = -INFINITY;
         for (int64_t row = 0, rows; row < t->rows; row += rows) {
             rows = t->rows - row < b->rows ? t->rows - row : b->rows;
-            multiply(t, row, rows, i * b->panels, i * b->panels + (count + nr - 1) / nr, products, count, worker);
+            multiply(t, row, rows, column, panels, products, count, worker);
             fold_rows(t, row, rows, column, count, products, &text);
         }
     }
@@ -218,8 +227,12 @@ static sdx_status fold(sdx_run *r, task *t)
 static sdx_status run_f32(sdx_run *r)
 {
     task t = make_task(r, BIAS, SPANS);
-    t.block = make_block(r->kernels->linear.mr, r->kernels->linear.nr);
-    t.products = r->workspace;
+    char *workspace = r->workspace;
+    t.weight = ((const linear_max *)r->state)->weight;
+    t.block = make_block(t.weight->gemm->mr, t.weight->gemm->nr);
+    t.products = sdx_workspace_take(&workspace, (size_t)r->threads * t.block.bytes);
+    t.panel_bytes = panel_bytes(t.weight);
+    t.panels = workspace;
     return fold(r, &t);
 }
 

@@ -15,7 +15,8 @@
 typedef struct matmul {
     sdx_transpose ta, tb;
     float alpha;
-    const float *packed; /* constant B: its matrices one after the other, each packed_stride floats */
+    sdx_weight *weight;  /* constant B of one float32 matrix */
+    const float *packed; /* other constant B: its matrices one after the other, each packed_stride floats */
     const void *a, *b;   /* constants that are read as they are, aligned */
 } matmul;
 
@@ -126,6 +127,8 @@ static sdx_status keep_operands(sdx_prepare *p, matmul *state)
     const sdx_tensor *b = p->in[1].constant;
     TRY(sdx_prepare_keep(p, 0, &state->a));
     if (!b || p->brief || !packs(b->dtype)) return sdx_prepare_keep(p, 1, &state->b);
+    if (b->dtype == SDX_F32 && b->rank == 2 && state->alpha == 1.0f)
+        return sdx_weight_prepare(p, 1, state->tb.last, &state->weight);
     p->packed |= 2u;
     return pack_constant(p, b, state->tb, state->alpha, &state->packed);
 }
@@ -141,8 +144,9 @@ static sdx_status prepare_matmul(sdx_prepare *p)
 
 /* ---- the float32 product --------------------------------------------------------------------------------- */
 
-typedef struct operands { /* A and B as floats */
-    const float *a, *b;   /* b NULL when packed */
+typedef struct operands {
+    const float *a, *b; /* as floats; b NULL when it is one of: */
+    const sdx_weight *weight;
     const float *packed;
 } operands;
 
@@ -168,17 +172,18 @@ static int64_t packed_columns(const sdx_gemm_f32_kernels *gemm, int64_t k, int64
     return columns < n ? columns : n;
 }
 
-static bool plan_product(const sdx_kernels *kernels, int threads, const sdx_product *p, bool packed,
-                         size_t *total)
+/* constant: B was dealt with by prepare. */
+static bool plan_product(const sdx_kernels *kernels, int threads, const sdx_product *p, const matmul *state,
+                         bool constant, size_t *total)
 {
     size_t workers = (size_t)batch_workers(p, threads);
     int64_t copied = copied_floats(p);
     size_t slice = sdx_align_up((size_t)copied * sizeof(float));
     const sdx_gemm_f32_kernels *gemm = &kernels->gemm_f32;
     int64_t columns = p->b.count == 1 ? packed_columns(gemm, p->k, p->n) : p->n;
-    if (!packed) slice += packed_stride(gemm, p->k, columns) * sizeof(float);
+    if (!constant) slice += packed_stride(gemm, p->k, columns) * sizeof(float);
     if (p->b.count == 1)
-        slice += sdx_gemm_f32_workspace(&kernels->gemm_f32, threads, p->batch * p->m, p->n, p->k, p->k);
+        slice += sdx_gemm_f32_workspace(gemm, threads, p->batch * p->m, p->n, p->k, p->k, state->weight);
     return sdx_workspace_add(total, workers, slice);
 }
 
@@ -242,11 +247,11 @@ static void run_batches(void *context, int64_t begin, int64_t end, int worker)
 static void run_tall(const sdx_kernels *kernels, int threads, const sdx_product *p, operands in, float alpha,
                      const float *bias, sdx_activation activation, bool add_to_c, float *c, char *workspace)
 {
-    const sdx_gemm_f32_kernels *gemm = gemm_of(kernels, in.packed, alpha);
+    const sdx_gemm_f32_kernels *gemm = gemm_of(kernels, !in.b, alpha);
     const float *a = in.a;
-    int64_t columns = in.packed ? p->n : packed_columns(gemm, p->k, p->n);
+    int64_t columns = in.b ? packed_columns(gemm, p->k, p->n) : p->n;
     float *scratch = NULL;
-    if (!in.packed)
+    if (in.b)
         scratch = sdx_workspace_take(&workspace, packed_stride(gemm, p->k, columns) * sizeof *scratch);
     if (!p->a.dense) {
         float *copy = sdx_workspace_take(&workspace, (size_t)(p->batch * p->m * p->k) * sizeof *copy);
@@ -261,7 +266,8 @@ static void run_tall(const sdx_kernels *kernels, int threads, const sdx_product 
                             .k = p->k,
                             .a = a,
                             .lda = p->k,
-                            .packed = in.packed ? in.packed : scratch,
+                            .packed = in.b ? scratch : in.packed,
+                            .weight = in.weight,
                             .activation = activation,
                             .ldr = p->n,
                             .ldc = p->n,
@@ -357,11 +363,11 @@ static void run_plain(const sdx_product *p, const sdx_tensor *a, const sdx_tenso
 /* ---- MatMul ---------------------------------------------------------------------------------------------- */
 
 /* Workspace: [A widened] [B widened] [C in float32] when half precision, then what plan_product asks for. */
-static bool plan_wide(const sdx_product *p, sdx_dtype dtype, int64_t a, int64_t b, bool packed, size_t *total)
+static bool plan_wide(const sdx_product *p, sdx_dtype dtype, int64_t a, int64_t b, bool constant, size_t *total)
 {
     if (!is_half(dtype)) return true;
     return sdx_workspace_add(total, (size_t)a, sizeof(float)) &&
-           sdx_workspace_add(total, packed ? 0 : (size_t)b, sizeof(float)) &&
+           sdx_workspace_add(total, constant ? 0 : (size_t)b, sizeof(float)) &&
            sdx_workspace_add(total, (size_t)(p->batch * p->m * p->n), sizeof(float));
 }
 
@@ -372,10 +378,10 @@ static sdx_status plan_matmul(sdx_plan_step *step)
     sdx_product p;
     sdx_product_make(a, state->ta, b, state->tb, &p);
     sdx_dtype dtype = step->in[0].dtype;
-    bool packed = state->packed != NULL, ok;
+    bool constant = state->weight || state->packed, ok;
     if (packs(dtype))
-        ok = plan_wide(&p, dtype, sdx_shape_count(a), sdx_shape_count(b), packed, &step->workspace) &&
-             plan_product(step->kernels, step->threads, &p, packed, &step->workspace);
+        ok = plan_wide(&p, dtype, sdx_shape_count(a), sdx_shape_count(b), constant, &step->workspace) &&
+             plan_product(step->kernels, step->threads, &p, state, constant, &step->workspace);
     else
         ok = sdx_workspace_add(&step->workspace, (size_t)p.n * 2, sizeof(double));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
@@ -395,9 +401,9 @@ static sdx_status run_matmul(sdx_run *run)
         run_plain(&p, &a, &b, (double)state->alpha, c, workspace);
         return SDX_OK;
     }
-    operands in = {.packed = state->packed};
+    operands in = {.weight = state->weight, .packed = state->packed};
     in.a = sdx_floats_of(run->kernels, &a, &workspace);
-    if (!in.packed) in.b = sdx_floats_of(run->kernels, &b, &workspace);
+    if (!in.weight && !in.packed) in.b = sdx_floats_of(run->kernels, &b, &workspace);
     int64_t count = p.batch * p.m * p.n;
     float *result = c->data;
     if (c->dtype != SDX_F32) result = sdx_workspace_take(&workspace, (size_t)count * sizeof *result);
@@ -578,9 +584,9 @@ static sdx_status run_gemm(sdx_run *run)
         if (c.data) add_c_f64(&c, p.m, p.n, (double)state->beta, y->data);
         return SDX_OK;
     }
-    operands in = {.packed = state->product.packed};
+    operands in = {.weight = state->product.weight, .packed = state->product.packed};
     in.a = sdx_floats_of(run->kernels, &a, &workspace);
-    if (!in.packed) in.b = sdx_floats_of(run->kernels, &b, &workspace);
+    if (!in.weight && !in.packed) in.b = sdx_floats_of(run->kernels, &b, &workspace);
     const float *wide_c = c.data ? sdx_floats_of(run->kernels, &c, &workspace) : NULL;
     float *result = y->data;
     if (y->dtype != SDX_F32) result = sdx_workspace_take(&workspace, (size_t)(p.m * p.n) * sizeof *result);
