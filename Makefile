@@ -60,27 +60,29 @@ LDFLAGS += $(THREAD) $(filter -fsanitize=% --coverage,$(MODE_$(MODE)))
 
 MACHINE := $(shell $(CC) -dumpmachine)
 ifneq ($(filter x86_64%,$(MACHINE)),)
-ISAS := scalar avx2 avxvnni avx512 avx512vnni
+ISAS := scalar avx2 avxvnni avx512 avx512vnni avx512fp16
 endif
 ifneq ($(filter aarch64%,$(MACHINE)),)
 ISAS := scalar neon neon_dot neon_i8mm
 endif
 ISAS ?= scalar
-FAMILIES := $(filter-out cpu dispatch peak blas gemm_bf16,$(notdir $(basename $(wildcard kernels/*.c))))
+FAMILIES := $(filter-out cpu dispatch peak blas gemm_bf16 gemm_f16,$(notdir $(basename $(wildcard kernels/*.c))))
 FLAGS_scalar     :=
 FLAGS_avx2       := -mavx2 -mfma -mf16c
 FLAGS_avxvnni    := $(FLAGS_avx2) -mavxvnni
 FLAGS_avx512     := $(FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd
 FLAGS_avx512vnni := $(FLAGS_avx512) -mavx512vnni
+FLAGS_avx512fp16 := $(FLAGS_avx512) -mavx512fp16
 FLAGS_neon       :=
 FLAGS_neon_dot   := -march=armv8.2-a+dotprod
 FLAGS_neon_i8mm  := -march=armv8.2-a+i8mm
 FLAGS_gemm_bf16  := -mavx512bf16 # of one family; its own bit of CPUID decides in the run whether it is used
-FAMILIES_scalar     := $(FAMILIES)
+FAMILIES_scalar     := $(FAMILIES) gemm_f16
 FAMILIES_avx2       := $(FAMILIES)
 FAMILIES_avxvnni    := gemm_int8
-FAMILIES_avx512     := $(FAMILIES)
+FAMILIES_avx512     := $(FAMILIES) gemm_f16
 FAMILIES_avx512vnni := gemm_int8 gemm_bf16
+FAMILIES_avx512fp16 := gemm_f16
 FAMILIES_neon       := $(FAMILIES)
 FAMILIES_neon_dot   := gemm_int8
 FAMILIES_neon_i8mm  := gemm_int8

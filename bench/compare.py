@@ -144,6 +144,8 @@ def commands(args, name, files, int8, threads):
         rows.append(peer("PyTorch", "torch", files["checkpoint"]))
     if args.bf16:
         rows.append(ours("sardonyx, bf16", files["ours"], "--precision", "bf16"))
+    if args.fp16:
+        rows.append(ours("sardonyx, fp16", files["ours"], "--precision", "fp16"))
     return rows
 
 
@@ -244,7 +246,8 @@ def main():
     args = parser.parse_args()
     os.makedirs(WORK, exist_ok=True)
     with open("/proc/cpuinfo") as f:
-        args.bf16 = "avx512_bf16" in f.read()
+        flags = f.read()
+    args.bf16, args.fp16 = "avx512_bf16" in flags, "avx512_fp16" in flags
     machine(args)
     for name in args.models.split(","):
         files = make_files(args, name)

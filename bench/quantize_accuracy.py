@@ -1,9 +1,9 @@
-"""quantize_accuracy.py SARDONYX CHECKPOINT TEXTS FLOAT64.npy [--ort] [--keep DIR]: what each form of quantization costs.
+"""quantize_accuracy.py SARDONYX CHECKPOINT TEXTS FLOAT64.npy [--ort] [--keep DIR]: what quantization and 16 bits cost.
 
 Converts and optimizes a sentence-embedding checkpoint, quantizes it with every preset and embeds TEXTS with each file:
 mean 1 - cosine against the float64 embeddings, share of the ten nearest neighbours that stay (the text itself left out),
 megabytes, and milliseconds for 8 texts of 128 tokens on one thread. --ort also embeds with ONNX Runtime, one text at a
-time, mean-pooled. Example:
+time, mean-pooled. fp16 is in software, to the same bytes, where the CPU has no AVX512-FP16. Example:
     bench/quantize_accuracy.py build/sardonyx all-MiniLM-L6-v2 texts.txt embeddings_float64.npy --ort
 """
 import argparse
@@ -62,14 +62,19 @@ def embed_ort(model, texts):
     return np.array(rows)
 
 
-def milliseconds(options, model):
-    out = sardonyx(options, "bench", model, "--shape", "8x128", "--threads", "1", "--json")
+def milliseconds(options, model, *flags):
+    out = sardonyx(options, "bench", model, "--shape", "8x128", "--threads", "1", "--json", *flags)
     return json.loads(out)["results"][0]["median_ms"]
 
 
-def report(options, label, model, reference, texts):
-    here = compare(embed_here(options, model), reference)
-    line = f"{label:28s} {os.path.getsize(model) / 1e6:7.2f} MB {milliseconds(options, model):7.1f} ms"
+def has_bf16():
+    with open("/proc/cpuinfo") as f:
+        return "avx512_bf16" in f.read()
+
+
+def report(options, label, model, reference, texts, *flags):
+    here = compare(embed_here(options, model, *flags), reference)
+    line = f"{label:28s} {os.path.getsize(model) / 1e6:7.2f} MB {milliseconds(options, model, *flags):7.1f} ms"
     line += f"   here {here[0]:.2e} {here[1]:.4f}"
     if texts:
         there = compare(embed_ort(model, texts), reference)
@@ -95,6 +100,8 @@ def main():
         optimized = raw[:-5] + "-optimized.onnx"
         sardonyx(options, "optimize", "--model_path", raw)
         report(options, "float32, optimized", optimized, reference, texts)
+        for precision in ["bf16", "fp16"] if has_bf16() else ["fp16"]:
+            report(options, f"--precision {precision}", optimized, reference, None, "--precision", precision)
         for source, label in ((optimized, "optimized"), (raw, "raw")):
             for preset in PRESETS:
                 path = f"{work}/{label}-{preset}.onnx"

@@ -8,9 +8,10 @@
 
 const cli_option cli_common_options[] = {
     {"threads", CLI_INT, "N", "worker threads (default: what cgroup, cpuset and OMP_NUM_THREADS allow)"},
-    {"isa", CLI_STRING, "NAME", "cap: scalar, avx2, avxvnni, avx512, avx512vnni, neon, neon_dot, neon_i8mm"},
+    {"isa", CLI_STRING, "NAME",
+     "cap: scalar, avx2, avxvnni, avx512, avx512vnni, avx512fp16, neon, neon_dot, neon_i8mm"},
     {"precision", CLI_STRING, "NAME",
-     "fp32 (default), bf16: products with weights in 16 bits, or auto: where the CPU gains by them"},
+     "fp32 (default); bf16, fp16: products with weights in 16 bits; auto: the one the CPU gains by"},
     {"strict_onnx", CLI_FLAG, NULL, "only what the standard says; int8 files of ours allow more"},
     {"json", CLI_FLAG, NULL, "print one JSON object instead of text"},
     {"quiet", CLI_FLAG, NULL, "no progress on stderr"},

@@ -145,14 +145,14 @@ static timing summarize(double *ms, size_t n)
 static double seconds_at_best(sdx_work done, sdx_work peak)
 {
     return (done.f32 ? done.f32 / peak.f32 : 0) + (done.bf16 ? done.bf16 / peak.bf16 : 0) +
-           (done.int8 ? done.int8 / peak.int8 : 0);
+           (done.f16 ? done.f16 / peak.f16 : 0) + (done.int8 ? done.int8 / peak.int8 : 0);
 }
 
 /* Told in the moment of the runs, since clocks change. */
 static void rate(const bench *b, sdx_work peak, result *r)
 {
     const sdx_work done = sdx_session_work(b->session);
-    r->gflops = (done.f32 + done.bf16 + done.int8) / r->ours.median * 1e-6;
+    r->gflops = (done.f32 + done.bf16 + done.f16 + done.int8) / r->ours.median * 1e-6;
     const double best = seconds_at_best(done, peak) / b->threads * 1e3;
     r->share = best > 0 && best < 1e300 ? best / r->ours.median : 0;
 }
@@ -341,14 +341,16 @@ static int bench_program(const cli_args *args, const bench *b, const char *path,
     double first_ms;
     int code = first_run(args, b, &first_ms);
     if (code != EXIT_FINE) return code;
-    const char *isa = sdx_used_isa();
+    const char *isa = sdx_used_isa(), *precision = sdx_program_precision(b->program);
     if (b->json) {
         printf("{\"model\": ");
         cli_json_string(stdout, path, strlen(path));
-        printf(", \"isa\": \"%s\", \"threads\": %d, \"load_ms\": %.3f, \"first_run_ms\": %.3f, \"results\": [", isa,
-               b->threads, load_ms, first_ms);
+        printf(", \"isa\": \"%s\", \"precision\": \"%s\", \"threads\": %d, \"load_ms\": %.3f, \"first_run_ms\": %.3f, "
+               "\"results\": [",
+               isa, precision, b->threads, load_ms, first_ms);
     } else {
-        printf("%s: %s, %d threads; load %.1f ms, first run %.1f ms\n", path, isa, b->threads, load_ms, first_ms);
+        printf("%s: %s, %s, %d threads; load %.1f ms, first run %.1f ms\n", path, isa, precision, b->threads, load_ms,
+               first_ms);
     }
     code = bench_all(args, b);
     if (b->json) printf("], \"peak_rss_mb\": %.1f}\n", peak_rss_mb());

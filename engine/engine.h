@@ -306,6 +306,8 @@ sdx_status sdx_kernels_choose(const char *option, const sdx_kernels **out, sdx_e
 /* The same kernels with weights multiplied in another precision (sdx_run_options.precision); a copy in the arena. */
 sdx_status sdx_kernels_set_precision(const char *precision, sdx_arena *arena, const sdx_kernels **kernels,
                                      sdx_error *err);
+/* "fp32", "bf16" or "fp16". */
+const char *sdx_kernels_precision(const sdx_kernels *kernels);
 
 /* Elements can be read where they lie. */
 static inline bool sdx_is_aligned(const sdx_tensor *t)

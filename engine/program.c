@@ -379,3 +379,8 @@ const sdx_model *sdx_program_model(const sdx_program *p)
 {
     return p->model;
 }
+
+const char *sdx_program_precision(const sdx_program *p)
+{
+    return sdx_kernels_precision(p->kernels);
+}

@@ -362,5 +362,8 @@ sdx_work sdx_session_work(const sdx_session *s)
 
 sdx_work sdx_program_peak(const sdx_program *p)
 {
-    return (sdx_work){sdx_peak_f32(p->kernels), sdx_peak_bf16(p->kernels), sdx_peak_int8(p->kernels)};
+    return (sdx_work){.f32 = sdx_peak_f32(p->kernels),
+                      .bf16 = sdx_peak_bf16(p->kernels),
+                      .f16 = sdx_peak_f16(p->kernels),
+                      .int8 = sdx_peak_int8(p->kernels)};
 }

@@ -5,7 +5,7 @@
 
 #include "engine.h"
 
-/* WEIGHTS: bfloat16 if they are constant and the program's precision says so, else float32. */
+/* WEIGHTS: bfloat16 or float16 if they are constant and the program's precision says so, else float32. */
 typedef enum arithmetic { F32, WEIGHTS, INT8 } arithmetic;
 
 struct sdx_work_rule {
@@ -133,15 +133,20 @@ const sdx_work_rule *sdx_work_find(const sdx_node *node)
     return NULL;
 }
 
+static double *of_precision(const sdx_kernels *kernels, sdx_work *work)
+{
+    if (kernels->linear.run == kernels->gemm_f32.run) return &work->f32;
+    return kernels->linear.run == kernels->gemm_f16.run ? &work->f16 : &work->bf16;
+}
+
 void sdx_work_add(const sdx_work_rule *rule, const sdx_program *program, const sdx_graph *graph, const sdx_node *node,
                   const sdx_tensor *in, const sdx_tensor *out, sdx_work *work)
 {
     const sdx_id weight = rule->weight >= 0 ? sdx_node_in(node, rule->weight) : SDX_NONE;
     const bool constant = weight != SDX_NONE && graph->value[weight].type.constant;
-    const bool bf16 = constant && program->kernels->linear.run == program->kernels->gemm_bf16.run;
-    double *const by_weights = rule->arithmetic == INT8             ? &work->int8
-                               : rule->arithmetic == WEIGHTS && bf16 ? &work->bf16
-                                                                     : &work->f32;
+    double *const by_weights = rule->arithmetic == INT8                  ? &work->int8
+                               : rule->arithmetic == WEIGHTS && constant ? of_precision(program->kernels, work)
+                                                                         : &work->f32;
     const double counted = 2 * rule->count(rule, node, in, out);
     if (rule->count != count_attention) {
         *by_weights += counted;

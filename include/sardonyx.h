@@ -169,9 +169,10 @@ typedef struct sdx_run_options {
     int threads;      /* 0: what the cgroup quota, the cpuset and OMP_NUM_THREADS allow */
     const char *isa;  /* cap on the instruction set, NULL: SARDONYX_ISA, else the best this CPU has */
     /* "bf16": products with constant weights of float32 round both sides to bfloat16 and sum in float32; about
-     * two digits for twice the speed, on CPUs that multiply bfloat16. "auto": bf16 where a short measurement
-     * says that it pays here, else float32; so another machine may give other values. NULL or "fp32": float32
-     * throughout. */
+     * two digits for twice the speed, on CPUs that multiply bfloat16. "fp16": in float16, with sums of 64 products
+     * before they go on in float32; about three digits, for twice the speed where the CPU has AVX512-FP16, and in
+     * software elsewhere, to the same bytes but slow. "auto": the fastest of them where a short measurement says that
+     * it pays here, else float32; so another machine may give other values. NULL or "fp32": float32 throughout. */
     const char *precision;
     bool no_optimize; /* run the graph as the file spells it */
     bool strict;      /* only what the standard says, also where the file's metadata allows something better */
@@ -196,6 +197,8 @@ SDX_API sdx_status sdx_program_open(const char *path, const sdx_run_options *opt
                                     sdx_error *err);
 SDX_API void sdx_program_free(sdx_program *program);
 SDX_API const sdx_model *sdx_program_model(const sdx_program *program);
+/* What constant weights are multiplied in: "fp32", "bf16" or "fp16"; under "auto", what it chose. */
+SDX_API const char *sdx_program_precision(const sdx_program *program);
 /* What a run on inputs of these types and shapes (data may be NULL) would do: the steps in order, and where in
  * memory each leaves its outputs; as text or as one JSON object. free() the string. */
 SDX_API sdx_status sdx_program_describe_plan(const sdx_program *program, size_t n_inputs,
@@ -232,7 +235,7 @@ SDX_API sdx_status sdx_session_profile(const sdx_session *session, char **text, 
 
 /* Arithmetic, by what it is done in: operations, two a multiply-add. */
 typedef struct sdx_work {
-    double f32, bf16, int8;
+    double f32, bf16, f16, int8;
 } sdx_work;
 /* Of the last run: its matrix products, convolutions and attention. */
 SDX_API sdx_work sdx_session_work(const sdx_session *session);

@@ -15,7 +15,7 @@
 static const char *const names[SDX_ISA_COUNT] = {
     [SDX_ISA_SCALAR] = "scalar",         [SDX_ISA_AVX2] = "avx2",     [SDX_ISA_AVXVNNI] = "avxvnni",
     [SDX_ISA_AVX512] = "avx512",         [SDX_ISA_NEON] = "neon",     [SDX_ISA_NEON_DOT] = "neon_dot",
-    [SDX_ISA_AVX512VNNI] = "avx512vnni", [SDX_ISA_NEON_I8MM] = "neon_i8mm",
+    [SDX_ISA_AVX512VNNI] = "avx512vnni", [SDX_ISA_NEON_I8MM] = "neon_i8mm", [SDX_ISA_AVX512FP16] = "avx512fp16",
 };
 
 const char *sdx_isa_name(sdx_isa isa) { return (unsigned)isa < SDX_ISA_COUNT ? names[isa] : "?"; }
@@ -39,7 +39,8 @@ static bool has(unsigned long word, unsigned long bits) { return (word & bits) =
 enum {
     XCR0_AVX = 0x06,    /* xmm, ymm */
     XCR0_AVX512 = 0xe6, /* and masks, zmm, zmm16-31 */
-    AVX_VNNI = 1 << 4,  /* leaf 7.1, eax */
+    AVX_VNNI = 1 << 4,     /* leaf 7.1, eax */
+    AVX512_FP16 = 1 << 23, /* leaf 7, edx */
 };
 
 static unsigned read_xcr0(void)
@@ -60,6 +61,7 @@ static unsigned tiers(void)
     if (has(xcr0, XCR0_AVX512) && has(b, avx512)) {
         found |= 1u << SDX_ISA_AVX512;
         if (has(c, bit_AVX512VNNI)) found |= 1u << SDX_ISA_AVX512VNNI;
+        if (has(c, bit_AVX512VNNI) && has(d, AVX512_FP16)) found |= 1u << SDX_ISA_AVX512FP16;
     }
     if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has(a, AVX_VNNI)) found |= 1u << SDX_ISA_AVXVNNI;
     return found;

@@ -21,19 +21,25 @@
 #if defined(__x86_64__)
 #define KERNEL_OBJECTS(F)                                                                                      \
     ALL_FAMILIES(scalar, F)                                                                                    \
+    F(gemm_f16, scalar)                                                                                        \
     ALL_FAMILIES(avx2, F)                                                                                      \
     F(gemm_int8, avxvnni)                                                                                      \
     ALL_FAMILIES(avx512, F)                                                                                    \
+    F(gemm_f16, avx512)                                                                                        \
     F(gemm_int8, avx512vnni)                                                                                   \
-    F(gemm_bf16, avx512vnni)
+    F(gemm_bf16, avx512vnni)                                                                                   \
+    F(gemm_f16, avx512fp16)
 #elif defined(__aarch64__)
 #define KERNEL_OBJECTS(F)                                                                                      \
     ALL_FAMILIES(scalar, F)                                                                                    \
+    F(gemm_f16, scalar)                                                                                        \
     ALL_FAMILIES(neon, F)                                                                                      \
     F(gemm_int8, neon_dot)                                                                                     \
     F(gemm_int8, neon_i8mm)
 #else
-#define KERNEL_OBJECTS(F) ALL_FAMILIES(scalar, F)
+#define KERNEL_OBJECTS(F)                                                                                      \
+    ALL_FAMILIES(scalar, F)                                                                                    \
+    F(gemm_f16, scalar)
 #endif
 
 #define DECLARE(family, isa) void sdx_##family##_init_##isa(sdx_kernels *table);
@@ -46,6 +52,7 @@ enum {
     isa_avxvnni = SDX_ISA_AVXVNNI,
     isa_avx512 = SDX_ISA_AVX512,
     isa_avx512vnni = SDX_ISA_AVX512VNNI,
+    isa_avx512fp16 = SDX_ISA_AVX512FP16,
     isa_neon = SDX_ISA_NEON,
     isa_neon_dot = SDX_ISA_NEON_DOT,
     isa_neon_i8mm = SDX_ISA_NEON_I8MM

@@ -24,6 +24,7 @@ typedef enum sdx_isa {
     SDX_ISA_AVXVNNI,    /* AVX2 + AVX-VNNI */
     SDX_ISA_AVX512,     /* F, BW, DQ, VL, CD */
     SDX_ISA_AVX512VNNI, /* AVX512 + VNNI */
+    SDX_ISA_AVX512FP16, /* AVX512 + VNNI + FP16 */
     SDX_ISA_NEON,
     SDX_ISA_NEON_DOT,   /* Armv8.2 DotProd */
     SDX_ISA_NEON_I8MM,  /* Armv8.6 I8MM */
@@ -161,7 +162,8 @@ typedef struct sdx_kernels {
     sdx_isa isa; /* the best one that filled something */
     sdx_gemm_f32_kernels gemm_f32;
     sdx_gemm_f32_kernels gemm_bf16; /* the same with A and B rounded to bfloat16; all NULL where the CPU cannot */
-    sdx_gemm_f32_kernels linear;    /* what multiplies by constant weights: one of the two, gemm_f32 in the table */
+    sdx_gemm_f32_kernels gemm_f16;  /* the same in float16, sums too: gemm_f16.c. In software below AVX512FP16, slow */
+    sdx_gemm_f32_kernels linear;    /* what multiplies by constant weights: one of the three, gemm_f32 in the table */
     sdx_gemm_int8_kernels gemm_int8;
     sdx_row_kernels row;
     sdx_element_kernels element;
@@ -176,10 +178,11 @@ bool sdx_isa_parse(const char *name, sdx_isa *out);
 sdx_isa sdx_isa_detect(void);                    /* the best tier of this CPU that was compiled in */
 bool sdx_isa_available(sdx_isa isa);
 /* Operations a second that one core does at best (two a multiply-add), measured now, in a millisecond or two: of
- * float32, bfloat16 and 8-bit products with these kernels' instructions. 0: there is none, or no measure of it. */
+ * float32, bfloat16, 8-bit and float16 products with these kernels' instructions. 0: there is none, or no measure of it. */
 double sdx_peak_f32(const sdx_kernels *kernels);
 double sdx_peak_bf16(const sdx_kernels *kernels);
 double sdx_peak_int8(const sdx_kernels *kernels);
+double sdx_peak_f16(const sdx_kernels *kernels);
 /* The table for the detected ISA under a cap (a tier above the CPU's is lowered to it). Filled once, thread-safe. */
 const sdx_kernels *sdx_kernels_get(sdx_isa cap);
 

@@ -21,6 +21,7 @@
 PEAK(fma_zmm, "vfmadd231ps", "zmm")
 PEAK(fma_ymm, "vfmadd231ps", "ymm")
 PEAK(bf16_zmm, "vdpbf16ps", "zmm")
+PEAK(f16_zmm, "vfmadd231ph", "zmm")
 PEAK(dot_zmm, "vpdpbusd", "zmm")
 PEAK(dot_ymm, "%{vex%} vpdpbusd", "ymm")
 PEAK(madd_zmm, "vpmaddwd", "zmm")
@@ -48,9 +49,12 @@ double sdx_peak_f32(const sdx_kernels *k)
 
 double sdx_peak_bf16(const sdx_kernels *k) { return k->gemm_bf16.run ? rate(bf16_zmm, 64) : 0; }
 
+double sdx_peak_f16(const sdx_kernels *k) { return k->isa == SDX_ISA_AVX512FP16 ? rate(f16_zmm, 64) : 0; }
+
 double sdx_peak_int8(const sdx_kernels *k)
 {
     switch (k->isa) {
+    case SDX_ISA_AVX512FP16:
     case SDX_ISA_AVX512VNNI: return rate(dot_zmm, 128);
     case SDX_ISA_AVX512: return rate(madd_zmm, 64);
     case SDX_ISA_AVXVNNI: return rate(dot_ymm, 64);
@@ -64,5 +68,6 @@ double sdx_peak_int8(const sdx_kernels *k)
 double sdx_peak_f32(const sdx_kernels *k) { return (void)k, 0.0; }
 double sdx_peak_bf16(const sdx_kernels *k) { return (void)k, 0.0; }
 double sdx_peak_int8(const sdx_kernels *k) { return (void)k, 0.0; }
+double sdx_peak_f16(const sdx_kernels *k) { return (void)k, 0.0; }
 
 #endif

@@ -116,6 +116,8 @@ says 0 '' "$sdx" encode --model_path "$work/splade/checkpoint.onnx" --tokenizer 
 says 0 '^\{"id":"b","contents":"the second text","vector":\{.*:[0-9]+[,}]' cat "$work/impacts.jsonl"
 says 0 '^ai.onnx +MatMul' "$sdx" ops
 says 0 '"median_ms": [0-9.]+, "p90_ms": [0-9.]+, "gflops": [0-9.]+, "peak_share": ([0-9.]+|null)}' "$sdx" bench "$model" --shape 1x8 2x16 --lengths 3,9,5 --runs 2 --json
+says 0 '"precision": "fp16"' "$sdx" bench "$model" --shape 1x8 --runs 1 --precision fp16 --json
+refuses 'precision is fp32, bf16, fp16 or auto, not "fp8"' "$sdx" bench "$model" --precision fp8
 says 0 '^ready .*[0-9.]+' bash -c 'printf "1x8\n3,9,5\n" | "$@" --repeat_on_stdin | tr "\n" " "' _ "$sdx" bench "$model"
 says 2 'a line is BxS' bash -c 'echo 8x | "$@" --repeat_on_stdin 2>&1' _ "$sdx" bench "$model"
 refuses 'a shape is BxS' "$sdx" bench "$model" --shape 8

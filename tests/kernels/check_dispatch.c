@@ -7,6 +7,7 @@ static void tables(const context *c)
     expect(k->isa == c->isa, "table of %s says %s", sdx_isa_name(c->isa), sdx_isa_name(k->isa));
     expect(k->gemm_f32.name && k->gemm_f32.run && k->gemm_f32.pack_b && k->gemm_f32.packed_bytes,
            "hole in gemm_f32");
+    expect(k->gemm_f16.name && k->gemm_f16.run && k->gemm_f16.pack_b && k->gemm_f16.packed_bytes, "hole in gemm_f16");
     expect(k->gemm_int8.name && k->gemm_int8.run && k->gemm_int8.pack_b && k->gemm_int8.packed_bytes &&
                k->gemm_int8.packed_a_bytes,
            "hole in gemm_int8");

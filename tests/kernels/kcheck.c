@@ -163,9 +163,9 @@ void note_error(const char *what, double error)
 }
 
 /* ---- main ---------------------------------------------------------------------------------------- */
-static const check *const families[] = {gemm_f32_checks,   gemm_int8_checks, softmax_checks, norm_checks,
-                                        activation_checks, eltwise_checks,   reduce_checks,  conv_checks,
-                                        quantize_checks,   attention_checks, dispatch_checks};
+static const check *const families[] = {gemm_f32_checks,   gemm_f16_checks, gemm_int8_checks, softmax_checks,
+                                        norm_checks,       activation_checks, eltwise_checks, reduce_checks,
+                                        conv_checks,       quantize_checks, attention_checks, dispatch_checks};
 
 typedef struct options {
     uint64_t seed;

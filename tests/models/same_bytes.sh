@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # same_bytes.sh SARDONYX ZOO_CHECK ZOO: one SHA-256 of a model's vectors over instruction sets x threads x who shares a
-# batch (alone, padded next to longer texts, all at once); then every quantized form's outputs over instruction sets
-# and threads. Per-tensor dynamic scales see the whole batch, as the standard has it, so only "accurate" is batched.
+# batch (alone, padded next to longer texts, all at once), weights in float16 too; then every quantized form's outputs
+# over instruction sets and threads. Per-tensor dynamic scales see the whole batch, as the standard has it, so only "accurate" is batched.
 set -u
 sdx=$1 check=$2 zoo=$3 passed=0 failed=0
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
@@ -16,12 +16,13 @@ done > "$work/texts.tsv"
     "$sdx" optimize --model_path "$work/checkpoint.onnx" >/dev/null &&
     "$sdx" quantize --model_path "$work/checkpoint-optimized.onnx" --preset accurate >/dev/null || exit 1
 
-for graph in checkpoint checkpoint-optimized checkpoint-optimized-8bit; do
+for graph in checkpoint checkpoint-optimized checkpoint-optimized-8bit 'checkpoint-optimized --precision fp16'; do
+    read -r file options <<< "$graph"
     first=
-    for isa in scalar avx2 avxvnni avx512 avx512vnni neon neon_dot; do # one that the CPU lacks runs as the best it has
+    for isa in scalar avx2 avxvnni avx512 avx512vnni avx512fp16 neon neon_dot; do # one that the CPU lacks runs as the best it has
         for threads in 1 2 4; do
             for tokens in 1 100 4096; do
-                "$sdx" embed --model_path "$work/$graph.onnx" --tokenizer "$tokenizer" --input "$work/texts.tsv" \
+                "$sdx" embed --model_path "$work/$file.onnx" --tokenizer "$tokenizer" --input "$work/texts.tsv" $options \
                     --output "$work/vectors.npy" --isa $isa --threads $threads --batch_tokens $tokens --quiet
                 sum=$(sha256sum < "$work/vectors.npy") && first=${first:-$sum}
                 if [ "$sum" ] && [ "$sum" = "$first" ]; then

@@ -31,8 +31,8 @@
 #include "../../include/sardonyx.h"
 
 /* Those the CPU lacks are lowered to the best it has. */
-static const char *const isas[] = {"scalar",     "avx2", "avxvnni",  "avx512",
-                                   "avx512vnni", "neon", "neon_dot", "neon_i8mm"};
+static const char *const isas[] = {"scalar",     "avx2", "avxvnni",  "avx512",   "avx512vnni",
+                                   "avx512fp16", "neon", "neon_dot", "neon_i8mm"};
 
 enum { ISAS = sizeof isas / sizeof *isas, MOST_RUNS = 2 + ISAS };
 enum { MOST_PATTERNS = 32, MOST_PORTS = 32, PATH_SIZE = 1024, MOST_EXCEPTIONS = 64 };

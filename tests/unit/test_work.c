@@ -21,7 +21,7 @@ static sdx_work run(sdx_program *program, size_t n, const char *const *names, co
     return work;
 }
 
-static double total(sdx_work w) { return w.f32 + w.bf16 + w.int8; }
+static double total(sdx_work w) { return w.f32 + w.bf16 + w.f16 + w.int8; }
 
 /* ---- by hand --------------------------------------------------------------------------------------------- */
 
