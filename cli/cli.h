@@ -72,6 +72,7 @@ void cli_limit_memory(void); /* to what there is (memory.c) */
 void cli_give_back_memory(void); /* what was freed, to the system */
 int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int cli_out_of_memory(void);
+double cli_now(void); /* seconds, of a clock that nobody sets */
 
 /* ---- names and files (names.c) --------------------------------------------------------------------------- */
 

@@ -39,13 +39,6 @@ typedef struct feed { /* one shape's inputs */
     size_t count;
 } feed;
 
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
-
 /* splitmix64 (Steele et al. 2014): the same inputs in every run of the program. */
 static uint64_t next_random(uint64_t *state)
 {
@@ -113,9 +106,9 @@ static int run_once(const bench *b, const feed *f, double *ms)
     size_t n = sdx_model_output_count(b->model);
     if (n > MAX_PORTS) return cli_usage_error("the model has more than %d outputs", MAX_PORTS);
     sdx_error err = {0};
-    double start = now_ms();
+    double start = cli_now();
     if (sdx_session_run(b->session, f->count, f->name, f->tensor, n, outputs, &err) != SDX_OK) return cli_fail(&err);
-    *ms = now_ms() - start;
+    *ms = 1e3 * (cli_now() - start);
     return EXIT_FINE;
 }
 
@@ -178,11 +171,11 @@ static int time_feed(const cli_args *args, const bench *b, const feed *f, result
     double warm;
     int code = run_once(b, f, &warm);
     const sdx_work peak = sdx_program_peak(b->program);
-    const double begin = now_ms();
+    const double begin = cli_now();
     const long wanted = cli_int(args, "runs", 0);
     size_t n = 0;
     for (; code == EXIT_FINE && n < MAX_RUNS; n++) {
-        if (wanted ? n >= (size_t)wanted : n >= 5 && now_ms() - begin > (b->rival ? 3000 : 1000)) break;
+        if (wanted ? n >= (size_t)wanted : n >= 5 && cli_now() - begin > (b->rival ? 3 : 1)) break;
         code = b->rival ? in_turn(b, f, n, &ours[n], &theirs[n]) : run_once(b, f, &ours[n]);
         ratio[n] = theirs[n] / ours[n];
     }
@@ -370,10 +363,10 @@ static int run(const cli_args *args)
     sdx_program *program;
     bench b = {.threads = run_options.threads ? run_options.threads : sdx_default_threads(),
                .json = cli_flag(args, "json")};
-    double start = now_ms();
+    double start = cli_now();
     if (sdx_program_open(path, &run_options, &program, &err) != SDX_OK) return cli_fail(&err);
     int code = sdx_session_create(program, &b.session, &err) == SDX_OK ? EXIT_FINE : cli_fail(&err);
-    const double load_ms = now_ms() - start;
+    const double load_ms = 1e3 * (cli_now() - start);
     b.program = program;
     b.model = sdx_program_model(program);
     if (code == EXIT_FINE && vs) code = cli_rival_start(vs, path, b.threads, &b.rival);

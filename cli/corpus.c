@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -32,7 +31,7 @@ typedef struct corpus {
     size_t piece_size;
     FILE *piece_file;
     bool loud; /* progress */
-    struct timespec start, shown;
+    double start, shown; /* seconds, as cli_now has them */
     uint64_t skipped, skipped_bytes; /* done by an earlier run: documents, bytes of the input */
 } corpus;
 
@@ -113,20 +112,13 @@ static int write_good(corpus *c, const cli_record *doc, size_t i)
 
 /* ---- progress -------------------------------------------------------------------------------------------- */
 
-static double seconds_since(const struct timespec *then)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)(now.tv_sec - then->tv_sec) + 1e-9 * (double)(now.tv_nsec - then->tv_nsec);
-}
-
 static void show_progress(corpus *c, bool last)
 {
-    if (!c->loud || (!last && seconds_since(&c->shown) < 0.5)) return;
-    clock_gettime(CLOCK_MONOTONIC, &c->shown);
+    if (!c->loud || (!last && cli_now() - c->shown < 0.5)) return;
+    c->shown = cli_now();
     uint64_t consumed, total, done = c->at.written - c->skipped;
     cli_lines_progress(c->in.lines, &consumed, &total);
-    double elapsed = seconds_since(&c->start), rate = (double)done / (elapsed > 0 ? elapsed : 1);
+    double elapsed = cli_now() - c->start, rate = (double)done / (elapsed > 0 ? elapsed : 1);
     fprintf(stderr, "\r%llu documents, %.1f a second", (unsigned long long)c->at.written, rate);
     if (!last && total > consumed && consumed > c->skipped_bytes) {
         long left = (long)(elapsed * (double)(total - consumed) / (double)(consumed - c->skipped_bytes));
@@ -362,8 +354,7 @@ static int open_corpus(const cli_args *args, corpus *c, bool *complete)
     c->in.pairs = c->task->pairs;
     if (code == EXIT_FINE) code = cli_journal_open(output, cli_flag(args, "resume"), key, &c->out, &c->at, complete);
     free(key);
-    clock_gettime(CLOCK_MONOTONIC, &c->start);
-    c->shown = c->start;
+    c->start = c->shown = cli_now();
     c->loud = !text && isatty(STDERR_FILENO) && !cli_flag(args, "quiet");
     return code;
 }

@@ -1,6 +1,7 @@
 /* main.c: sardonyx VERB [options]. One command per file, cmd_<verb>.c, listed in the table here. */
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli.h"
 
@@ -30,6 +31,13 @@ int cli_out_of_memory(void)
 {
     fputs("sardonyx: out of memory\n", stderr);
     return EXIT_OUR_FAULT;
+}
+
+double cli_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 int cli_fail(const sdx_error *err)

@@ -5,8 +5,8 @@
 #define _GNU_SOURCE /* getline */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "../base/clock.h"
 #include "../include/sardonyx.h"
 
 enum { OPEN_RUNS = 5 };
@@ -16,13 +16,6 @@ typedef struct line_list {
     size_t *bytes; /* [count] */
     size_t count;
 } line_list;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int fail(const char *message)
 {
@@ -76,10 +69,10 @@ static sdx_status time_opening(const char *path, double *best, sdx_error *err)
     *best = 1e9;
     for (int run = 0; run < OPEN_RUNS; run++) {
         sdx_tokenizer *t;
-        double start = now();
+        double start = sdx_now();
         sdx_status status = sdx_tokenizer_open(path, &t, err);
         if (status != SDX_OK) return status;
-        double seconds = now() - start;
+        double seconds = sdx_now() - start;
         if (seconds < *best) *best = seconds;
         sdx_tokenizer_free(t);
     }
@@ -98,9 +91,9 @@ int main(int argc, char **argv)
         return fail(err.message);
     if (argc == 4 && !read_lines(argv[2], &list)) return fail("cannot read the texts");
     for (int run = 0; argc == 4 && run < atoi(argv[3]); run++) {
-        double start = now();
+        double start = sdx_now();
         tokens = encode_all(t, &list);
-        if (now() - start < best) best = now() - start;
+        if (sdx_now() - start < best) best = sdx_now() - start;
     }
     printf("{\"open\": %.6f, \"seconds\": %.6f, \"tokens\": %zu}\n", open, best, tokens);
     free_lines(&list);

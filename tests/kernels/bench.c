@@ -1,6 +1,7 @@
 /* bench.c: speeds of the kernels as a share of what this core can do, measured in the same moment: clouds
  * change clocks between minutes. Weights rotate through copies beyond L2 and mostly beyond L3, as the layers
  * of a model do. */
+#include "../../base/clock.h"
 #include "kcheck.h"
 
 /* ---- timing ------------------------------------------------------------------------------------------ */
@@ -18,15 +19,15 @@ typedef struct job {
 static double best_seconds(void (*call)(const job *, int), const job *j)
 {
     double best = 1e9;
-    const double end = seconds_now() + 0.12;
+    const double end = sdx_now() + 0.12;
     do {
         int calls = 0;
-        const double begin = seconds_now();
+        const double begin = sdx_now();
         do
             for (int i = 0; i < j->copies; i++, calls++) call(j, i);
-        while (seconds_now() - begin < 2e-4);
-        best = fmin(best, (seconds_now() - begin) / calls);
-    } while (seconds_now() < end);
+        while (sdx_now() - begin < 2e-4);
+        best = fmin(best, (sdx_now() - begin) / calls);
+    } while (sdx_now() < end);
     return best;
 }
 

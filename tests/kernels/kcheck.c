@@ -27,13 +27,6 @@ static struct {
     size_t count, capacity, at;
 } reference;
 
-double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* ---- random -------------------------------------------------------------------------------------- */
 uint64_t random_bits(void)
 {

@@ -62,7 +62,6 @@ extern const check gemm_f32_checks[], gemm_f16_checks[], gemm_int8_checks[], sof
     activation_checks[], eltwise_checks[], reduce_checks[], conv_checks[], quantize_checks[], attention_checks[], dispatch_checks[];
 
 /* ---- bench --------------------------------------------------------------------------------------- */
-double seconds_now(void);
 void bench_run(const context *c, const char *filter, bool json);
 
 #endif

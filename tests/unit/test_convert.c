@@ -10,38 +10,16 @@
 #include "../../base/memory.h"
 #include "../../convert/convert.h"
 #include "../../convert/synthetic.h"
-
-static const char *const written[] = {"config.json",       "vocab.txt",      "tokenizer_config.json",
-                                      "model.safetensors", "model.onnx",     "second.onnx",
-                                      "list.txt",          "model.onnx.data"};
+#include "folder_tests.h"
 
 typedef struct folder {
-    char path[64], file[128];
+    char path[FOLDER], file[128];
 } folder;
-
-static folder make_folder(void)
-{
-    folder d = {.path = "/tmp/sdx-convert-XXXXXX"};
-    ck_assert(mkdtemp(d.path) != NULL);
-    return d;
-}
 
 static const char *in(folder *d, const char *name)
 {
     snprintf(d->file, sizeof d->file, "%s/%s", d->path, name);
     return d->file;
-}
-
-static void remove_folder(folder *d)
-{
-    for (size_t i = 0; i < sizeof written / sizeof *written; i++) unlink(in(d, written[i]));
-    rmdir(d->path);
-}
-
-static void put(const char *path, const void *bytes, size_t size)
-{
-    FILE *f = fopen(path, "wb");
-    ck_assert(f && fwrite(bytes, 1, size, f) == size && !fclose(f));
 }
 
 static char *get(const char *path, size_t *size)
@@ -66,13 +44,14 @@ static void make_config(folder *d, const char *architecture, const char *activat
         "\"max_position_embeddings\":32,\"type_vocab_size\":2,\"initializer_range\":0.3,"
         "\"hidden_act\":\"%s\"%s}",
         architecture, LAYERS, VOCAB, activation, more);
-    put(in(d, "config.json"), text, (size_t)n);
+    put_file(d->path, "config.json", text, (size_t)n);
 }
 
-static folder make_checkpoint(const char *architecture, const char *activation, sdx_dtype dtype,
+static folder make_bert(const char *architecture, const char *activation, sdx_dtype dtype,
                               const char *more)
 {
-    folder d = make_folder();
+    folder d;
+    make_folder(d.path);
     sdx_error err = {0};
     make_config(&d, architecture, activation, more);
     const sdx_synthetic_options o = {.config = d.path, .folder = d.path, .seed = 5, .dtype = dtype};
@@ -108,7 +87,7 @@ enum { N_MODELS = sizeof models / sizeof *models };
 START_TEST(every_task_in_every_opset)
 {
     int opset = 13 + _i / N_MODELS, m = _i % N_MODELS;
-    folder d = make_checkpoint(models[m].architecture, "gelu", SDX_F32, "");
+    folder d = make_bert(models[m].architecture, "gelu", SDX_F32, "");
     sdx_convert_report r = convert(&d, "model.onnx", models[m].task, opset);
     ck_assert_str_eq(r.model_type, "bert");
     ck_assert_str_eq(r.task, models[m].says);
@@ -129,7 +108,7 @@ START_TEST(every_task_in_every_opset)
     ck_assert_str_eq(sdx_model_input(model, 1).name, "attention_mask");
     ck_assert_str_eq(sdx_model_input(model, 2).name, "token_type_ids");
     sdx_model_close(model);
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 
@@ -139,22 +118,22 @@ START_TEST(every_activation_and_dtype)
                                               "sigmoid", "mish", "relu6", "relu2", "leaky_relu", "linear"};
     enum { N = sizeof activations / sizeof *activations };
     static const sdx_dtype dtypes[] = {SDX_F32, SDX_F16, SDX_BF16};
-    folder d = make_checkpoint("BertForMaskedLM", activations[_i % N], dtypes[_i / N], "");
+    folder d = make_bert("BertForMaskedLM", activations[_i % N], dtypes[_i / N], "");
     sdx_convert_report r = convert(&d, "model.onnx", NULL, 0);
     ck_assert_msg(r.max_difference < 1e-4, "%g", r.max_difference);
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 
 START_TEST(untied_output_matrix)
 {
-    folder d = make_checkpoint("BertForMaskedLM", "gelu", SDX_F32, ",\"tie_word_embeddings\":false");
+    folder d = make_bert("BertForMaskedLM", "gelu", SDX_F32, ",\"tie_word_embeddings\":false");
     size_t size;
     char *bytes = get(in(&d, "model.safetensors"), &size);
     ck_assert(strstr(bytes + 8, "\"cls.predictions.decoder.weight\"") != NULL);
     free(bytes);
     ck_assert(convert(&d, "model.onnx", NULL, 0).max_difference < 1e-4);
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 
@@ -166,13 +145,13 @@ static void edit_header(folder *d, const char *from, const char *to)
     ck_assert_uint_eq(strlen(from), strlen(to));
     for (char *p = bytes + 8; (p = strstr(p, from)); changes++) memcpy(p, to, strlen(to));
     ck_assert_uint_gt(changes, 0);
-    put(d->file, bytes, size);
+    put_file(d->path, "model.safetensors", bytes, size);
     free(bytes);
 }
 
 START_TEST(old_names_and_missing_prefix)
 {
-    folder d = make_checkpoint("BertForMaskedLM", "gelu", SDX_F32, "");
+    folder d = make_bert("BertForMaskedLM", "gelu", SDX_F32, "");
     convert(&d, "model.onnx", NULL, 0);
     edit_header(&d, "LayerNorm.weight\"", "LayerNorm.gamma\" ");
     edit_header(&d, "LayerNorm.bias\"", "LayerNorm.beta\"");
@@ -183,7 +162,7 @@ START_TEST(old_names_and_missing_prefix)
     ck_assert(n == m && !memcmp(first, second, n)); /* and so are two runs on the same input */
     free(first);
     free(second);
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 
@@ -204,7 +183,7 @@ static void watch(void *context, uint64_t done, uint64_t total)
 
 START_TEST(progress_is_told)
 {
-    folder d = make_checkpoint("BertModel", "gelu", SDX_F32, "");
+    folder d = make_bert("BertModel", "gelu", SDX_F32, "");
     char model[128];
     snprintf(model, sizeof model, "%s/model.onnx", d.path);
     watched w = {.sound = true};
@@ -222,13 +201,13 @@ START_TEST(progress_is_told)
     free(get(model, &n));
     if (_i) free(get(in(&d, "model.onnx.data"), &m));
     ck_assert_uint_eq(w.done, n + m);
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 
 START_TEST(vocabulary_and_external_data)
 {
-    folder d = make_checkpoint("BertModel", "gelu", SDX_F32, "");
+    folder d = make_bert("BertModel", "gelu", SDX_F32, "");
     char model[128], list[128];
     snprintf(model, sizeof model, "%s/model.onnx", d.path);
     snprintf(list, sizeof list, "%s/list.txt", d.path);
@@ -244,7 +223,7 @@ START_TEST(vocabulary_and_external_data)
     ck_assert(n == m && !memcmp(from, to, n));
     free(from);
     free(to);
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 
@@ -278,14 +257,8 @@ static const struct {
 
 START_TEST(faults_are_named)
 {
-    folder d = make_checkpoint("BertModel", "gelu", SDX_F32, "");
-    size_t size, length = strlen(faults[_i].from);
-    char *text = get(in(&d, "config.json"), &size), edited[2048];
-    char *at = strstr(text, faults[_i].from);
-    ck_assert(at != NULL);
-    int n = snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, faults[_i].to, at + length);
-    put(d.file, edited, (size_t)n);
-    free(text);
+    folder d = make_bert("BertModel", "gelu", SDX_F32, "");
+    edit_file(d.path, "config.json", faults[_i].from, faults[_i].to);
     const sdx_convert_options o = {
         .checkpoint = d.path, .output = "unused", .task = faults[_i].task, .opset = faults[_i].opset};
     sdx_model *model;
@@ -295,37 +268,37 @@ START_TEST(faults_are_named)
     ck_assert_int_ne(sdx_convert_build(&o, &model, &reference, &report, &err), SDX_OK);
     ck_assert_msg(strstr(err.message, faults[_i].says) != NULL, "\"%s\" lacks \"%s\"", err.message,
                   faults[_i].says);
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 
 START_TEST(splade_needs_a_masked_lm)
 {
-    folder d = make_checkpoint("BertModel", "gelu", SDX_F32, "");
+    folder d = make_bert("BertModel", "gelu", SDX_F32, "");
     const sdx_convert_options o = {
         .checkpoint = d.path, .output = "unused", .task = "feature-extraction", .splade = true};
     sdx_error err = {0};
     ck_assert_int_eq(sdx_convert(&o, NULL, &err), SDX_ERR_USAGE);
     ck_assert(strstr(err.message, "masked language model") != NULL);
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 
 START_TEST(nothing_is_written_on_failure)
 {
-    folder d = make_checkpoint("BertModel", "gelu", SDX_F32, "");
+    folder d = make_bert("BertModel", "gelu", SDX_F32, "");
     char path[128];
     snprintf(path, sizeof path, "%s/model.onnx", d.path);
     const sdx_convert_options o = {.checkpoint = d.path, .output = path, .task = "fill-mask"};
     ck_assert_int_ne(sdx_convert(&o, NULL, NULL), SDX_OK);
     ck_assert(!sdx_file_exists(path));
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 
 START_TEST(tokens_outside_the_vocabulary)
 {
-    folder d = make_checkpoint("BertModel", "gelu", SDX_F32, "");
+    folder d = make_bert("BertModel", "gelu", SDX_F32, "");
     const sdx_convert_options o = {.checkpoint = d.path, .output = "unused"};
     sdx_model *model;
     sdx_reference *reference;
@@ -338,7 +311,7 @@ START_TEST(tokens_outside_the_vocabulary)
                      SDX_ERR_USAGE);
     ck_assert(strstr(err.message, "240 is no row of embeddings.word_embeddings") != NULL);
     sdx_reference_free(reference);
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 
@@ -347,7 +320,7 @@ END_TEST
  * the test long. */
 START_TEST(allocations_may_fail)
 {
-    folder d = make_checkpoint("BertForMaskedLM", "gelu", SDX_F32, "");
+    folder d = make_bert("BertForMaskedLM", "gelu", SDX_F32, "");
     const sdx_convert_options o = {.checkpoint = d.path, .output = "unused", .splade = true};
     sdx_status status = SDX_ERR_MEMORY;
     for (long n = 1; status != SDX_OK; n += 1 + n / 64) {
@@ -362,7 +335,7 @@ START_TEST(allocations_may_fail)
         sdx_model_close(model);
         sdx_reference_free(reference);
     }
-    remove_folder(&d);
+    remove_folder(d.path);
 }
 END_TEST
 #endif

@@ -12,6 +12,7 @@
 #include "../../base/memory.h"
 #include "../../convert/convert.h"
 #include "../../convert/synthetic.h"
+#include "folder_tests.h"
 
 static const struct {
     const char *model, *task, *output; /* first output */
@@ -226,18 +227,6 @@ END_TEST
 
 /* ---- random checkpoints of the same configurations ------------------------------------------------------- */
 
-static void remove_folder(const char *folder)
-{
-    static const char *const names[] = {"config.json", "vocab.txt", "tokenizer_config.json",
-                                        "model.safetensors", "model.onnx"};
-    char path[256];
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        unlink(path);
-    }
-    rmdir(folder);
-}
-
 static void check_random(int which, const char *folder, sdx_dtype stored, double bar)
 {
     char config[1024], output[256];
@@ -258,8 +247,8 @@ START_TEST(graph_is_the_reference)
 {
     static const sdx_dtype dtypes[] = {SDX_F32, SDX_F16, SDX_BF16};
     for (int i = 0; i < 3; i++) {
-        char folder[] = "/tmp/sdx-family-XXXXXX";
-        ck_assert(mkdtemp(folder) != NULL);
+        char folder[FOLDER];
+        make_folder(folder);
         check_random(_i, folder, dtypes[i], 1e-4);
         remove_folder(folder);
     }
@@ -283,9 +272,9 @@ static void convert_config(const char *folder, const json_t *config, char **byte
 /* The bases of the rotary embeddings and the kinds of layers moved to other keys: the graph stays the same. */
 START_TEST(newer_modernbert_is_the_same)
 {
-    char folder[] = "/tmp/sdx-family-XXXXXX", path[1024], link[256], *old, *fresh;
+    char folder[FOLDER], path[1024], link[256], *old, *fresh;
     size_t n_old, n_fresh;
-    ck_assert(mkdtemp(folder) != NULL);
+    make_folder(folder);
     int which = 0;
     while (strcmp(goldens[which].model, "tiny-modernbert-mlm")) which++;
     place(path, sizeof path, which, "checkpoint/config.json");
@@ -325,8 +314,8 @@ END_TEST
 
 START_TEST(narrow_storage_costs_little)
 {
-    char path[1024], folder[] = "/tmp/sdx-family-XXXXXX", output[256];
-    ck_assert(mkdtemp(folder) != NULL);
+    char path[1024], folder[FOLDER], output[256];
+    make_folder(folder);
     place(path, sizeof path, _i, "checkpoint");
     snprintf(output, sizeof output, "%s/model.onnx", folder);
     const sdx_convert_options o = {
@@ -341,9 +330,9 @@ END_TEST
 
 START_TEST(bfloat16_may_not_fit_float16)
 {
-    char path[1024], folder[] = "/tmp/sdx-family-XXXXXX", output[256], weights[256];
+    char path[1024], folder[FOLDER], output[256], weights[256];
     place(path, sizeof path, 0, "checkpoint/config.json");
-    ck_assert(mkdtemp(folder) != NULL);
+    make_folder(folder);
     const sdx_synthetic_options make = {.config = path, .folder = folder, .seed = 3, .dtype = SDX_BF16};
     ck_assert_int_eq(sdx_synthetic_write(&make, NULL), SDX_OK);
     snprintf(weights, sizeof weights, "%s/model.safetensors", folder);

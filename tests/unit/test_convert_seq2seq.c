@@ -2,7 +2,6 @@
  * reference at several opsets; a decoder with past against the one without; and the sentences of what is
  * refused. */
 #include <check.h>
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,33 +10,7 @@
 
 #include "../../base/memory.h"
 #include "../../convert/convert.h"
-#include "../../convert/synthetic.h"
-
-static void remove_folder(const char *path)
-{
-    char file[512];
-    DIR *d = opendir(path);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        if (e->d_name[0] == '.') continue;
-        snprintf(file, sizeof file, "%s/%s", path, e->d_name);
-        if (unlink(file)) remove_folder(file);
-    }
-    if (d) closedir(d);
-    rmdir(path);
-}
-
-static void make_checkpoint(char *path, const char *config)
-{
-    char file[128];
-    sdx_error err = {0};
-    strcpy(path, "/tmp/sdx-seq2seq-XXXXXX");
-    ck_assert(mkdtemp(path) != NULL);
-    snprintf(file, sizeof file, "%s/config.json", path);
-    FILE *f = fopen(file, "wb");
-    ck_assert(f && fputs(config, f) >= 0 && !fclose(f));
-    const sdx_synthetic_options o = {.config = path, .folder = path, .seed = 7, .dtype = SDX_F32};
-    ck_assert_msg(sdx_synthetic_write(&o, &err) == SDX_OK, "%s", err.message);
-}
+#include "folder_tests.h"
 
 /* ---- the models ------------------------------------------------------------------------------------------ */
 
@@ -173,7 +146,7 @@ static sdx_convert_report convert(const char *folder, int opset, bool no_past)
 START_TEST(graph_is_reference)
 {
     static const int opsets[] = {13, 17, 18};
-    char folder[64];
+    char folder[FOLDER];
     make_checkpoint(folder, models[_i].config);
     for (size_t i = 0; i < sizeof opsets / sizeof *opsets; i++) {
         sdx_convert_report r = convert(folder, opsets[i], false);
@@ -196,7 +169,7 @@ START_TEST(gpt2_takes_a_past)
              "\"scale_attn_by_inverse_layer_idx\":true}",
         GPT2 "\"architectures\":[\"GPT2LMHeadModel\"],\"scale_attn_weights\":false,\"n_inner\":50}",
     };
-    char folder[64];
+    char folder[FOLDER];
     make_checkpoint(folder, configs[_i]);
     sdx_convert_report r = convert_with(folder, (sdx_convert_options){.task = "text-generation-with-past"});
     ck_assert_str_eq(r.task, "text-generation-with-past");
@@ -298,7 +271,7 @@ static void make_tokens(int64_t *ids)
 /* The first tokens in one graph and the others in the other are all tokens in the first. */
 START_TEST(past_is_what_came_before)
 {
-    char folder[64];
+    char folder[FOLDER];
     int64_t ids[TOKENS], ones[ENCODED] = {1, 1, 1, 1, 1};
     make_tokens(ids);
     make_checkpoint(folder, models[_i].config);
@@ -330,7 +303,7 @@ END_TEST
 START_TEST(merged_is_both)
 {
     enum { HEAD = 4 };
-    char folder[64];
+    char folder[FOLDER];
     int64_t ids[TOKENS], ones[ENCODED] = {1, 1, 1, 1, 1};
     make_tokens(ids);
     make_checkpoint(folder, models[_i].config);
@@ -372,7 +345,7 @@ START_TEST(folder_is_complete)
                  {"config.json", true},
                  {"tokenizer_config.json", true},
                  {"decoder_with_past_model.onnx", false}};
-    char folder[64], path[256];
+    char folder[FOLDER], path[256];
     make_checkpoint(folder, models[FIRST_FOLDER].config);
     for (int pass = 0; pass < 2; pass++) {
         ck_assert_uint_eq(convert(folder, 0, pass == 0).graphs, pass == 0 ? 2 : 3);
@@ -415,29 +388,15 @@ static const struct {
     {14, "{", "{\"decoder_vocab_size\":99,", "240 for the encoder and 99 for the decoder"},
 };
 
-static void edit_config(const char *folder, const char *from, const char *to)
-{
-    char path[128], *text;
-    size_t size;
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    ck_assert_int_eq(sdx_file_read(path, 1 << 16, &text, &size, NULL), SDX_OK);
-    char *at = strstr(text, from);
-    FILE *f = fopen(path, "wb");
-    ck_assert(at && f);
-    fprintf(f, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
-    fclose(f);
-    free(text);
-}
-
 START_TEST(faults_are_named)
 {
-    char folder[64];
+    char folder[FOLDER];
     sdx_model *model;
     sdx_reference *reference;
     sdx_convert_report report;
     sdx_error err = {0};
     make_checkpoint(folder, models[faults[_i].model].config);
-    edit_config(folder, faults[_i].from, faults[_i].to);
+    edit_file(folder, "config.json", faults[_i].from, faults[_i].to);
     const sdx_convert_options o = {.checkpoint = folder, .output = "unused"};
     ck_assert_int_ne(sdx_convert_build(&o, &model, &reference, &report, &err), SDX_OK);
     ck_assert_msg(strstr(err.message, faults[_i].says) != NULL, "%s", err.message);
@@ -449,7 +408,7 @@ END_TEST
 /* All graphs of a model, with steps that grow. */
 START_TEST(allocations_may_fail)
 {
-    char folder[64];
+    char folder[FOLDER];
     make_checkpoint(folder, models[_i].config);
     const sdx_convert_options o = {.checkpoint = folder, .output = "unused"};
     sdx_status status = SDX_ERR_MEMORY;

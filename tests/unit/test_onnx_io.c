@@ -11,6 +11,7 @@
 #include "../../base/buffer.h"
 #include "../../base/memory.h"
 #include "../../graph/graph.h"
+#include "folder_tests.h"
 
 /* ---- encoding -------------------------------------------------------------------------------------------- */
 
@@ -260,20 +261,7 @@ END_TEST
 
 /* ---- round trips ----------------------------------------------------------------------------------------- */
 
-static char folder[] = "/tmp/sdx-onnx-XXXXXX";
-
-static void make_folder(void)
-{
-    strcpy(folder + sizeof folder - 7, "XXXXXX");
-    ck_assert(mkdtemp(folder) != NULL);
-}
-
-static void remove_folder(void)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    ck_assert_int_eq(system(command), 0);
-}
+static char folder[FOLDER];
 
 static const char *in_folder(const char *name)
 {
@@ -371,7 +359,7 @@ START_TEST(round_trip)
     sdx_error err = {0};
     char *first, *second;
     size_t n_first, n_second;
-    make_folder();
+    make_folder(folder);
     ck_assert_int_eq(sdx_onnx_write(made, in_folder("model.onnx"), &options, NULL), SDX_OK);
     sdx_model_close(made);
     ck_assert_int_eq(sdx_file_read(in_folder("model.onnx"), 1 << 20, &first, &n_first, NULL), SDX_OK);
@@ -389,7 +377,7 @@ START_TEST(round_trip)
     ck_assert(n_first == n_second && !memcmp(first, second, n_first));
     free(first);
     free(second);
-    remove_folder();
+    remove_folder(folder);
 }
 END_TEST
 
@@ -422,11 +410,11 @@ static void check_small_weight(sdx_dtype dtype, int64_t n, bool external)
 START_TEST(packs_small_weights)
 {
     static const sdx_dtype small[] = {SDX_U4, SDX_I4, SDX_U2, SDX_I2, SDX_F4E2M1, SDX_F6E2M3, SDX_F6E3M2};
-    make_folder();
+    make_folder(folder);
     check_small_weight(small[_i], 1, false);
     check_small_weight(small[_i], 5003, false); /* several of the writer's chunks, and a part of a byte */
     check_small_weight(small[_i], 5003, true);
-    remove_folder();
+    remove_folder(folder);
 }
 END_TEST
 
@@ -522,7 +510,7 @@ static void expect_external(const char *location, int64_t n, const char *offset,
 
 START_TEST(external_data_stays_in_its_folder)
 {
-    make_folder();
+    make_folder(folder);
     char command[512];
     snprintf(command, sizeof command,
              "cd %s && mkdir -p sub/deep && printf 0123456789 > sub/data && cp sub/data sub/deep/data && cp "
@@ -544,7 +532,7 @@ START_TEST(external_data_stays_in_its_folder)
     expect_external("/etc/passwd", 3, "3", "3", "outside");
     expect_external("link", 3, "3", "3", "outside");
     expect_external("", 3, "3", "3", "names no file");
-    remove_folder();
+    remove_folder(folder);
 }
 END_TEST
 
@@ -554,11 +542,11 @@ static char *model_bytes(size_t *n)
 {
     sdx_model *m = make_model();
     char *bytes;
-    make_folder();
+    make_folder(folder);
     ck_assert_int_eq(sdx_onnx_write(m, in_folder("model.onnx"), NULL, NULL), SDX_OK);
     ck_assert_int_eq(sdx_file_read(in_folder("model.onnx"), 1 << 20, &bytes, n, NULL), SDX_OK);
     sdx_model_close(m);
-    remove_folder();
+    remove_folder(folder);
     return bytes;
 }
 
@@ -638,7 +626,7 @@ START_TEST(reads_tensor_files)
     put_int(&t, 1, 3);
     put_int(&t, 2, SDX_STRING);
     for (int i = 0; i < 3; i++) put_string(&t, 6, words[i]);
-    make_folder();
+    make_folder(folder);
     ck_assert_int_eq(sdx_writer_open(&w, in_folder("t.pb"), NULL), SDX_OK);
     sdx_writer_put(&w, t.data, t.size);
     ck_assert_int_eq(sdx_writer_commit(&w, NULL), SDX_OK);
@@ -647,7 +635,7 @@ START_TEST(reads_tensor_files)
     for (int i = 0; i < 3; i++) ck_assert_str_eq(((char **)got.data)[i], words[i]);
     sdx_tensor_free(&got);
     ck_assert_int_eq(sdx_tensor_read_pb(in_folder("absent.pb"), &got, NULL), SDX_ERR_FILE);
-    remove_folder();
+    remove_folder(folder);
 }
 END_TEST
 
@@ -657,7 +645,7 @@ START_TEST(survives_failed_allocations)
 {
     size_t n;
     char *bytes = model_bytes(&n);
-    make_folder();
+    make_folder(folder);
     sdx_status status = SDX_ERR_MEMORY;
     for (long k = 1; status != SDX_OK && k < 10000; k++) {
         sdx_model *m = NULL;
@@ -672,7 +660,7 @@ START_TEST(survives_failed_allocations)
     }
     ck_assert_int_eq(status, SDX_OK);
     free(bytes);
-    remove_folder();
+    remove_folder(folder);
 }
 END_TEST
 #endif

@@ -8,6 +8,7 @@
 
 #include "../../base/memory.h"
 #include "../../convert/checkpoint.h"
+#include "folder_tests.h"
 
 enum { MOST = 4096 };
 
@@ -171,53 +172,23 @@ END_TEST
 
 /* ---- folders --------------------------------------------------------------------------------------------- */
 
-typedef struct folder {
-    char path[64];
-} folder;
-
-static folder make_folder(void)
-{
-    folder d = {"/tmp/sdx-safetensors-XXXXXX"};
-    ck_assert(mkdtemp(d.path) != NULL);
-    return d;
-}
-
-static void put(const folder *d, const char *name, const void *bytes, size_t size)
-{
-    char path[160];
-    snprintf(path, sizeof path, "%s/%s", d->path, name);
-    FILE *f = fopen(path, "wb");
-    ck_assert(f && fwrite(bytes, 1, size, f) == size && !fclose(f));
-}
-
-static void remove_folder(const folder *d, const char *const *names)
-{
-    char path[160];
-    for (; *names; names++) {
-        snprintf(path, sizeof path, "%s/%s", d->path, *names);
-        unlink(path);
-    }
-    rmdir(d->path);
-}
-
-static const char *const shard_files[] = {"model.safetensors.index.json", "one", "two", NULL};
-
 static sdx_status open_shards(const char *index, sdx_error *err)
 {
-    folder d = make_folder();
+    char d[FOLDER];
+    make_folder(d);
     file one = make("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4);
     file two = make("{\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8);
-    put(&d, "one", one.bytes, one.size);
-    put(&d, "two", two.bytes, two.size);
-    put(&d, "model.safetensors.index.json", index, strlen(index));
+    put_file(d, "one", one.bytes, one.size);
+    put_file(d, "two", two.bytes, two.size);
+    put_file(d, "model.safetensors.index.json", index, strlen(index));
     sdx_checkpoint *c = NULL;
-    sdx_status status = sdx_checkpoint_open(d.path, &c, err);
+    sdx_status status = sdx_checkpoint_open(d, &c, err);
     if (status == SDX_OK) {
         ck_assert_uint_eq(c->n_tensor, 2);
         ck_assert(sdx_checkpoint_find(c, "a") && sdx_checkpoint_find(c, "b"));
     }
     sdx_checkpoint_close(c);
-    remove_folder(&d, shard_files);
+    remove_folder(d);
     return status;
 }
 
@@ -249,12 +220,13 @@ END_TEST
 
 START_TEST(empty_folder_says_what_is_missing)
 {
-    folder d = make_folder();
+    char d[FOLDER];
+    make_folder(d);
     sdx_checkpoint *c;
     sdx_error err = {0};
-    ck_assert_int_eq(sdx_checkpoint_open(d.path, &c, &err), SDX_ERR_FILE);
+    ck_assert_int_eq(sdx_checkpoint_open(d, &c, &err), SDX_ERR_FILE);
     ck_assert(strstr(err.message, "model.safetensors") != NULL);
-    rmdir(d.path);
+    remove_folder(d);
 }
 END_TEST
 

@@ -1,15 +1,14 @@
 /* test_tasks.c: the tasks through the public header: what their answers look like, whose they are, and that a text's
  * neighbours do not change them. That the numbers are right is tests/models/tasks_check.py's to say. */
 #include <check.h>
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "../../convert/synthetic.h"
 #include "../../include/sardonyx.h"
+#include "folder_tests.h"
 
 #define FINE(call)                                                                                                     \
     do {                                                                                                               \
@@ -102,37 +101,9 @@ END_TEST
 
 /* ---- from checkpoints made here -------------------------------------------------------------------------- */
 
-static void remove_folder(const char *path)
-{
-    char file[512];
-    DIR *d = opendir(path);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        snprintf(file, sizeof file, "%s/%s", path, e->d_name);
-        unlink(file);
-    }
-    if (d) closedir(d);
-    rmdir(path);
-}
-
-static void write_file(const char *folder, const char *name, const char *text)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    ck_assert(f && fputs(text, f) >= 0 && !fclose(f));
-}
-
-static void make_checkpoint(char *path, const char *config)
-{
-    ck_assert_ptr_nonnull(mkdtemp(path));
-    write_file(path, "config.json", config);
-    FINE(sdx_synthetic_write(&(sdx_synthetic_options){.config = path, .folder = path, .seed = 7, .dtype = SDX_F32},
-                             &err));
-}
-
 START_TEST(generator)
 {
-    char folder[] = "/tmp/sdx-tasks-XXXXXX";
+    char folder[FOLDER];
     sdx_generator *g;
     sdx_generated out[N];
     make_checkpoint(
@@ -164,7 +135,9 @@ END_TEST
 /* Without and with an adapter, which leaves a frame for four. */
 START_TEST(transcriber)
 {
-    char folder[] = "/tmp/sdx-tasks-XXXXXX";
+    static const char vocab[] = "{\"<pad>\":0,\"<s>\":1,\"</s>\":2,\"<unk>\":3,\"|\":4,\"A\":5,\"B\":6}",
+                      rate[] = "{\"sampling_rate\":16000,\"do_normalize\":true}";
+    char folder[FOLDER];
     sdx_transcriber *t;
     sdx_transcript said;
     const char *adapter = _i ? "\"add_adapter\":true,\"num_adapter_layers\":2," : "";
@@ -176,8 +149,8 @@ START_TEST(transcriber)
              "\"num_conv_pos_embeddings\":6,\"num_conv_pos_embedding_groups\":2,\"pad_token_id\":0}",
              adapter);
     make_checkpoint(folder, config);
-    write_file(folder, "vocab.json", "{\"<pad>\":0,\"<s>\":1,\"</s>\":2,\"<unk>\":3,\"|\":4,\"A\":5,\"B\":6}");
-    write_file(folder, "preprocessor_config.json", "{\"sampling_rate\":16000,\"do_normalize\":true}");
+    put_file(folder, "vocab.json", vocab, sizeof vocab - 1);
+    put_file(folder, "preprocessor_config.json", rate, sizeof rate - 1);
     FINE(sdx_transcriber_open(&(sdx_task_options){.model = folder}, &t, &err));
     float samples[4000];
     for (int i = 0; i < 4000; i++) samples[i] = sinf((float)(i * i) * 1e-4f);

@@ -6,40 +6,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../../base/buffer.h"
+#include "folder_tests.h"
 
-char tokenizer_folder[] = "/tmp/sdx-tokenizer-XXXXXX";
-static const char *const file_names[] = {"tokenizer.json", "vocab.txt",  "tokenizer_config.json",
-                                         "vocab.json",     "merges.txt", "spiece.model",
-                                         "added_tokens.json", "source.spm", "target.spm",
-                                         "target_vocab.json"};
+char tokenizer_folder[FOLDER];
 
 void make_tokenizer_folder(void)
 {
-    memcpy(strrchr(tokenizer_folder, '-') + 1, "XXXXXX", 6);
-    ck_assert_ptr_nonnull(mkdtemp(tokenizer_folder));
+    make_folder(tokenizer_folder);
 }
 
 void remove_tokenizer_folder(void)
 {
-    char path[128];
-    for (size_t i = 0; i < sizeof file_names / sizeof *file_names; i++) {
-        snprintf(path, sizeof path, "%s/%s", tokenizer_folder, file_names[i]);
-        unlink(path);
-    }
-    rmdir(tokenizer_folder);
+    remove_folder(tokenizer_folder);
 }
 
 void write_file(const char *name, const char *bytes, size_t size)
 {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", tokenizer_folder, name);
-    FILE *f = fopen(path, "wb");
-    ck_assert_ptr_nonnull(f);
-    ck_assert_uint_eq(fwrite(bytes, 1, size, f), size);
-    fclose(f);
+    put_file(tokenizer_folder, name, bytes, size);
 }
 
 sdx_status open_text(const char *json, sdx_tokenizer **t, sdx_error *err)
