@@ -159,5 +159,8 @@ sdx_run_options cli_run_options(const cli_args *args)
     return (sdx_run_options){.threads = (int)cli_int(args, "threads", 0), .isa = cli_string(args, "isa", NULL),
                              .precision = cli_string(args, "precision", NULL),
                              .strict = cli_flag(args, "strict_onnx"),
+                             .no_optimize = cli_flag(args, "no_optimize"),
+                             .skip_padding = cli_flag(args, "skip_padding"),
+                             .profile = cli_flag(args, "profile"),
                              .max_steps = (uint64_t)cli_int(args, "max_steps", 0)};
 }

@@ -356,9 +356,6 @@ static int run(const cli_args *args)
     if (args->n_positional != 1) return cli_usage_error("bench needs a model");
     const char *path = args->positional[0], *vs = cli_string(args, "vs", NULL);
     sdx_run_options run_options = cli_run_options(args);
-    run_options.no_optimize = cli_flag(args, "no_optimize");
-    run_options.profile = cli_flag(args, "profile");
-    run_options.skip_padding = cli_flag(args, "skip_padding");
     sdx_error err = {0};
     sdx_program *program;
     bench b = {.threads = run_options.threads ? run_options.threads : sdx_default_threads(),

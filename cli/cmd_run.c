@@ -227,9 +227,6 @@ static int run(const cli_args *args)
     const char *path = cli_string(args, "model_path", args->n_positional ? args->positional[0] : NULL);
     if (!path) return cli_usage_error("run needs a model");
     sdx_run_options options_run = cli_run_options(args);
-    options_run.no_optimize = cli_flag(args, "no_optimize");
-    options_run.skip_padding = cli_flag(args, "skip_padding");
-    options_run.profile = cli_flag(args, "profile");
     sdx_error err = {0};
     sdx_program *program;
     if (sdx_program_open(path, &options_run, &program, &err) != SDX_OK) return cli_fail(&err);

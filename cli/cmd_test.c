@@ -173,7 +173,6 @@ static bool run_set(const char *dir, const sdx_program *program, sdx_session *se
 static bool run_case(const cli_args *args, const char *dir, tolerance tol, char *why)
 {
     sdx_run_options run_options = cli_run_options(args);
-    run_options.no_optimize = cli_flag(args, "no_optimize");
     char path[4096];
     snprintf(path, sizeof path, "%s/model.onnx", dir);
     sdx_error err = {0};

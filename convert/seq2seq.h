@@ -35,6 +35,20 @@ typedef struct sdx_attention_names {
     const char *query, *key, *value, *out;
 } sdx_attention_names;
 
+/* The head that writes these graphs, by the names that arch/ gives its functions. */
+#define SDX_SEQ2SEQ_GRAPHS                                                                                             \
+    {                                                                                                                  \
+        {"encoder_model", SDX_GRAPH_ALWAYS, build_encoder}, {"decoder_model", SDX_GRAPH_ALWAYS, build_decoder},        \
+            {"decoder_with_past_model", SDX_GRAPH_PAST, build_decoder_with_past},                                      \
+            {"decoder_model_merged", SDX_GRAPH_MERGED, build_merged},                                                  \
+    }
+#define SDX_SEQ2SEQ_HEAD(class, needs, may, separate)                                                                  \
+    {                                                                                                                  \
+        .architecture = class, .task = "text2text-generation", .required = needs, .optional = may, .untied = separate, \
+        .forward = forward_encoder, .forward_decoder = forward_decoder, .graph = graphs,                               \
+        .n_graph = sizeof graphs / sizeof *graphs,                                                                     \
+    }
+
 /* Inputs input_ids and attention_mask of an encoder. */
 sdx_text_inputs sdx_build_encoder_inputs(sdx_builder *b);
 /* Adds the inputs and fills in the rest from layers, heads, size and with_past. */

@@ -101,7 +101,7 @@ static const sdx_config_field fields[] = {
     {"max_position_embeddings", SDX_FIELD(positions), 1024, 1, 1 << 20},
     {"eos_token_id", SDX_FIELD(end), 2, 0, 1 << 24},
     {"decoder_start_token_id", SDX_FIELD(begin), 2, 0, 1 << 24},
-    {"pad_token_id", SDX_FIELD(pad), 1, 0, 1 << 24},
+    {"pad_token_id", SDX_FIELD(pad), 1, -1, 1 << 24},
 };
 
 static const struct kind *find_kind(const sdx_config *config)
@@ -466,12 +466,7 @@ static const double *forward_decoder(sdx_forward *f, const sdx_settings *s)
 
 /* ---- heads ----------------------------------------------------------------------------------------------- */
 
-static const sdx_head_graph graphs[] = {
-    {"encoder_model", SDX_GRAPH_ALWAYS, build_encoder},
-    {"decoder_model", SDX_GRAPH_ALWAYS, build_decoder},
-    {"decoder_with_past_model", SDX_GRAPH_PAST, build_decoder_with_past},
-    {"decoder_model_merged", SDX_GRAPH_MERGED, build_merged},
-};
+static const sdx_head_graph graphs[] = SDX_SEQ2SEQ_GRAPHS;
 
 static const sdx_step classifier[] = {
     {.kind = SDX_STEP_END_TOKEN},
@@ -483,12 +478,7 @@ static const sdx_step classifier[] = {
 };
 
 /* needs, may: parts besides the body */
-#define HEAD(class, needs, may, separate)                                                                      \
-    {                                                                                                          \
-        .architecture = class, .task = "text2text-generation", .required = BODY | (needs),                     \
-        .optional = LOGIT_BIAS | (may), .untied = separate, .forward = forward_encoder,                        \
-        .forward_decoder = forward_decoder, .graph = graphs, .n_graph = sizeof graphs / sizeof *graphs,        \
-    }
+#define HEAD(class, needs, may, separate) SDX_SEQ2SEQ_HEAD(class, BODY | (needs), LOGIT_BIAS | (may), separate)
 /* Words that are not tied are three tables, or, as transformers saved them before, still one for both stacks. A bare
  * model, as BART's own checkpoints call themselves, scores with its words. */
 #define HEADS(class, bare, needs, may)                                                                         \

@@ -391,20 +391,10 @@ static const double *forward_decoder(sdx_forward *f, const sdx_settings *s)
 
 /* ---- heads ----------------------------------------------------------------------------------------------- */
 
-static const sdx_head_graph graphs[] = {
-    {"encoder_model", SDX_GRAPH_ALWAYS, build_encoder},
-    {"decoder_model", SDX_GRAPH_ALWAYS, build_decoder},
-    {"decoder_with_past_model", SDX_GRAPH_PAST, build_decoder_with_past},
-    {"decoder_model_merged", SDX_GRAPH_MERGED, build_merged},
-};
+static const sdx_head_graph graphs[] = SDX_SEQ2SEQ_GRAPHS;
 
 /* A bare model has nothing but its words to score with. */
-#define HEAD(class)                                                                                            \
-    {                                                                                                          \
-        .architecture = class, .task = "text2text-generation", .required = BODY | STACK, .untied = DECODER,    \
-        .forward = forward_encoder, .forward_decoder = forward_decoder, .graph = graphs,                       \
-        .n_graph = sizeof graphs / sizeof *graphs,                                                             \
-    }
+#define HEAD(class) SDX_SEQ2SEQ_HEAD(class, BODY | STACK, 0, DECODER)
 #define FAMILY(name, title)                                                                                    \
     static const sdx_head heads_of_##name[] = {                                                                \
         HEAD(title "ForConditionalGeneration"),                                                                \
