@@ -9,6 +9,7 @@ enum { COPIES_MAX = 12, COPIES_BYTES = 96 << 20 };
 
 typedef struct job {
     const sdx_kernels *kernels;
+    const sdx_gemm_f32_kernels *gemm; /* of floats */
     int64_t m, n, k;
     void *a, *packed[COPIES_MAX], *c, *workspace;
     float *bias;
@@ -55,45 +56,51 @@ static void report(const context *c, const char *name, const job *j, double seco
 }
 
 /* ---- GEMM ---------------------------------------------------------------------------------------------- */
-static void call_f32(const job *j, int i)
+static int64_t panels(int64_t n, int64_t nr) { return (n + nr - 1) / nr; }
+
+static void call_float(const job *j, int i)
 {
-    const sdx_gemm_f32_kernels *g = &j->kernels->gemm_f32;
-    g->run(j->m, j->n, j->k, j->a, j->k, j->packed[i], 0, (j->n + g->nr - 1) / g->nr, j->bias, SDX_ACT_NONE,
-           NULL, 0, j->c, j->n);
+    const sdx_gemm_f32_kernels *g = j->gemm;
+    g->run(j->m, j->n, j->k, j->a, j->k, j->packed[i], 0, panels(j->n, g->nr), j->bias, SDX_ACT_NONE, NULL, 0, j->c,
+           j->n);
 }
 
 static void call_int8(const job *j, int i)
 {
     const sdx_gemm_int8_kernels *g = &j->kernels->gemm_int8;
-    g->run(j->m, j->n, j->k, j->a, j->k, false, j->packed[i], 0, (j->n + g->nr - 1) / g->nr, NULL, NULL,
-           NULL, j->workspace, j->c, j->n);
+    g->run(j->m, j->n, j->k, j->a, j->k, false, j->packed[i], 0, panels(j->n, g->nr), NULL, NULL, NULL,
+           j->workspace, j->c, j->n);
 }
 
-static void bench_gemm(const context *c, bool int8, const int64_t shape[3], bool json)
+typedef struct product {
+    const char *name;
+    const sdx_gemm_f32_kernels *gemm; /* NULL for int8 */
+    double (*peak)(const sdx_kernels *kernels);
+    bool wanted;
+} product;
+
+static void bench_gemm(const context *c, const product *p, const int64_t shape[3], bool json)
 {
-    job j = {.kernels = c->kernels, .m = shape[0], .k = shape[1], .n = shape[2]};
-    const size_t size = (size_t)(j.k * j.n) * (int8 ? 1 : sizeof(float));
-    const size_t bytes =
-        int8 ? c->kernels->gemm_int8.packed_bytes(j.k, j.n) : c->kernels->gemm_f32.packed_bytes(j.k, j.n);
+    const sdx_gemm_int8_kernels *int8 = &c->kernels->gemm_int8;
+    job j = {.kernels = c->kernels, .gemm = p->gemm, .m = shape[0], .k = shape[1], .n = shape[2]};
+    const size_t size = (size_t)(j.k * j.n) * (p->gemm ? sizeof(float) : 1);
+    const size_t bytes = p->gemm ? p->gemm->packed_bytes(j.k, j.n) : int8->packed_bytes(j.k, j.n);
     void *b = allocate(size);
     j.copies = (int)(COPIES_BYTES / bytes) + 1;
     if (j.copies > COPIES_MAX) j.copies = COPIES_MAX;
     for (int i = 0; i < j.copies; i++) {
         j.packed[i] = allocate(bytes);
-        if (int8)
-            c->kernels->gemm_int8.pack_b(j.k, j.n, b, j.n, 1, true, 0,
-                                         (j.n + c->kernels->gemm_int8.nr - 1) / c->kernels->gemm_int8.nr, j.packed[i]);
+        if (p->gemm)
+            p->gemm->pack_b(j.k, j.n, b, j.n, 1, 0, panels(j.n, p->gemm->nr), j.packed[i]);
         else
-            c->kernels->gemm_f32.pack_b(j.k, j.n, b, j.n, 1, 0,
-                                        (j.n + c->kernels->gemm_f32.nr - 1) / c->kernels->gemm_f32.nr,
-                                        j.packed[i]);
+            int8->pack_b(j.k, j.n, b, j.n, 1, true, 0, panels(j.n, int8->nr), j.packed[i]);
     }
     j.a = allocate((size_t)(j.m * j.k) * sizeof(float));
     j.c = allocate((size_t)(j.m * j.n) * sizeof(float));
     j.bias = allocate((size_t)j.n * sizeof(float));
-    j.workspace = allocate(c->kernels->gemm_int8.packed_a_bytes(j.m, j.k));
-    const double peak = 1e-9 * (int8 ? sdx_peak_int8(c->kernels) : sdx_peak_f32(c->kernels));
-    report(c, int8 ? "gemm_int8" : "gemm_f32", &j, best_seconds(int8 ? call_int8 : call_f32, &j), peak, json);
+    j.workspace = allocate(int8->packed_a_bytes(j.m, j.k));
+    report(c, p->name, &j, best_seconds(p->gemm ? call_float : call_int8, &j), 1e-9 * p->peak(c->kernels),
+           json);
     for (int i = 0; i < j.copies; i++) free(j.packed[i]);
     free(b), free(j.a), free(j.c), free(j.bias), free(j.workspace);
 }
@@ -195,11 +202,18 @@ void bench_run(const context *c, const char *filter, bool json)
                                                                         {384, 384}, {384, 1536}, {1536, 384}};
     static const int64_t tokens[] = {8, 32, 128, 256, 512};
     if (c->isa == SDX_ISA_SCALAR) return; /* nobody waits for it */
-    for (int int8 = 0; int8 < 2; int8++)
-        for (size_t s = 0;
-             s < sizeof shapes / sizeof *shapes && wanted(int8 ? "gemm_int8" : "gemm_f32", filter); s++)
+    const sdx_kernels *k = c->kernels; /* of 16 bits, what the CPU has an instruction for */
+    const product products[] = {
+        {"gemm_f32", &k->gemm_f32, sdx_peak_f32, true},
+        {"gemm_bf16", &k->gemm_bf16, sdx_peak_bf16, k->gemm_bf16.run != NULL},
+        {"gemm_f16", &k->gemm_f16, sdx_peak_f16, k->isa == SDX_ISA_AVX512FP16},
+        {"gemm_int8", NULL, sdx_peak_int8, true},
+    };
+    for (size_t p = 0; p < sizeof products / sizeof *products; p++)
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
             for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
-                bench_gemm(c, int8, (const int64_t[3]){rows[r], shapes[s][0], shapes[s][1]}, json);
+                if (products[p].wanted && wanted(products[p].name, filter))
+                    bench_gemm(c, &products[p], (const int64_t[3]){rows[r], shapes[s][0], shapes[s][1]}, json);
     for (size_t t = 0; t < sizeof tokens / sizeof *tokens && wanted("attention", filter); t++) {
         bench_attention(c, tokens[t], 32, json);
         bench_attention(c, tokens[t], 64, json);
