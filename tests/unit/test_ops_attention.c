@@ -98,9 +98,9 @@ START_TEST(onnx_attention_agrees_with_loops)
     trial t = onnx_trial(x), many;
     if (mask) t.in[3] = F32(x->mask, 3, N, S, T);
     if (allowed) t.in[3] = BOOL(x->allowed, 2, S, T);
-    t.attr[0] = (attribute){"is_causal", INT, causal};
-    t.attr[1] = (attribute){"softcap", FLOAT, cap};
-    t.attr[2] = (attribute){"qk_matmul_output_mode", INT, 3};
+    t.attr[0] = (attribute)WHOLE("is_causal", causal);
+    t.attr[1] = (attribute)REAL("softcap", cap);
+    t.attr[2] = (attribute)WHOLE("qk_matmul_output_mode", 3);
     many = t;
     many.threads = 3;
     run(&t);
@@ -189,14 +189,14 @@ static trial decoder_trial(decoder *d, int from, int to, const sdx_tensor *past)
                       F32(d->v + from * KV, 3, 1, n, KV), past ? past[1] : (sdx_tensor){0},
                       past ? past[2] : (sdx_tensor){0}, I32(&d->last, 1, 1), I32(&d->total, 0, 1),
                       F32(d->cos, 2, TOKENS, H / 2), F32(d->sin, 2, TOKENS, H / 2)},
-               .attr = {{"num_heads", INT, N}, {"kv_num_heads", INT, NKV}, {"do_rotary", INT, 1}}};
+               .attr = {WHOLE("num_heads", N), WHOLE("kv_num_heads", NKV), WHOLE("do_rotary", 1)}};
     return t;
 }
 
 START_TEST(a_step_with_a_cache_is_the_last_row_of_the_prompt)
 {
     decoder *d = make_decoder();
-    attribute window = {"local_window_size", INT, _i ? 3 : -1};
+    attribute window = WHOLE("local_window_size", _i ? 3 : -1);
     trial whole = decoder_trial(d, 0, TOKENS, NULL);
     whole.attr[3] = window;
     run(&whole);
@@ -263,7 +263,7 @@ START_TEST(a_buffer_works_as_a_past_of_its_valid_rows)
                       {0},
                       F32(past[0], 4, 1, N, OLD, H),
                       F32(past[1], 4, 1, N, OLD, H)},
-               .attr = {{"num_heads", INT, N}, {"unidirectional", INT, 1}}};
+               .attr = {WHOLE("num_heads", N), WHOLE("unidirectional", 1)}};
     run(&t);
     trial shared = t;
     shared.n_in = 9;
@@ -294,7 +294,7 @@ START_TEST(rotary_positions_are_checked)
                .n_out = 1,
                .in = {F32(d->q, 3, 1, 2, HIDDEN), F32(d->cos, 2, TOKENS, H / 2), F32(d->sin, 2, TOKENS, H / 2),
                       I64(outside, 2, 1, 2)},
-               .attr = {{"num_heads", INT, N}}};
+               .attr = {WHOLE("num_heads", N)}};
     expect_refusal(&t, "position 6 is outside tables of 6 rows");
     trial ms = {.domain = MS,
                 .op = "RotaryEmbedding",
@@ -302,7 +302,7 @@ START_TEST(rotary_positions_are_checked)
                 .n_out = 1,
                 .in = {t.in[0], I64(offset, 1, 1), t.in[1], t.in[2]}};
     expect_refusal(&ms, "position 5"); /* the second row would be position 6 */
-    t.attr[0].value = 3;
+    t.attr[0].whole = 3;
     expect_refusal(&t, "32 columns");
 }
 END_TEST
@@ -336,7 +336,7 @@ START_TEST(beams_read_the_rows_of_each_other)
                       F32(past[1], 4, BEAMS, HEADS, ROOM, DIM),
                       I32(&past_length, 1, 1),
                       I32(from, 3, 1, BEAMS, ROOM)},
-               .attr = {{"num_heads", INT, HEADS}}};
+               .attr = {WHOLE("num_heads", HEADS)}};
     trial alone = t;
     alone.n_in = 9;
     for (int i = 0; i < 2; i++) alone.in[6 + i].data = own[i];
@@ -374,7 +374,7 @@ START_TEST(half_precision_is_float32_rounded)
                   .n_out = 2,
                   .constant = _i & 2 ? 1u << 1 : 0,
                   .in = {F32(x, 3, 1, S, IN), F32(w, 2, IN, COLUMNS), F32(bias, 1, COLUMNS)},
-                  .attr = {{"num_heads", INT, 2}, {"unidirectional", INT, 1}}};
+                  .attr = {WHOLE("num_heads", 2), WHOLE("unidirectional", 1)}};
     trial half = full;
     for (int i = 0; i < 3; i++) {
         half.in[i].dtype = dtype;
@@ -417,7 +417,7 @@ START_TEST(qattention_needs_no_bias)
                       {0},
                       U8(&zero, 1, 1),
                       U8(&zero, 1, 1)},
-               .attr = {{"num_heads", INT, 2}}};
+               .attr = {WHOLE("num_heads", 2)}};
     trial bare = t;
     bare.in[2] = (sdx_tensor){0};
     run(&t);
@@ -461,7 +461,7 @@ START_TEST(block_quantized_weights_agree_with_loops)
                .constant = 14,
                .in = {F32(a, 2, ROWS, K), U8(w, 3, COLUMNS, BLOCKS, bytes / BLOCKS),
                       F32(scale, 2, COLUMNS, BLOCKS), U8(zero, 2, COLUMNS, zero_bytes)},
-               .attr = {{"K", INT, K}, {"N", INT, COLUMNS}, {"bits", INT, bits}, {"block_size", INT, BLOCK}}};
+               .attr = {WHOLE("K", K), WHOLE("N", COLUMNS), WHOLE("bits", bits), WHOLE("block_size", BLOCK)}};
     trial live = t;
     live.constant = 0;
     run(&t);
@@ -470,9 +470,9 @@ START_TEST(block_quantized_weights_agree_with_loops)
     expect_same_bits(&t.out[0], &live.out[0]);
     done(&t);
     done(&live);
-    t.attr[1].value = COLUMNS + 1;
+    t.attr[1].whole = COLUMNS + 1;
     expect_refusal(&t, "the weight has shape");
-    t.attr[1].value = 1e18;
+    t.attr[1].whole = (int64_t)1e18;
     expect_refusal(&t, "make no sense");
 }
 END_TEST
@@ -503,7 +503,7 @@ START_TEST(qlinear_operators_are_float_ones_between_codes)
     expect_refusal(&t, "must be one number");
     trial concat = {
         .domain = MS, .op = "QLinearConcat", .n_in = 4, .n_out = 1, .in = {t.in[1], t.in[7], t.in[0], t.in[1]}};
-    concat.attr[0] = (attribute){"axis", INT, 0};
+    concat.attr[0] = (attribute)WHOLE("axis", 0);
     expect_refusal(&concat, "(value, scale, zero point)");
 }
 END_TEST
@@ -554,7 +554,7 @@ START_TEST(qgemm_agrees_with_loops)
                .n_out = 1,
                .in = {U8(a, 2, K, ROWS), F32(&a_scale, 1, 1), U8(&a_zero, 1, 1), U8(b, 2, COLUMNS, K),
                       F32(b_scale, 1, COLUMNS), U8(b_zero, 1, COLUMNS), I32(c, 1, COLUMNS)},
-               .attr = {{"transA", INT, 1}, {"transB", INT, 1}, {"alpha", FLOAT, 0.5}}};
+               .attr = {WHOLE("transA", 1), WHOLE("transB", 1), REAL("alpha", 0.5)}};
     trial packed = t;
     packed.constant = 1u << 3;
     run(&t);
@@ -579,7 +579,7 @@ START_TEST(near_positions_have_buckets_of_their_own)
                .n_in = 3,
                .n_out = 1,
                .in = {F32(table, 2, BUCKETS, 1), I64(&length, 1, 1), I64(&length, 1, 1)},
-               .attr = {{"max_distance", INT, 8}, {"is_bidirectional", INT, 0}}};
+               .attr = {WHOLE("max_distance", 8), WHOLE("is_bidirectional", 0)}};
     run(&t);
     const float *y = t.out[0].data;
     for (int j = 0; j < L; j++) {

@@ -125,7 +125,7 @@ START_TEST(gemm_transposes_scales_and_broadcasts_c)
                .in = {F32(a, 2, ta ? K : M, ta ? M : K), F32(b, 2, tb ? N : K, tb ? K : N)}};
     t.in[2] = F32(c, 2, c_dims[form][0], c_dims[form][1]);
     const attribute attr[] = {
-        {"transA", INT, ta}, {"transB", INT, tb}, {"alpha", FLOAT, 0.5}, {"beta", FLOAT, 2}};
+        WHOLE("transA", ta), WHOLE("transB", tb), REAL("alpha", 0.5), REAL("beta", 2)};
     memcpy(t.attr, attr, sizeof attr);
     for (t.constant = 0; t.constant < 8; t.constant += 2) {
         run(&t);
@@ -206,7 +206,7 @@ START_TEST(skip_layer_norm_adds_and_normalizes)
         .in = {F32(x, 3, 2, 5, H), F32(skip, 2, 5, H), F32(gamma, 1, H), F32(beta, 1, H), F32(bias, 1, H)},
         .constant = 0x1C,
         .unwanted = 6u,
-        .attr = {{"epsilon", FLOAT, 1e-5}}};
+        .attr = {REAL("epsilon", 1e-5)}};
     run(&t);
     expect_close(&t.out[0], want, ROWS * H, 2e-6);
     expect_close(&t.out[3], sums, ROWS * H, 1e-6);
@@ -233,7 +233,7 @@ START_TEST(softmax_along_an_inner_axis)
                .in = {F32(x, 3, 2, 3, 4)},
                .constant = 0,
                .unwanted = 0,
-               .attr = {{"axis", INT, 1}}};
+               .attr = {WHOLE("axis", 1)}};
     run(&t);
     expect_close(&t.out[0], want, 24, 1e-6);
     done(&t);
@@ -356,7 +356,7 @@ static trial attention_trial(block *b)
                           F32(b->bias, 1, 3 * HIDDEN)},
                    .constant = 6u,
                    .unwanted = 0,
-                   .attr = {{"num_heads", INT, HEADS}}};
+                   .attr = {WHOLE("num_heads", HEADS)}};
 }
 
 static void expect_attention(trial *t, const block *b, const bool hidden[BATCH][S], bool causal)
@@ -376,7 +376,7 @@ START_TEST(attention_knows_every_mask)
     t.threads = _i ? 8 : 1;
     t.constant = _i ? 6u : 0;
     expect_attention(&t, b, hidden, false);
-    t.attr[1] = (attribute){"unidirectional", INT, 1};
+    t.attr[1] = (attribute)WHOLE("unidirectional", 1);
     expect_attention(&t, b, hidden, true);
     t.attr[1].kind = END;
 
@@ -408,7 +408,7 @@ START_TEST(padding_changes_no_bit)
     for (int i = 0; i < BATCH * S; i++) mask[i] = i < S || i % S < SHORT;
     trial batch = attention_trial(b), alone = attention_trial(b);
     batch.in[3] = I32(mask, 2, BATCH, S);
-    batch.attr[1] = alone.attr[1] = (attribute){"mask_filter_value", FLOAT, _i ? -3.4e38 : -10000};
+    batch.attr[1] = alone.attr[1] = (attribute)REAL("mask_filter_value", _i ? -3.4e38 : -10000);
     alone.in[0] = F32(b->x + S * HIDDEN, 3, 1, SHORT, HIDDEN);
     alone.in[3] = I32(mask, 2, 1, SHORT);
     run(&batch);
@@ -428,7 +428,7 @@ START_TEST(a_past_continues_where_it_left_off)
     whole.in[0] = F32(b->x, 3, 1, S, HIDDEN);
     first.in[0] = F32(b->x, 3, 1, PAST, HIDDEN);
     rest.in[0] = F32(b->x + PAST * HIDDEN, 3, 1, S - PAST, HIDDEN);
-    whole.attr[1] = first.attr[1] = rest.attr[1] = (attribute){"unidirectional", INT, 1};
+    whole.attr[1] = first.attr[1] = rest.attr[1] = (attribute)WHOLE("unidirectional", 1);
     first.n_out = rest.n_out = 2;
     rest.n_in = 5;
     run(&whole);
@@ -470,7 +470,7 @@ START_TEST(heads_with_separate_inputs_agree_with_attention)
                       F32(part[2], 3, BATCH, S, HIDDEN), F32(b->bias, 1, 3 * HIDDEN)},
                .constant = 8u,
                .unwanted = 0,
-               .attr = {{"num_heads", INT, HEADS}}};
+               .attr = {WHOLE("num_heads", HEADS)}};
     run(&t);
     expect_close(&t.out[0], want, BATCH * S * HIDDEN, 1e-5);
     done(&t);
@@ -488,13 +488,12 @@ START_TEST(fused_conv_adds_and_activates)
                .n_in = 4,
                .n_out = 1,
                .in = {F32(x, 3, 1, 1, 4), F32(&w, 3, 1, 1, 1), F32(&bias, 1, 1), F32(z, 3, 1, 1, 4)},
-               .text_name = "activation",
-               .text = "Relu"};
+               .attr = {STRING("activation", "Relu")}};
     run(&t);
     expect_close(&t.out[0], (double[]){0, 0, 1, 0}, 4, 1e-6);
     done(&t);
     sdx_error err;
-    t.text = "Clip"; /* which needs its bounds */
+    t.attr[0].text = "Clip"; /* which needs its bounds */
     ck_assert_int_eq(try_run(&t, &err), SDX_ERR_UNSUPPORTED);
     ck_assert_ptr_nonnull(strstr(err.message, "\"Clip\""));
 }

@@ -7,148 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../base/memory.h"
-#include "../../engine/engine.h"
 #include "../../engine/ops/compute.h"
+#define TRIAL_OPSET 22
+#include "trial.h"
 
 /* ---- one node -------------------------------------------------------------------------------- */
 
-enum { MAX_IN = 9, MAX_OUT = 2 };
-
-typedef struct attribute {
-    const char *name, *string; /* a string, or */
-    int count;                 /* 0: an integer; else a list of integers; -1: a float */
-    int64_t v[8];
-    float f;
-} attribute;
-
-typedef struct trial {
-    const char *op;
-    int opset, n_in, n_out, threads;
-    sdx_tensor in[MAX_IN];
-    unsigned constant; /* bit i: input i is an initializer */
-    attribute attr[8];
-    sdx_tensor out[MAX_OUT]; /* owned */
-    sdx_error err;
-} trial;
-
-static const char *const input_name[MAX_IN] = {"a", "b", "c", "d", "e", "f", "g", "h", "i"};
-
-static void set_attributes(sdx_graph *graph, sdx_id node, const attribute *a)
-{
-    for (; a->name; a++) {
-        if (a->string)
-            sdx_node_set_string(graph, node, a->name, a->string, NULL);
-        else if (a->count > 0)
-            sdx_node_set_ints(graph, node, a->name, (size_t)a->count, a->v, NULL);
-        else if (a->count < 0)
-            sdx_node_set_float(graph, node, a->name, a->f, NULL);
-        else
-            sdx_node_set_int(graph, node, a->name, a->v[0], NULL);
-    }
-}
-
-static sdx_model *make_model(const trial *t)
-{
-    sdx_model *m;
-    sdx_id in[MAX_IN], out[MAX_OUT], node;
-    ck_assert_int_eq(sdx_model_create(&m, NULL), SDX_OK);
-    m->path = "test.onnx";
-    sdx_model_set_opset(m, "", t->opset, NULL);
-    for (int i = 0; i < t->n_in; i++) {
-        sdx_shape shape = sdx_tensor_shape(&t->in[i]);
-        in[i] = SDX_NONE;
-        if (t->in[i].dtype == SDX_UNDEFINED) continue;
-        if (t->constant & 1u << i)
-            sdx_graph_add_constant(m->graph, input_name[i], &t->in[i], &in[i], NULL);
-        else
-            sdx_graph_add_input(m->graph, input_name[i], t->in[i].dtype, &shape, &in[i], NULL);
-    }
-    for (int i = 0; i < t->n_out; i++) sdx_graph_add_value(m->graph, NULL, &out[i], NULL);
-    ck_assert_int_eq(sdx_graph_add_node(m->graph, "", t->op, "node", t->n_in, in, t->n_out, out, &node, NULL),
-                     SDX_OK);
-    set_attributes(m->graph, node, t->attr);
-    for (int i = 0; i < t->n_out; i++) sdx_graph_add_output(m->graph, out[i], NULL);
-    return m;
-}
-
-static sdx_status run_session(trial *t, sdx_session *session)
-{
-    const char *name[MAX_IN];
-    sdx_tensor given[MAX_IN], got[MAX_OUT];
-    size_t n = 0;
-    for (int i = 0; i < t->n_in; i++) {
-        if (t->in[i].dtype == SDX_UNDEFINED || t->constant & 1u << i) continue;
-        name[n] = input_name[i];
-        given[n++] = t->in[i];
-    }
-    TRY(sdx_session_run(session, n, name, given, (size_t)t->n_out, got, &t->err));
-    for (int i = 0; i < t->n_out; i++) {
-        size_t bytes = sdx_tensor_bytes(&got[i]);
-        t->out[i] = got[i];
-        t->out[i].data = malloc(bytes + 1);
-        if (bytes) memcpy(t->out[i].data, got[i].data, bytes);
-    }
-    return SDX_OK;
-}
-
-static sdx_status try_run(trial *t)
-{
-    sdx_program *program;
-    sdx_session *session;
-    sdx_run_options options = {.threads = t->threads ? t->threads : 1, .no_optimize = true};
-    if (!t->n_out) t->n_out = 1;
-    if (!t->opset) t->opset = 22;
-    t->err = (sdx_error){0};
-    TRY(sdx_program_create(make_model(t), &options, &program, &t->err));
-    sdx_status status = sdx_session_create(program, &session, &t->err);
-    if (status == SDX_OK) {
-        status = run_session(t, session);
-        sdx_session_free(session);
-    }
-    sdx_program_free(program);
-    return status;
-}
-
-static void run(trial *t)
-{
-    ck_assert_msg(try_run(t) == SDX_OK, "%s", t->err.message);
-}
-
-static void refuse(trial t, const char *sentence)
-{
-    ck_assert_msg(try_run(&t) != SDX_OK, "%s was not refused", t.op);
-    ck_assert_msg(strstr(t.err.message, sentence), "%s", t.err.message);
-}
-
-static void done(trial *t)
-{
-    for (int i = 0; i < t->n_out; i++) free(t->out[i].data);
-    memset(t->out, 0, sizeof t->out);
-}
-
-static sdx_tensor view(sdx_dtype dtype, int rank, const int64_t *dim, const void *data)
-{
-    sdx_shape s = sdx_shape_make(rank, dim);
-    return sdx_tensor_make(dtype, &s, data);
-}
-#define VIEW(dtype, data, rank, ...) view(dtype, rank, (int64_t[]){__VA_ARGS__}, data)
-#define F32(data, rank, ...)         VIEW(SDX_F32, data, rank, __VA_ARGS__)
-#define LIST(name, n, ...)                                                                                     \
-    {                                                                                                          \
-        name, NULL, n, {__VA_ARGS__}, 0                                                                        \
-    }
-#define WHOLE(name, i)                                                                                         \
-    {                                                                                                          \
-        name, NULL, 0, {i}, 0                                                                                  \
-    }
-#define TEXT(name, s)                                                                                          \
-    {                                                                                                          \
-        name, s, 0, {0}, 0                                                                                     \
-    }
-
 /* Small multiples of 1/8: exact in every float type, as are their products. */
-static void fill(float *x, int64_t n, uint32_t seed)
+static void fill_eighths(float *x, int64_t n, uint32_t seed)
 {
     for (int64_t i = 0; i < n; i++) {
         seed = seed * 1664525u + 1013904223u;
@@ -214,8 +80,8 @@ static void check_conv(const shape2d *s, sdx_dtype dtype, double bound)
 {
     static float x[1 << 16], w[1 << 16];
     int64_t nx = s->n * s->groups * s->c * s->h * s->w, nw = s->groups * s->m * s->c * s->kh * s->kw;
-    fill(x, nx, 1);
-    fill(w, nw, 2);
+    fill_eighths(x, nx, 1);
+    fill_eighths(w, nw, 2);
     void *px = convert(dtype, x, nx), *pw = convert(dtype, w, nw);
     trial one = conv_trial(s, dtype, px, pw), many = one;
     many.threads = 3;
@@ -257,15 +123,15 @@ START_TEST(transposed_convolution_is_the_adjoint)
         sdx_dtype dtype = types[i % 2];
         int64_t h = out_size(s.h, s.kh, &s), v = out_size(s.w, s.kw, &s), ny = s.n * s.groups * s.m * h * v;
         int64_t nx = s.n * s.groups * s.c * s.h * s.w, nw = s.groups * s.m * s.c * s.kh * s.kw;
-        fill(x, nx, 3), fill(w, nw, 4), fill(y, ny, 5);
+        fill_eighths(x, nx, 3), fill_eighths(w, nw, 4), fill_eighths(y, ny, 5);
         void *px = convert(dtype, x, nx), *pw = convert(dtype, w, nw), *py = convert(dtype, y, ny);
         trial forward = conv_trial(&s, dtype, px, pw), back = forward;
         back.op = "ConvTranspose";
         back.in[0] = VIEW(dtype, py, 4, s.n, s.groups * s.m, h, v);
         back.attr[4] = (attribute)LIST("output_shape", 2, s.h, s.w);
         back.attr[4].name = "output_padding"; /* rows and columns that no window reached */
-        back.attr[4].v[0] = (s.h + 2 * s.pad - (s.kh - 1) * s.dilation - 1) % s.stride;
-        back.attr[4].v[1] = (s.w + 2 * s.pad - (s.kw - 1) * s.dilation - 1) % s.stride;
+        back.attr[4].list[0] = (s.h + 2 * s.pad - (s.kh - 1) * s.dilation - 1) % s.stride;
+        back.attr[4].list[1] = (s.w + 2 * s.pad - (s.kw - 1) * s.dilation - 1) % s.stride;
         run(&forward);
         run(&back);
         ck_assert_int_eq(sdx_tensor_count(&back.out[0]), nx);
@@ -326,7 +192,7 @@ START_TEST(group_norm_18_scales_groups)
                .opset = 18,
                .n_in = 3,
                .in = {F32(x, 3, 1, 4, 1), F32(scale, 1, 2), F32(bias, 1, 2)},
-               .attr = {WHOLE("num_groups", 2), {"epsilon", NULL, -1, {0}, 0}}};
+               .attr = {WHOLE("num_groups", 2), REAL("epsilon", 0)}};
     const float want[4] = {-1, 3, -10, 10};
     run(&t);
     for (int i = 0; i < 4; i++) ck_assert_float_eq_tol(((float *)t.out[0].data)[i], want[i], 1e-5f);
@@ -391,7 +257,7 @@ START_TEST(contradictions_are_refused)
     refuse(t, "kernel_shape says 2");
     t = conv, t.attr[0] = (attribute)LIST("dilations", 2, 4, 1);
     refuse(t, "the window spans 9");
-    t = conv, t.attr[0] = (attribute)TEXT("auto_pad", "SOME");
+    t = conv, t.attr[0] = (attribute)STRING("auto_pad", "SOME");
     refuse(t, "auto_pad is \"SOME\"");
     t = conv, t.in[0] = F32(x, 3, 1, 4, 5);
     refuse(t, "must have 3 dimensions");
@@ -451,7 +317,7 @@ START_TEST(indices_in_data_are_checked)
     t = (trial){.op = "GridSample", .n_in = 2, .in = {F32(x, 4, 1, 1, 2, 2), F32(grid, 4, 1, 1, 2, 2)}};
     static const char *const padding[] = {"zeros", "border", "reflection"};
     for (int i = 0; i < 3; i++) { /* any value will do, none outside the image is read */
-        t.attr[0] = (attribute)TEXT("padding_mode", padding[i]);
+        t.attr[0] = (attribute)STRING("padding_mode", padding[i]);
         run(&t);
         done(&t);
     }

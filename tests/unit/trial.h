@@ -13,24 +13,34 @@
 #include "../../engine/ops/ops.h"
 
 #define TRIAL static __attribute__((unused))
+#ifndef TRIAL_OPSET
+#define TRIAL_OPSET 17
+#endif
 
 enum { MAX_IN = 18, MAX_OUT = 4 };
 
 typedef struct attribute {
     const char *name;
-    enum { END, INT, FLOAT } kind;
-    double value;
+    enum { END, INT, FLOAT, INTS, TEXT } kind;
+    int64_t whole;
+    double real;
+    const char *text;
+    size_t count; /* of a list */
+    int64_t list[8];
 } attribute;
+#define WHOLE(key, n)     {.name = key, .kind = INT, .whole = n}
+#define REAL(key, x)      {.name = key, .kind = FLOAT, .real = x}
+#define STRING(key, s)    {.name = key, .kind = TEXT, .text = s}
+#define LIST(key, n, ...) {.name = key, .kind = INTS, .count = n, .list = {__VA_ARGS__}}
 
 typedef struct trial {
-    const char *domain, *op;
-    int n_in, n_out;
+    const char *domain, *op; /* domain NULL: ai.onnx */
+    int n_in, n_out;         /* n_out 0: 1 */
     sdx_tensor in[MAX_IN]; /* dtype SDX_UNDEFINED: absent */
     unsigned constant;     /* bit i: input i is an initializer */
     unsigned unwanted;     /* bit i: output i is not named */
     attribute attr[8];
-    const char *text_name, *text; /* an attribute that is a string, or NULL */
-    int opset; /* of ai.onnx; 0: 17 */
+    int opset; /* of ai.onnx; 0: TRIAL_OPSET */
     int threads;
     sdx_tensor out[MAX_OUT]; /* owned by the trial */
 } trial;
@@ -38,10 +48,12 @@ typedef struct trial {
 TRIAL void set_attributes(sdx_model *m, sdx_id node, const attribute *a)
 {
     for (; a->kind != END; a++) {
-        if (a->kind == INT)
-            ck_assert_int_eq(sdx_node_set_int(m->graph, node, a->name, (int64_t)a->value, NULL), SDX_OK);
-        else
-            ck_assert_int_eq(sdx_node_set_float(m->graph, node, a->name, (float)a->value, NULL), SDX_OK);
+        sdx_status status =
+            a->kind == INT     ? sdx_node_set_int(m->graph, node, a->name, a->whole, NULL)
+            : a->kind == FLOAT ? sdx_node_set_float(m->graph, node, a->name, (float)a->real, NULL)
+            : a->kind == INTS  ? sdx_node_set_ints(m->graph, node, a->name, a->count, a->list, NULL)
+                               : sdx_node_set_string(m->graph, node, a->name, a->text, NULL);
+        ck_assert_int_eq(status, SDX_OK);
     }
 }
 
@@ -51,7 +63,7 @@ TRIAL sdx_model *make_model(const trial *t, sdx_id *in)
     sdx_id out[MAX_OUT], node;
     ck_assert_int_eq(sdx_model_create(&m, NULL), SDX_OK);
     m->path = "test.onnx";
-    ck_assert_int_eq(sdx_model_set_opset(m, "", t->opset ? t->opset : 17, NULL), SDX_OK);
+    ck_assert_int_eq(sdx_model_set_opset(m, "", t->opset ? t->opset : TRIAL_OPSET, NULL), SDX_OK);
     ck_assert_int_eq(sdx_model_set_opset(m, "com.microsoft", 1, NULL), SDX_OK);
     for (int i = 0; i < t->n_in; i++) {
         char name[8] = {'i', (char)('a' + i), 0};
@@ -69,10 +81,9 @@ TRIAL sdx_model *make_model(const trial *t, sdx_id *in)
             ck_assert_int_eq(sdx_graph_add_value(m->graph, NULL, &out[i], NULL), SDX_OK);
     }
     ck_assert_int_eq(
-        sdx_graph_add_node(m->graph, t->domain, t->op, "node", t->n_in, in, t->n_out, out, &node, NULL),
+        sdx_graph_add_node(m->graph, t->domain ? t->domain : "", t->op, "node", t->n_in, in, t->n_out, out, &node, NULL),
         SDX_OK);
     set_attributes(m, node, t->attr);
-    if (t->text) ck_assert_int_eq(sdx_node_set_string(m->graph, node, t->text_name, t->text, NULL), SDX_OK);
     for (int i = 0; i < t->n_out; i++)
         if (out[i] != SDX_NONE) sdx_graph_add_output(m->graph, out[i], NULL);
     return m;
@@ -112,6 +123,7 @@ TRIAL sdx_status try_run(trial *t, sdx_error *err)
     sdx_program *program;
     sdx_run_options options = {.threads = t->threads ? t->threads : 1, .no_optimize = true};
     *err = (sdx_error){0};
+    if (!t->n_out) t->n_out = 1;
     TRY(sdx_program_create(make_model(t, in), &options, &program, err));
     sdx_status status = run_session(t, program, err);
     sdx_program_free(program);
@@ -122,6 +134,13 @@ TRIAL void run(trial *t)
 {
     sdx_error err;
     ck_assert_msg(try_run(t, &err) == SDX_OK, "%s", err.message);
+}
+
+TRIAL void refuse(trial t, const char *sentence)
+{
+    sdx_error err;
+    ck_assert_msg(try_run(&t, &err) != SDX_OK, "%s was not refused", t.op);
+    ck_assert_msg(strstr(err.message, sentence), "%s", err.message);
 }
 
 TRIAL void done(trial *t)
@@ -135,8 +154,9 @@ TRIAL sdx_tensor view(sdx_dtype dtype, int rank, const int64_t *dim, const void 
     sdx_shape s = sdx_shape_make(rank, dim);
     return sdx_tensor_make(dtype, &s, data);
 }
-#define F32(data, rank, ...) view(SDX_F32, rank, (int64_t[]){__VA_ARGS__}, data)
-#define I32(data, rank, ...) view(SDX_I32, rank, (int64_t[]){__VA_ARGS__}, data)
+#define VIEW(dtype, data, rank, ...) view(dtype, rank, (int64_t[]){__VA_ARGS__}, data)
+#define F32(data, rank, ...)         VIEW(SDX_F32, data, rank, __VA_ARGS__)
+#define I32(data, rank, ...)         VIEW(SDX_I32, data, rank, __VA_ARGS__)
 
 /* Numbers in [-1, 1), the same on every run. */
 TRIAL void fill(float *x, int64_t n, uint32_t seed)
