@@ -61,7 +61,42 @@ def sparse_attention():
             {"n_out": 3, **settings}
 
 
+def gates():
+    x, y, half = floats(2, 3, 8), floats(2, 3, 8), np.float16
+    yield "GatedAdd", [x, y, floats(2, 3, 1)], None, {}
+    for activation in "silu", "sigmoid":
+        yield "GatedRMSNorm", [x, floats(4), y], None, {"activation": activation, "epsilon": 0.01}
+    for scale in None, floats(4), floats(2, 4):
+        yield "BranchwiseRMSNorm", [x, scale], None, {"num_branches": 2}
+    yield "BranchwiseRMSNorm", [floats(3, 2, 4).astype(half), floats(8)], None, {}
+    yield "ScaledSiLU", [x], None, {"alpha": 2.0}
+    yield "ScaledSiLU", [x.astype(half), number(3)], None, {}
+    yield "LinearAttentionGate", [x * 9, floats(8), floats(8), y], None, {"n_out": 2}
+    streams, output, mix = floats(2, 5, 3, 4), floats(2, 5, 4), floats(2, 5, 3, 3)
+    for gate in floats(2, 5, 3), floats(2, 5, 3, 4):
+        yield "HyperConnectionPreMix", [streams, gate], None, {"reduction_scale": 0.5}
+        yield "HyperConnectionPostMix", [streams, output, gate, mix], None, {}
+        yield "HyperConnectionPostMix", [streams.reshape(2, 5, 12), output, gate], None, {"num_branches": 3}
+    yield "HyperConnectionPreMix", [streams.reshape(2, 5, 12), floats(2, 5, 12)], None, {"num_branches": 3}
+    yield "EngramGate", [floats(2, 5, 3, 4), streams, output, floats(3, 4), floats(3, 4), floats(3, 4)], None, {"n_out": 2}
+
+
+def ngrams():
+    for size in 1, 3:
+        ids = rng.integers(0, 3, (2, 9))
+        yield "NGramRepeatBlock", [ids, floats(2, 6)], None, {"ngram_size": size}
+    for dtype in np.int32, np.int64:
+        ids, past = rng.integers(0, 9, (2, 7)).astype(dtype), rng.integers(0, 9, (2, 2)).astype(dtype)
+        factors = rng.integers(-np.iinfo(dtype).max, np.iinfo(dtype).max, 3).astype(dtype)
+        sizes, offsets = (rng.integers(1, 97, 4).astype(dtype) for _ in range(2))
+        settings = {"n_out": 2, "max_ngram_size": 3, "n_head_per_ngram": 2, "pad_id": 7}
+        segments = np.repeat(np.arange(2, dtype=np.int32), [3, 4])[None].repeat(2, 0)
+        yield "NGramHashMapping", [ids, factors, sizes], None, settings
+        yield "NGramHashMapping", [ids, factors, sizes, past, offsets, number(3, dtype), segments], None, \
+            {"reset_on_eos": 1, **settings}
+
+
 def cases():
-    for family in experts, sparse_attention:
+    for family in experts, sparse_attention, gates, ngrams:
         for op, inputs, compute, settings in family():
             yield op, inputs, compute, {"domain": MS, **settings}
