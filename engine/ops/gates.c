@@ -318,7 +318,7 @@ static sdx_status infer_attention_gate(sdx_infer *infer)
 /* log(1 + exp(x)) in place, without overflow. */
 static void softplus(const sdx_element_kernels *k, int64_t n, float *x)
 {
-    float e[CHUNK];
+    float e[CHUNK] = {0};
     for (int64_t i = 0; i < n; i++) e[i] = -fabsf(x[i]);
     k->unary_f32[SDX_UNARY_EXP](n, e, e);
     k->unary_f32[SDX_UNARY_LOG1P](n, e, e);

@@ -1,8 +1,9 @@
-/* linear_attention.c: LinearAttention of ONNX 27: attention whose memory is one matrix per head.
+/* linear_attention.c: LinearAttention of ONNX 27 and of com.microsoft: attention whose memory is one matrix per head.
  *
  *     S = exp(g_t) S;   v = beta_t (v_t - S^T k_t);   S += k_t v^T;   o_t = scale * S^T q_t
  * with S [d_k, d_v]. "linear" leaves out the first two steps, "gated" the second, "delta" the first. Query
- * heads share key heads in groups. The recurrence runs token by token, each head by itself, in float32.
+ * heads share key heads in groups; in com.microsoft's, key heads may share query heads instead, each with an output of
+ * its own, and a decay or beta that the rule does not ask for is not looked at. The recurrence runs token by token, each head by itself, in float32.
  *
  * Workspace: inputs and outputs as float32 where they are half precision, the state, and a row per worker.
  */
@@ -38,6 +39,11 @@ typedef struct linear_attention {
 
 /* ---- infer ----------------------------------------------------------------------------------------------- */
 
+static bool is_ms(const sdx_node *node)
+{
+    return *node->domain != 0;
+}
+
 static sdx_status check_rule(const sdx_infer *infer)
 {
     const rule *r = find_rule(infer->node);
@@ -45,10 +51,11 @@ static sdx_status check_rule(const sdx_infer *infer)
         return sdx_fail(infer->err, SDX_ERR_FILE,
                         "update_rule \"%s\" is not known; known are linear, gated, delta and gated_delta",
                         sdx_node_string(infer->node, "update_rule", ""));
-    if (r->gated != sdx_infer_has(infer, DECAY))
+    bool strict = !is_ms(infer->node);
+    if (r->gated > sdx_infer_has(infer, DECAY) || (strict && r->gated < sdx_infer_has(infer, DECAY)))
         return sdx_fail(infer->err, SDX_ERR_FILE, "update_rule %s %s a decay", r->name,
                         r->gated ? "needs" : "does not take");
-    if (r->delta != sdx_infer_has(infer, BETA))
+    if (r->delta > sdx_infer_has(infer, BETA) || (strict && r->delta < sdx_infer_has(infer, BETA)))
         return sdx_fail(infer->err, SDX_ERR_FILE, "update_rule %s %s a beta", r->name,
                         r->delta ? "needs" : "does not take");
     return SDX_OK;
@@ -92,10 +99,13 @@ static sdx_status infer_linear(sdx_infer *infer)
 {
     int64_t heads = sdx_node_int(infer->node, "q_num_heads", 0),
             key_heads = sdx_node_int(infer->node, "kv_num_heads", 0);
-    if (!sdx_heads_fit(heads) || !sdx_heads_fit(key_heads) || heads % key_heads)
+    bool fit = sdx_heads_fit(heads) && sdx_heads_fit(key_heads);
+    if (!fit || (heads % key_heads && !(is_ms(infer->node) && key_heads % heads == 0)))
         return sdx_fail(infer->err, SDX_ERR_FILE, "q_num_heads %lld is not a multiple of kv_num_heads %lld",
                         (long long)heads, (long long)key_heads);
     sdx_dim dk, key_dk, dv;
+    if (sdx_node_int(infer->node, "state_window", 0))
+        return sdx_fail(infer->err, SDX_ERR_UNSUPPORTED, "a state_window is not supported");
     TRY(check_rule(infer));
     TRY(check_types(infer));
     TRY(split(infer, QUERY, heads, &dk));
@@ -105,10 +115,11 @@ static sdx_status infer_linear(sdx_infer *infer)
     TRY(check_last(infer, DECAY, "decay", key_heads, dk >= 0 ? dk * key_heads : SDX_DIM_UNKNOWN));
     TRY(check_last(infer, BETA, "beta", key_heads, 1));
     const sdx_type *q = &infer->in[QUERY];
+    int64_t out_heads = heads > key_heads ? heads : key_heads;
     sdx_shape state = {.rank = 4, .dim = {sdx_type_dim(q, 0), key_heads, sdx_dim_merge(dk, key_dk), dv}};
     for (int d = 0; d < 4; d++) TRY(sdx_want_dim(infer, PAST, "past_state", d, state.dim[d]));
     sdx_shape out = {.rank = 3,
-                     .dim = {sdx_type_dim(q, 0), sdx_type_dim(q, 1), dv >= 0 ? dv * heads : SDX_DIM_UNKNOWN}};
+                     .dim = {sdx_type_dim(q, 0), sdx_type_dim(q, 1), dv >= 0 ? dv * out_heads : SDX_DIM_UNKNOWN}};
     sdx_infer_set(infer, 0, q->dtype, &out);
     sdx_infer_set(infer, 1, sdx_infer_has(infer, PAST) ? infer->in[PAST].dtype : q->dtype, &state);
     return SDX_OK;
@@ -176,10 +187,11 @@ static void write_token(const task *t, int64_t at, int64_t h, float *memory, flo
         for (int64_t c = 0; c < t->dv; c++) memory[d * t->dv + c] += k[d] * row[c];
 }
 
-static void read_token(const task *t, int64_t at, int64_t h, const float *memory)
+/* Output head h of out_heads. */
+static void read_token(const task *t, int64_t at, int64_t h, int64_t out_heads, const float *memory)
 {
-    const float *q = t->q + (at * t->state->heads + h) * t->dk;
-    float *out = t->out + (at * t->state->heads + h) * t->dv;
+    const float *q = t->q + (at * t->state->heads + h * t->state->heads / out_heads) * t->dk;
+    float *out = t->out + (at * out_heads + h) * t->dv;
     memset(out, 0, (size_t)t->dv * sizeof *out);
     for (int64_t d = 0; d < t->dk; d++)
         for (int64_t c = 0; c < t->dv; c++) out[c] += q[d] * memory[d * t->dv + c];
@@ -189,14 +201,15 @@ static void read_token(const task *t, int64_t at, int64_t h, const float *memory
 static void run_heads(void *context, int64_t begin, int64_t end, int worker)
 {
     const task *t = context;
-    int64_t key_heads = t->state->key_heads, group = t->state->heads / key_heads;
+    int64_t key_heads = t->state->key_heads, heads = t->state->heads;
+    int64_t group = heads > key_heads ? heads / key_heads : 1;
     float *row = (float *)(void *)(t->rows + (size_t)worker * sdx_align_up((size_t)t->dv * sizeof(float)));
     for (int64_t i = begin; i < end && t->dv; i++) {
         int64_t b = i / key_heads, h = i % key_heads;
         float *memory = t->memory + i * t->dk * t->dv;
         for (int64_t s = 0; s < t->length; s++) {
             write_token(t, b * t->length + s, h, memory, row);
-            for (int64_t g = 0; g < group; g++) read_token(t, b * t->length + s, h * group + g, memory);
+            for (int64_t g = 0; g < group; g++) read_token(t, b * t->length + s, h * group + g, key_heads * group, memory);
         }
     }
 }
@@ -232,6 +245,7 @@ static sdx_status run_linear(sdx_run *run)
 
 static const sdx_op_def rows[] = {
     {"", "LinearAttention", 27, 0, 3, 6, 1, 2, 0, infer_linear, prepare_linear, plan_linear, run_linear},
+    {"com.microsoft", "LinearAttention", 1, 0, 3, 6, 1, 2, 0, infer_linear, prepare_linear, plan_linear, run_linear},
 };
 
 SDX_OP_TABLE(linear_attention);

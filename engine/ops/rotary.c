@@ -1,9 +1,14 @@
-/* rotary.c: RotaryEmbedding of ONNX and of com.microsoft (Su et al., "RoFormer", arXiv:2104.09864).
+/* rotary.c: RotaryEmbedding of ONNX and of com.microsoft (Su et al., "RoFormer", arXiv:2104.09864), and its form for
+ * images and video, MRotaryEmbedding (Wang et al., "Qwen2-VL", arXiv:2409.12191).
  *
  *     (a, b) -> (cos a - sin b, sin a + cos b)        for every pair of a head's first rotary_embedding_dim
  * numbers The rest of the head is copied. The two operators order their inputs differently, and com.microsoft
  * takes one position as the offset of all rows. Positions come from the caller, so each is checked against the
  * tables.
+ *
+ * MRotaryEmbedding has three positions for each token, of time, height and width, and mrope_section says how many columns
+ * of the tables go by each: one section after the other, or (mrope_layout 1) in turn. The row that a token gets that way
+ * stands in the workspace, times `scale`; then all is as above.
  *
  * Workspace: input, tables and output as float32, where they are half precision.
  */
@@ -95,6 +100,47 @@ static sdx_status infer_onnx(sdx_infer *infer)
 static sdx_status infer_ms(sdx_infer *infer)
 {
     return infer_rotary(infer, &places_ms);
+}
+
+enum { STREAMS = 3 };
+
+static sdx_status check_sections(const sdx_infer *infer)
+{
+    size_t count;
+    const int64_t *section = sdx_node_ints(infer->node, "mrope_section", &count);
+    sdx_dim half = sdx_type_dim(&infer->in[places_ms.cos], 1);
+    int64_t sum = 0, layout = sdx_node_int(infer->node, "mrope_layout", 0);
+    for (size_t i = 0; section && i < count && sum >= 0; i++)
+        if (section[i] < 0 || __builtin_add_overflow(sum, section[i], &sum)) sum = -1;
+    if (!section || count != STREAMS || sum < 0 || layout < 0 || layout > 1)
+        return sdx_fail(infer->err, SDX_ERR_FILE, "mrope_section must be three sizes, and mrope_layout 0 or 1");
+    if (half < 0 || sum == half) return SDX_OK;
+    return sdx_fail(infer->err, SDX_ERR_USAGE, "mrope_section has %lld columns, the tables have %lld", (long long)sum,
+                    (long long)half);
+}
+
+static sdx_status infer_streams(sdx_infer *infer)
+{
+    static const char *const name[] = {"the input", "position_ids", "cos_cache", "sin_cache"};
+    const sdx_type *x = &infer->in[0];
+    TRY(sdx_want_dtype(infer, 0, name[0], SDX_SET(SDX_F32) | SDX_SET(SDX_F16) | SDX_SET(SDX_BF16)));
+    TRY(sdx_want_rank(infer, 0, name[0], 3, 4));
+    TRY(sdx_want_dtype(infer, 1, name[1], SDX_SET(SDX_I64)));
+    TRY(sdx_want_rank(infer, 1, name[1], 3, 3));
+    TRY(sdx_want_dim(infer, 1, name[1], 0, STREAMS));
+    for (int i = places_ms.cos; i <= places_ms.sin; i++) {
+        TRY(sdx_want_same_dtype(infer, i, name[i], 0, name[0]));
+        TRY(sdx_want_rank(infer, i, name[i], 2, 2));
+        for (int d = 0; d < 2; d++)
+            TRY(sdx_want_dim(infer, i, name[i], d, sdx_type_dim(&infer->in[places_ms.cos], d)));
+    }
+    if (x->shape.rank > 0) {
+        TRY(sdx_want_dim(infer, 1, name[1], 1, x->shape.dim[0]));
+        TRY(sdx_want_dim(infer, 1, name[1], 2, x->shape.dim[x->shape.rank == 4 ? 2 : 1]));
+    }
+    TRY(check_sections(infer));
+    TRY(check_sizes(infer, &places_ms));
+    return sdx_infer_same(infer);
 }
 
 /* ---- prepare and plan ------------------------------------------------------------------------------------ */
@@ -251,11 +297,72 @@ static sdx_status run_rotary(sdx_run *run)
     return SDX_OK;
 }
 
+/* Which of a token's positions column i goes by. */
+static int stream_of(const int64_t *section, bool in_turn, int64_t i)
+{
+    if (in_turn) return i % STREAMS && i / STREAMS < section[i % STREAMS] ? (int)(i % STREAMS) : 0;
+    return i < section[0] ? 0 : i < section[0] + section[1] ? 1 : 2;
+}
+
+/* The rows of tokens in the workspace, [tokens, half] twice, become the tables of *r. */
+static sdx_status gather_streams(const sdx_run *run, sdx_rotary *r, float *cos, float *sin)
+{
+    size_t count;
+    const int64_t *section = sdx_node_ints(run->node, "mrope_section", &count);
+    bool in_turn = sdx_node_int(run->node, "mrope_layout", 0) != 0;
+    float scale = sdx_node_float(run->node, "scale", 1.0f);
+    int64_t tokens = run->in[1].dim[1] * run->in[1].dim[2];
+    for (int64_t at = 0; at < tokens * r->half; at++) {
+        int64_t i = at % r->half, stream = stream_of(section, in_turn, i);
+        int64_t position = ((const int64_t *)run->in[1].data)[stream * tokens + at / r->half];
+        if (position < 0 || position >= r->positions)
+            return sdx_fail(run->err, SDX_ERR_USAGE, "position %lld is outside tables of %lld rows", (long long)position,
+                            (long long)r->positions);
+        cos[at] = scale * r->cos[position * r->half + i];
+        sin[at] = scale * r->sin[position * r->half + i];
+    }
+    r->cos = cos;
+    r->sin = sin;
+    return SDX_OK;
+}
+
+static sdx_status plan_streams(sdx_plan_step *step)
+{
+    TRY(plan_rotary(step));
+    sdx_shape row = step->in[1].shape;
+    row.dim[0] = step->in[2].shape.dim[1];
+    bool ok = sdx_workspace_add(&step->workspace, 2 * (size_t)sdx_shape_count(&row), sizeof(float));
+    return ok ? SDX_OK : sdx_workspace_fail(step->err);
+}
+
+static sdx_status run_streams(sdx_run *run)
+{
+    const rotary *state = run->state;
+    sdx_shape x = sdx_run_shape(run, 0), table = sdx_run_shape(run, 2);
+    int64_t half = table.dim[1], count = sdx_shape_count(&x), rows = run->in[1].dim[1] * run->in[1].dim[2];
+    if (count == 0) return SDX_OK;
+    char *workspace = run->workspace;
+    task t = {.split = x.rank == 4, .size = head_size(&x, state->heads, half, true)};
+    t.length = run->in[1].dim[2];
+    t.heads = t.split ? x.dim[1] : x.dim[2] / t.size;
+    t.rotary = (sdx_rotary){.positions = table.dim[0], .half = half, .interleaved = state->interleaved};
+    t.x = sdx_floats_of(run->kernels, &run->in[0], &workspace);
+    t.rotary.cos = sdx_floats_of(run->kernels, &run->in[2], &workspace);
+    t.rotary.sin = sdx_floats_of(run->kernels, &run->in[3], &workspace);
+    t.y = sdx_floats_for(&run->out[0], &workspace);
+    float *rows_of_tokens = (float *)(void *)workspace;
+    TRY(gather_streams(run, &t.rotary, rows_of_tokens, rows_of_tokens + rows * half));
+    sdx_parallel_for(run->threads, count / t.size, sdx_row_grain(t.size), turn_heads, &t);
+    if (run->out[0].dtype != SDX_F32) sdx_floats_store(run->out[0].dtype, t.y, count, run->out[0].data, 0);
+    return SDX_OK;
+}
+
 #define MS "com.microsoft"
 static const sdx_op_def rows[] = {
     {"", "RotaryEmbedding", 23, 0, 3, 4, 1, 1, SDX_OP_INPLACE, infer_onnx, prepare_onnx, plan_rotary,
      run_rotary},
     {MS, "RotaryEmbedding", 1, 0, 4, 4, 1, 1, SDX_OP_INPLACE, infer_ms, prepare_ms, plan_rotary, run_rotary},
+    {MS, "MRotaryEmbedding", 1, 0, 4, 4, 1, 1, 0, infer_streams, prepare_ms, plan_streams, run_streams},
 };
 
 SDX_OP_TABLE(rotary);

@@ -96,7 +96,21 @@ def ngrams():
             {"reset_on_eos": 1, **settings}
 
 
+def recurrences():
+    for heads, key_heads, rule in (4, 2, "gated_delta"), (2, 4, "gated_delta"), (2, 2, "linear"):
+        new = [floats(2, 5, heads * 4), floats(2, 5, key_heads * 4), floats(2, 5, key_heads * 6)]
+        settings = {"n_out": 2, "q_num_heads": heads, "kv_num_heads": key_heads, "update_rule": rule}
+        gates = [-np.abs(floats(2, 5, key_heads * 4)), np.abs(floats(2, 5, key_heads))]
+        yield "LinearAttention", [*new, floats(2, key_heads, 4, 6), *gates], None, settings
+    weights = [floats(6, 1, 3), floats(6)]
+    yield "CausalConvWithState", [floats(2, 6, 5), *weights, floats(2, 6, 2)], None, {"n_out": 2, "activation": "silu"}
+    yield "CausalConvWithState", [floats(2, 5, 2, 3), *weights], None, {"n_out": 2, "dilation": 2, "channels_last": 1}
+    for layout in 0, 1:
+        yield "MRotaryEmbedding", [floats(2, 5, 64), rng.integers(0, 9, (3, 2, 5)), floats(9, 16), floats(9, 16)], None, \
+            {"num_heads": 2, "mrope_section": [6, 5, 5], "mrope_layout": layout, "scale": 0.5}
+
+
 def cases():
-    for family in experts, sparse_attention, gates, ngrams:
+    for family in experts, sparse_attention, gates, ngrams, recurrences:
         for op, inputs, compute, settings in family():
             yield op, inputs, compute, {"domain": MS, **settings}
