@@ -73,23 +73,32 @@ V_INLINE vf load_row(const char *b, int64_t stride, int count)
     return stride == (int64_t)sizeof(float) ? v_load_n(b, count) : load_strided(b, stride, count);
 }
 
-/* VLEN columns of B from b, `count` of them there, strides in bytes: their factors and their place in a panel. */
-V_INLINE void pack_columns(int64_t k, const char *b, int64_t row, int64_t col, int count, float *undo, char *pairs)
+/* One panel of `cols` columns from b, strides in bytes: what undoes the factors, then the pairs. */
+static void pack_panel(int64_t k, int64_t cols, const char *b, int64_t row, int64_t col, char *panel)
 {
-    float largest[VLEN], factors[VLEN];
-    vf most = v_zero();
-    for (int64_t p = 0; p < k; p++) most = v_max(v_abs(load_row(b + p * row, col, count)), most);
-    v_store(largest, most);
-    for (int j = 0; j < VLEN; j++) {
+    float largest[TILE_COLS], factors[TILE_COLS], undo[TILE_COLS];
+    vf most[TILE_VECS];
+    int lanes[TILE_VECS];
+    for (int v = 0; v < TILE_VECS; v++) {
+        most[v] = v_zero();
+        lanes[v] = cols > v * VLEN ? v_lanes(v * VLEN, cols) : 0;
+    }
+    for (int64_t p = 0; p < k; p++)
+        for (int v = 0; v < TILE_VECS; v++)
+            most[v] = v_max(v_abs(load_row(b + p * row + v * VLEN * col, col, lanes[v])), most[v]);
+    for (int v = 0; v < TILE_VECS; v++) v_store(largest + v * VLEN, most[v]);
+    for (int j = 0; j < TILE_COLS; j++) {
         factors[j] = factor(exponent_of(largest[j]));
         undo[j] = undone(exponent_of(largest[j]));
     }
-    const vf f = v_load(factors);
-    for (int64_t p = 0; p < k; p += PAIR, pairs += STEP_BYTES) {
-        const vf low = v_mul(load_row(b + p * row, col, count), f);
-        const vf high = p + 1 < k ? v_mul(load_row(b + (p + 1) * row, col, count), f) : v_zero();
-        vi_store(pairs, vi_pair_f16(low, high));
-    }
+    memcpy(panel, undo, sizeof undo);
+    for (int64_t p = 0; p < k; p += PAIR)
+        for (int v = 0; v < TILE_VECS; v++) {
+            const char *from = b + p * row + v * VLEN * col;
+            const vf f = v_load(factors + v * VLEN), low = v_mul(load_row(from, col, lanes[v]), f);
+            const vf high = p + 1 < k ? v_mul(load_row(from + row, col, lanes[v]), f) : v_zero();
+            vi_store(panel + (p / PAIR + 1) * STEP_BYTES + v * VLEN * PAIR * 2, vi_pair_f16(low, high));
+        }
 }
 
 static void pack_b(int64_t k, int64_t n, const void *b, int64_t row_stride, int64_t col_stride, int64_t panel_begin,
@@ -97,12 +106,8 @@ static void pack_b(int64_t k, int64_t n, const void *b, int64_t row_stride, int6
 {
     const int64_t row = row_stride * (int64_t)sizeof(float), col = col_stride * (int64_t)sizeof(float);
     for (int64_t q = panel_begin; q < panel_end; q++) {
-        char *panel = (char *)packed + q * panel_bytes(k);
-        for (int64_t v = 0; v < TILE_COLS; v += VLEN) {
-            const int64_t j = q * TILE_COLS + v, count = n - j < VLEN ? n - j : VLEN;
-            pack_columns(k, (const char *)b + j * col, row, col, count < 0 ? 0 : (int)count, (float *)(void *)panel + v,
-                         panel + STEP_BYTES + v * PAIR * 2);
-        }
+        const int64_t first = q * TILE_COLS, cols = n - first < TILE_COLS ? n - first : TILE_COLS;
+        pack_panel(k, cols, (const char *)b + first * col, row, col, (char *)packed + q * panel_bytes(k));
     }
 }
 
