@@ -131,6 +131,8 @@ static bool is_in(const sdx_term *t, const sdx_term *list, int count)
 
 bool sdx_attention_adds_masks(const sdx_attention_writer *w, const sdx_attention *m, bool takes_mask)
 {
+    bool square = m->k.past != SDX_NONE || sdx_element_same(m->k.tokens, m->q.tokens);
+    if (m->causal && !square) return true; /* to the operators, the first query is the first key then */
     if (m->mask == SDX_NONE) return false;
     return !takes_mask || (m->n_bias > 0 && !w->context->for_run); /* in files they bring the batch along */
 }

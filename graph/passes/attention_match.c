@@ -213,35 +213,6 @@ static const char *match_cached(const sdx_graph *g, const sdx_node *concat, cons
 static const sdx_heads no_heads = {
     .flat = SDX_NONE, .split = SDX_NONE, .past = SDX_NONE, .present = SDX_NONE};
 
-/* The highest value [b,n,t,h] on a path that goes up beyond the heads: keys repeated for groups of queries, or all
- * three cut out of one tensor. Where repeated keys are at once made [b*n,t,h], they themselves. */
-static sdx_id find_split(const sdx_graph *g, sdx_id v, const sdx_path *path)
-{
-    int first = path->count - 1;
-    bool grouped = first >= 0 && sdx_match_type(g, path->top)->shape.rank == 5 &&
-                   sdx_match_type(g, g->node[path->node[first]].out[0])->shape.rank == 3;
-    if (grouped) return path->top;
-    for (int i = path->count; i-- > 0;) {
-        sdx_id made = g->node[path->node[i]].out[0];
-        if (sdx_match_type(g, made)->shape.rank == 4) return made;
-    }
-    return sdx_match_through(g, v);
-}
-
-/* Where these are heads, they replace what was found from the top of the path. */
-static bool take_split_heads(const sdx_graph *g, sdx_id v, sdx_path *path, sdx_heads *h, sdx_layout *layout)
-{
-    sdx_heads heads = no_heads;
-    sdx_layout ends_as;
-    sdx_path lower;
-    sdx_path_read(g, v, find_split(g, v, path), &lower);
-    if (match_fresh(g, &lower, &heads, &ends_as)) return false;
-    *path = lower;
-    *h = heads;
-    *layout = ends_as;
-    return true;
-}
-
 /* Head by head, as a product wants it. */
 static bool is_headwise(const sdx_layout *l)
 {
@@ -251,19 +222,59 @@ static bool is_headwise(const sdx_layout *l)
     return false;
 }
 
-static const char *match_heads(const sdx_graph *g, sdx_id v, sdx_heads *h, double *scale, sdx_layout *layout,
-                               sdx_attention *m)
+/* Number i on the path from below may be [b,n,t,h]; or it is the top, keys repeated as [b,g,r,t,h] and at once made
+ * [b*n,t,h]. */
+static sdx_id split_at(const sdx_graph *g, const sdx_path *path, int i)
+{
+    bool top = i == path->count;
+    sdx_id v = top ? path->top : g->node[path->node[i]].out[0];
+    int rank = sdx_match_type(g, v)->shape.rank;
+    bool grouped = rank == 5 && top && i > 0 && sdx_match_type(g, g->node[path->node[i - 1]].out[0])->shape.rank == 3;
+    return rank == 4 || grouped ? v : SDX_NONE;
+}
+
+/* A path may go up beyond the heads: to keys repeated for groups of queries, or to all three in one tensor. The highest
+ * value from which the way ends head by head, or any that can be told, replaces what was found from the top. */
+static bool take_split_heads(const sdx_graph *g, sdx_id v, sdx_path *path, sdx_heads *h, sdx_layout *layout)
+{
+    const sdx_path whole = *path;
+    bool found = false, fits = false;
+    for (int i = whole.count; i >= 0 && !fits; i--) {
+        sdx_id split = split_at(g, &whole, i);
+        sdx_heads heads = no_heads;
+        sdx_layout ends_as;
+        sdx_path lower;
+        if (split == SDX_NONE) continue;
+        sdx_path_read(g, v, split, &lower);
+        if (match_fresh(g, &lower, &heads, &ends_as)) continue;
+        fits = is_headwise(&ends_as);
+        if (found && !fits) continue;
+        *path = lower;
+        *h = heads;
+        *layout = ends_as;
+        found = true;
+    }
+    return found;
+}
+
+static const char *match_heads(const sdx_graph *g, sdx_id v, bool may_be_cached, sdx_heads *h, double *scale,
+                               sdx_layout *layout, sdx_attention *m)
 {
     sdx_path path;
     double cached = 1;
-    *h = no_heads;
     sdx_path_read(g, v, SDX_NONE, &path);
     sdx_id split = path.count ? path.node[path.count - 1] : SDX_NONE; /* where it begins to change */
     sdx_id stopped =
         split != SDX_NONE && sdx_match_is(&g->node[split], "Reshape") ? split : sdx_match_producer_id(g, path.top);
-    const sdx_node *concat = match_cache(g, path.top);
-    const char *reason =
-        concat ? match_cached(g, concat, &path, h, &cached, layout) : match_fresh(g, &path, h, layout);
+    const sdx_node *concat = may_be_cached ? match_cache(g, path.top) : NULL;
+    *h = no_heads;
+    const char *reason = concat ? match_cached(g, concat, &path, h, &cached, layout) : NULL;
+    if (!concat || reason) { /* rotated before they are cached, or some tokens only: then [b,n,T,h] as it is */
+        concat = NULL;
+        cached = 1;
+        *h = no_heads;
+        reason = match_fresh(g, &path, h, layout);
+    }
     bool fits = !reason && is_headwise(layout) && sdx_match_type(g, path.top)->shape.rank != 5;
     if (!concat && !fits && take_split_heads(g, v, &path, h, layout)) reason = NULL;
     *scale *= path.scale * cached;
@@ -339,12 +350,13 @@ static const char *match_operands(const sdx_graph *g, const sdx_node *product, c
 {
     sdx_layout q, k;
     double one = 1;
-    const char *reason = match_heads(g, product->in[0], &m->q, &m->scale, &q, m);
+    const char *reason = match_heads(g, product->in[0], true, &m->q, &m->scale, &q, m);
     if (reason) return reason;
     m->steps++;
-    if ((reason = match_heads(g, product->in[1], &m->k, &m->scale, &k, m))) return reason;
+    if ((reason = match_heads(g, product->in[1], true, &m->k, &m->scale, &k, m))) return reason;
     m->steps++;
-    if ((reason = match_heads(g, context->in[1], &m->v, &one, result, m))) return reason;
+    bool cached = m->k.past != SDX_NONE;
+    if ((reason = match_heads(g, context->in[1], cached, &m->v, &one, result, m))) return reason;
     if (one != 1) return sdx_attention_stop(m, sdx_match_producer_id(g, context->in[1]), "the values are scaled");
     if (!same_heads(&m->q, &m->k) || !same_heads(&m->q, &m->v))
         return sdx_attention_stop(m, sdx_match_id(g, product), "heads differ in number or size, or batches do");

@@ -404,6 +404,44 @@ START_TEST(cached_attention_fuses)
 }
 END_TEST
 
+/* Llama: keys are rotated before they are cached. They stay [b,n,T,h], and the order becomes a bias: without a past the
+ * operator would take the first query for the first key. */
+START_TEST(rotated_cache_fuses)
+{
+    sdx_id x = hidden("x", WIDTH), past = cache("past_key"), length = size_of(past, 2), all;
+    sdx_id k = with_int(op2("Concat", past, op1("Tanh", swap(project(x), 2, 1, 3))), "axis", 2);
+    sdx_id v = with_int(op2("Concat", cache("past_value"), swap(project(x), 2, 1, 3)), "axis", 2);
+    all = op2("Add", length, size_of(x, 1));
+    sdx_id key = range(scalar_i64(0), all), query = op2("Unsqueeze", range(length, all), ints(1, 1));
+    sdx_id scores = op2("MatMul", op1("Tanh", swap(project(x), 2, 1, 3)), swap(k, 1, 3, 2));
+    scores = op("Where", 3, op2("Greater", key, query), scalar(-10000), scores);
+    sdx_id weights = with_int(op1("Softmax", scores), "axis", -1);
+    output(op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH)));
+    run(NULL);
+    const sdx_node *n = find("MultiHeadAttention");
+    ck_assert(n->n_in == 6 && n->in[1] == k && n->in[2] == v && n->in[5] != SDX_NONE);
+    ck_assert_int_eq(sdx_node_int(n, "unidirectional", 0), 0);
+}
+END_TEST
+
+/* All three in one tensor [b,t,3,n,h] (ModernBERT): each is cut out, then its heads are moved. */
+START_TEST(heads_cut_out_of_one_tensor_fuse)
+{
+    sdx_id x = hidden("x", WIDTH), part[3];
+    sdx_id whole = op2("Reshape", op2("MatMul", x, matrix(WIDTH, 3 * WIDTH)), ints(5, 0, 0, 3, HEADS, SIZE));
+    for (int i = 0; i < 3; i++) {
+        sdx_id in[4] = {whole, ints(1, i), ints(1, i + 1), ints(1, 2)}, slice;
+        ok(sdx_graph_emit(g, "", "Slice", NULL, 4, in, &slice, &err));
+        part[i] = swap(op2("Squeeze", slice, ints(1, 2)), 2, 1, 3);
+    }
+    sdx_id scores = op2("MatMul", op1("Tanh", part[0]), swap(op1("Tanh", part[1]), 1, 3, 2));
+    sdx_id joined = swap(op2("MatMul", with_int(op1("Softmax", scores), "axis", -1), part[2]), 2, 1, 3);
+    output(op2("Reshape", joined, ints(3, 0, 0, WIDTH)));
+    run(NULL);
+    ck_assert_int_eq(find("MultiHeadAttention")->in[2], part[2]);
+}
+END_TEST
+
 /* GPT-2 as it was exported in 2020: the keys are cached as [b,n,h,p] and handed out as they came, [b,n,p,h]; the causal
  * rule is cut out of a table. */
 START_TEST(transposed_cache_fuses)
@@ -485,6 +523,8 @@ Suite *fuse_attention_suite(void)
     tcase_add_test(t, two_masks_are_halved_in_standard_form);
     tcase_add_loop_test(t, other_orders_are_a_bias, STRICTER, REVERSED + 1);
     tcase_add_test(t, cached_attention_fuses);
+    tcase_add_test(t, rotated_cache_fuses);
+    tcase_add_test(t, heads_cut_out_of_one_tensor_fuse);
     tcase_add_test(t, transposed_cache_fuses);
     tcase_add_loop_test(t, packed_projection_fuses, 0, 2);
     tcase_add_test(t, mask_follows_its_axes);
