@@ -37,6 +37,8 @@ static const struct advice {
     {"weights and values meet in an Einsum", "MatMul of [b,n,t,T] and [b,n,T,h]",
      "write each Einsum as MatMul of tensors [b,n,..] and scale before anything is added; XLNet's shifted positions "
      "are then a bias", false},
+    {"the attention weights are rearranged", "weights [b,n,t,T] that go to the values' MatMul as they are",
+     "nothing: attention within a band has no operator in these runtimes", true},
     {"the attention weights are an output", "weights that only the values' MatMul reads",
      "export without output_attentions", true},
     {"the queries do not arrive", "Reshape to [b,t,n,h], then Transpose 0,2,1,3", "correct the Transpose",
@@ -74,6 +76,8 @@ static void advise(sdx_finding *f)
 }
 
 /* ---- walking down ---------------------------------------------------------------------------------------- */
+
+enum { MOST_STEPS = 400 }; /* of a search */
 
 static const sdx_node *node_at(const sdx_graph *g, sdx_id id)
 {
@@ -121,15 +125,48 @@ static void best_match(const sdx_graph *g, sdx_id v, int depth, sdx_finding *f)
     }
 }
 
+static bool is_product(const sdx_node *n)
+{
+    return sdx_node_is(n, "MatMul") || sdx_node_is_in(n, SDX_MS, "FusedMatMul") || sdx_node_is(n, "Einsum");
+}
+
+/* The nearest product below v whose operands are both computed; not beyond other products, nor by way of a shape. */
+static const sdx_node *find_product(const sdx_graph *g, sdx_id v, int depth, int *steps)
+{
+    for (int i = 0; v != SDX_NONE && i < reader_count(g, v); i++) {
+        const sdx_node *n = reader(g, v, i);
+        sdx_id second = is_product(n) ? sdx_node_in(n, 1) : SDX_NONE;
+        if (second != SDX_NONE && n->in[0] != SDX_NONE && !sdx_graph_constant(g, second)) return n;
+    }
+    for (int i = 0; v != SDX_NONE && depth > 1 && i < reader_count(g, v) && --*steps > 0; i++) {
+        const sdx_node *n = reader(g, v, i);
+        if (is_product(n) || sdx_node_is(n, "Shape")) continue;
+        const sdx_node *found = find_product(g, sdx_node_out(n, 0), depth - 1, steps);
+        if (found) return found;
+    }
+    return NULL;
+}
+
+enum { NEAR = 3, FAR = 16 }; /* nodes from a Softmax to a product, as a rule and at most */
+
+/* Longformer: the weights of a band are laid out anew before they meet the values. */
+static sdx_status explain_far(sdx_report *r, const sdx_node *softmax)
+{
+    int steps = MOST_STEPS;
+    const sdx_node *product = find_product(r->g, softmax->out[0], FAR, &steps);
+    if (!product) return SDX_OK;
+    sdx_finding f = {.kind = "attention", .place = product->name, .at = product, .of = SDX_ATTENTION_STEPS,
+                     .stopped = softmax, .reason = "the attention weights are rearranged"};
+    advise(&f);
+    return add(r, f);
+}
+
 static sdx_status explain_softmax(sdx_report *r, const sdx_node *softmax)
 {
     const sdx_graph *g = r->g;
-    static const char *const products[] = {"MatMul", "FusedMatMul", "Einsum"};
-    const sdx_node *product = NULL;
-    for (size_t i = 0; i < sizeof products / sizeof *products && !product; i++)
-        product = find_below(g, softmax->out[0], products[i], 3);
-    sdx_id values = product ? sdx_node_in(product, 1) : SDX_NONE;
-    if (values == SDX_NONE || product->in[0] == SDX_NONE || sdx_graph_constant(g, values)) return SDX_OK;
+    int steps = MOST_STEPS;
+    const sdx_node *product = find_product(g, softmax->out[0], NEAR, &steps);
+    if (!product) return explain_far(r, softmax);
     sdx_finding f = {
         .kind = "attention", .place = product->name, .at = product, .of = SDX_ATTENTION_STEPS, .stopped = product};
     best_match(g, product->out[0], 4, &f);
@@ -264,7 +301,7 @@ static sdx_status explain_gate(sdx_report *r, const sdx_node *gate)
 
 /* ---- embeddings ------------------------------------------------------------------------------------------ */
 
-enum { SUMMANDS = 3 }; /* Adds above each other that are looked through */
+enum { SUMMANDS = 8, MOST_LOOKUPS = 3 }; /* Adds above each other that are looked through; look-ups of the operator */
 
 static bool is_lookup(const sdx_graph *g, sdx_id v)
 {
@@ -273,15 +310,25 @@ static bool is_lookup(const sdx_graph *g, sdx_id v)
     return t && t->dtype == SDX_F32 && t->rank == 2 && sdx_node_int(n, "axis", 0) == 0;
 }
 
-/* The look-ups of a sum, and the first summand that is none. */
-static int count_lookups(const sdx_graph *g, sdx_id v, int depth, sdx_id *other)
+typedef struct summands {
+    int lookups, constants; /* [b,t,h] looked up beforehand */
+    sdx_id other;           /* the first that is neither, but for biases; or SDX_NONE */
+} summands;
+
+static void count_summands(const sdx_graph *g, sdx_id v, int depth, summands *s)
 {
     const sdx_node *add = depth > 0 ? sdx_match_op(g, v, "Add") : NULL;
-    if (is_lookup(g, v)) return 1;
-    if (add)
-        return count_lookups(g, add->in[0], depth - 1, other) + count_lookups(g, add->in[1], depth - 1, other);
-    if (*other == SDX_NONE || sdx_graph_constant(g, *other)) *other = v; /* rather what is computed than its bias */
-    return 0;
+    const sdx_tensor *constant = sdx_graph_constant(g, v);
+    if (is_lookup(g, v)) {
+        s->lookups++;
+    } else if (constant) {
+        s->constants += constant->rank > 1;
+    } else if (add) {
+        count_summands(g, add->in[0], depth - 1, s);
+        count_summands(g, add->in[1], depth - 1, s);
+    } else if (s->other == SDX_NONE) {
+        s->other = v;
+    }
 }
 
 /* v is the sum, or one of the sums that it is made of. */
@@ -293,13 +340,15 @@ static bool is_part(const sdx_graph *g, sdx_id sum, sdx_id v, int depth)
 }
 
 /* v is computed from what the norm adds it to: a residual, where embeddings have no norm of their own. */
-static bool is_residual(const sdx_graph *g, const sdx_node *norm, sdx_id v)
+static bool is_residual(const sdx_graph *g, const sdx_node *norm, sdx_id v, int *steps)
 {
-    for (int depth = 64; depth-- > 0 && v != SDX_NONE;) {
-        const sdx_node *n = sdx_graph_producer(g, v);
-        if (!n) return false;
-        v = computed(g, n);
-        if (v != SDX_NONE && (is_part(g, norm->in[0], v, SUMMANDS) || v == norm->in[1])) return true;
+    const sdx_node *n = v == SDX_NONE ? NULL : sdx_graph_producer(g, v);
+    if (n && sdx_node_is(n, "Shape")) return false;
+    for (int i = 0; n && i < n->n_in && --*steps > 0; i++) {
+        sdx_id from = n->in[i];
+        if (from == SDX_NONE || sdx_graph_constant(g, from)) continue;
+        if (is_part(g, norm->in[0], from, SUMMANDS) || from == norm->in[1]) return true;
+        if (is_residual(g, norm, from, steps)) return true;
     }
     return false;
 }
@@ -307,16 +356,17 @@ static bool is_residual(const sdx_graph *g, const sdx_node *norm, sdx_id v)
 static sdx_status explain_sum(sdx_report *r, const sdx_node *norm)
 {
     const sdx_graph *g = r->g;
-    sdx_id other = SDX_NONE;
-    bool skip = sdx_node_is_in(norm, SDX_MS, "SkipLayerNormalization");
-    int lookups = count_lookups(g, norm->in[0], SUMMANDS, &other);
-    if (skip) lookups += count_lookups(g, norm->in[1], SUMMANDS, &other);
-    if (lookups == 0 || lookups + (other != SDX_NONE) < 2 || is_residual(g, norm, other)) return SDX_OK;
+    summands s = {.other = SDX_NONE};
+    int steps = MOST_STEPS;
+    count_summands(g, norm->in[0], SUMMANDS, &s);
+    if (sdx_node_is_in(norm, SDX_MS, "SkipLayerNormalization")) count_summands(g, norm->in[1], SUMMANDS, &s);
+    int lookups = s.lookups + s.constants;
+    if (s.lookups == 0 || lookups + (s.other != SDX_NONE) < 2 || is_residual(g, norm, s.other, &steps)) return SDX_OK;
     sdx_finding f = {.kind = "embedding",
                  .place = norm->name, .at = norm,
                  .steps = 1,
                  .of = 3,
-                 .should = other != SDX_NONE,
+                 .should = s.other != SDX_NONE,
                  .expected = "words, positions 0, 1, 2, ... (or given as [b,t]) and segments, each looked up "
                              "in a constant table",
                  .fix = "nothing: positions that begin elsewhere have no operator"};
@@ -327,9 +377,13 @@ static sdx_status explain_sum(sdx_report *r, const sdx_node *norm)
         f.should = false;
         f.reason = "no standard operator takes the look-ups, their sum and its norm together";
         f.fix = "--target ort, where com.microsoft has EmbedLayerNormalization";
-    } else if (other != SDX_NONE) {
+    } else if (lookups > MOST_LOOKUPS) {
+        f.should = false;
+        f.reason = "more than three look-ups are added up";
+        f.fix = "nothing: the operator takes words, positions and segments";
+    } else if (s.other != SDX_NONE) {
         f.reason = "a summand is not a look-up in a constant table";
-        f.stopped = sdx_graph_producer(g, other) ? sdx_graph_producer(g, other) : norm;
+        f.stopped = sdx_graph_producer(g, s.other) ? sdx_graph_producer(g, s.other) : norm;
         f.fix = "move the operator behind the norm, or export without it";
     }
     return add(r, f);

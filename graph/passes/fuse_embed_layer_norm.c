@@ -136,6 +136,8 @@ static bool match_looked_up(const sdx_tensor *t, sdx_id v, const sdx_shape *sum,
 
 static bool match_lookup(const sdx_graph *g, sdx_id v, const sdx_shape *sum, lookup *out)
 {
+    const sdx_node *expand = sdx_match_op(g, v, "Expand"); /* one text's positions, for all */
+    if (expand) v = expand->in[0];
     const sdx_node *gather = sdx_match_op(g, v, "Gather");
     const sdx_tensor *looked_up = sdx_graph_constant(g, v);
     if (looked_up) return match_looked_up(looked_up, v, sum, out);

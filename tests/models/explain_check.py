@@ -79,6 +79,12 @@ def einsum(g):
     g.set(SELF + "MatMul_1", equation="bntT,bnTh->bnth")
 
 
+def rearrange(g):
+    """Operators between the weights and the values' MatMul, as where Longformer lays a band out."""
+    for name in ("first", "second", "third"):
+        g.insert("Neg", SELF + "MatMul_1", 0, name=name)
+
+
 def mean_over_tokens(g):
     for mean in ("ReduceMean", "ReduceMean_1"):
         g.set(NORM + mean, axes=[1])
@@ -95,6 +101,7 @@ CASES = [  # what is broken, how, kind, node where matching stops, reason, wheth
      "the values are scaled", True),
     ("weights and values in an Einsum", einsum, "attention", SELF + "MatMul_1",
      "weights and values meet in an Einsum", True),
+    ("weights that are rearranged", rearrange, "attention", SELF + "Softmax", "the attention weights are rearranged", False),
     ("a Softmax over the queries", lambda g: g.set(SELF + "Softmax", axis=2), "attention", SELF + "Softmax",
      "the Softmax is not over the keys", True),
     ("scores scaled head by head", lambda g: g.insert("Mul", SELF + "Add", 0, constant=[[[x]] for x in (1, 2, 3, 4)]),
