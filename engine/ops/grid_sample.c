@@ -375,6 +375,7 @@ static sdx_status run_deform(sdx_run *run)
 
 static const sdx_op_def rows[] = {
     {"", "GridSample", 16, 0, 2, 2, 1, 1, 0, infer_grid_sample, NULL, NULL, run_grid_sample},
+    {"com.microsoft", "GridSample", 1, 0, 2, 2, 1, 1, 0, infer_grid_sample, NULL, NULL, run_grid_sample},
     {"", "AffineGrid", 20, 0, 2, 2, 1, 1, 0, infer_affine, NULL, NULL, run_affine},
     {"", "DeformConv", 19, 0, 3, 5, 1, 1, 0, infer_deform, NULL, plan_deform, run_deform},
 };

@@ -161,11 +161,21 @@ static sdx_status range_count(sdx_dtype dtype, const sdx_lane v[3], int64_t *cou
 }
 
 /* All three as numbers: constants, or contents. */
+static sdx_lane one_of(sdx_dtype dtype)
+{
+    return sdx_dtype_lane(dtype) == SDX_LANE_F ? (sdx_lane){.f = 1} : (sdx_lane){.i = 1};
+}
+
 static bool range_numbers(sdx_infer *x, sdx_lane v[3], sdx_element e[3])
 {
     bool known = true;
     for (int i = 0; i < 3; i++) {
         int n;
+        if (i == 2 && !sdx_infer_has(x, i)) { /* as com.microsoft allows */
+            e[i] = sdx_element_number(1);
+            v[i] = one_of(x->in[0].dtype);
+            continue;
+        }
         const sdx_element *c = sdx_infer_contents(x, i, &n);
         e[i] = c && n == 1 ? c[0] : SDX_ELEMENT_NONE;
         if (sdx_element_is_number(e[i])) v[i].i = e[i].number;
@@ -177,7 +187,7 @@ static bool range_numbers(sdx_infer *x, sdx_lane v[3], sdx_element e[3])
 static sdx_status infer_range(sdx_infer *x)
 {
     sdx_dtype dtype = x->in[0].dtype;
-    for (int i = 0; i < 3; i++) TRY(want_numeric(x, i));
+    for (int i = 0; i < x->n_in; i++) TRY(want_numeric(x, i));
     sdx_lane v[3];
     sdx_element e[3];
     sdx_shape out = {.rank = 1, .dim = {SDX_DIM_UNKNOWN}};
@@ -199,7 +209,8 @@ static sdx_status run_range(sdx_run *r)
     sdx_lane v[3], y[SDX_LANES];
     sdx_tensor *out = &r->out[0];
     int64_t count;
-    for (int i = 0; i < 3; i++) {
+    v[2] = one_of(out->dtype);
+    for (int i = 0; i < (sdx_run_has_in(r, 2) ? 3 : 2); i++) {
         if (r->in[i].dtype != out->dtype || sdx_tensor_count(&r->in[i]) != 1)
             return sdx_fail(r->err, SDX_ERR_USAGE, "start, limit and delta must be scalars of one type");
         sdx_lanes_load(r->in[i].dtype, r->in[i].data, 0, 1, 1, &v[i]);
@@ -493,6 +504,7 @@ static const sdx_op_def rows[] = {
     {"", "Constant", 1, 0, 0, 0, 1, 1, SDX_OP_ANY_ALIGNMENT, infer_constant, NULL, NULL, run_constant},
     {"", "ConstantOfShape", 9, 0, 1, 1, 1, 1, 0, infer_constant_of_shape, NULL, NULL, run_constant_of_shape},
     {"", "Range", 11, 0, 3, 3, 1, 1, 0, infer_range, NULL, NULL, run_range},
+    {"com.microsoft", "Range", 1, 0, 2, 3, 1, 1, 0, infer_range, NULL, NULL, run_range},
     {"", "NonZero", 9, 0, 1, 1, 1, 1, SDX_OP_DYNAMIC, infer_nonzero, NULL, NULL, run_nonzero},
     {"", "CumSum", 11, 0, 2, 2, 1, 1, SDX_OP_INPLACE, infer_cumulate, NULL, NULL, run_cumulate},
     {"", "CumProd", 26, 0, 2, 2, 1, 1, SDX_OP_INPLACE, infer_cumulate, NULL, NULL, run_cumulate},

@@ -21,7 +21,7 @@
     X(linear_attention) X(linear_max) X(loss) X(math) X(matmul) X(matmul_int8) X(ml) X(moe) X(move) X(multi_head) X(nbits) \
     X(ngram) X(norm) X(optional) X(pack_tokens) X(packing) X(pool) X(qgemm) X(qlinear) X(quantize) X(random) X(recurrent) \
     X(reduce) X(relative_bias) X(resize) X(rotary) X(scan) X(search) X(sequence) X(shape) X(signal) X(slice) \
-    X(softmax) X(sparse_attention) X(text) X(token_ngrams) X(topk) X(training) X(transpose) X(tree) X(unique) X(vision)
+    X(softmax) X(sparse_attention) X(text) X(time_warping) X(token_ngrams) X(topk) X(training) X(transpose) X(tree) X(unique) X(vision)
 
 #define SDX_OP_DECLARE(family) extern const sdx_op_table sdx_ops_##family;
 SDX_OP_FAMILIES(SDX_OP_DECLARE)

@@ -28,6 +28,12 @@ static sdx_status find_slices(const sdx_node *node, const sdx_shape *x, slices *
     return SDX_OK;
 }
 
+/* com.microsoft's has no output for where each element is first, and does not sort: 1, else 0. */
+static int skips_first(const sdx_node *node)
+{
+    return *node->domain != 0;
+}
+
 static sdx_status infer_unique(sdx_infer *x)
 {
     sdx_dtype t = x->in[0].dtype;
@@ -46,9 +52,10 @@ static sdx_status infer_unique(sdx_infer *x)
         y = in;
     }
     sdx_infer_set(x, 0, t, &y);
-    sdx_infer_set(x, 1, SDX_I64, &list);
-    sdx_infer_set(x, 2, SDX_I64, &all);
-    sdx_infer_set(x, 3, SDX_I64, &list);
+    int skip = skips_first(x->node);
+    if (!skip) sdx_infer_set(x, 1, SDX_I64, &list);
+    sdx_infer_set(x, 2 - skip, SDX_I64, &all);
+    sdx_infer_set(x, 3 - skip, SDX_I64, &list);
     return SDX_OK;
 }
 
@@ -161,10 +168,11 @@ static sdx_status store_groups(sdx_run *r, const slices *s, const groups *g)
         for (int64_t i = 0; i < g->count; i++)
             memcpy((char *)r->out[0].data + (size_t)(o * g->count + i) * block,
                    (const char *)x->data + (size_t)(o * s->n + g->first[i]) * block, block);
-    TRY(store_list(r, 1, g->count, g->first));
-    TRY(store_list(r, 2, s->n, g->of));
-    TRY(store_list(r, 3, g->count, NULL));
-    int64_t *counts = r->n_out > 3 ? r->out[3].data : NULL;
+    int skip = skips_first(r->node), last = 3 - skip;
+    if (!skip) TRY(store_list(r, 1, g->count, g->first));
+    TRY(store_list(r, 2 - skip, s->n, g->of));
+    TRY(store_list(r, last, g->count, NULL));
+    int64_t *counts = r->n_out > last ? r->out[last].data : NULL;
     for (int64_t i = 0; counts && i < s->n; i++) counts[g->of[i]]++;
     return SDX_OK;
 }
@@ -195,12 +203,13 @@ static sdx_status run_unique(sdx_run *r)
         sdx_lanes_load(x->dtype, x->data, 0, 1, count, wide);
     o.x = wide;
     groups g = {.of = list[2], .first = list[3]};
-    find_groups(&o, sort_slices(&o, list[0], list[1]), sdx_node_int(r->node, "sorted", 1) != 0, list[4], &g);
+    find_groups(&o, sort_slices(&o, list[0], list[1]), sdx_node_int(r->node, "sorted", !skips_first(r->node)) != 0, list[4], &g);
     return store_groups(r, &o.s, &g);
 }
 
 static const sdx_op_def rows[] = {
     {"", "Unique", 11, 0, 1, 1, 1, 4, SDX_OP_DYNAMIC, infer_unique, NULL, plan_unique, run_unique},
+    {"com.microsoft", "Unique", 1, 0, 1, 1, 3, 3, SDX_OP_DYNAMIC, infer_unique, NULL, plan_unique, run_unique},
 };
 
 SDX_OP_TABLE(unique);

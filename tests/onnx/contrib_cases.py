@@ -110,7 +110,18 @@ def recurrences():
             {"num_heads": 2, "mrope_section": [6, 5, 5], "mrope_layout": layout, "scale": 0.5}
 
 
+def others():
+    costs = np.round(np.abs(floats(6, 9)) * 3).astype(np.float32)
+    yield "DynamicTimeWarping", [costs], None, {}
+    yield "DynamicTimeWarping", [costs[None, :, :1]], None, {}
+    for dim, step in (1, 2), (-2, 1):
+        yield "UnfoldTensor", [floats(2, 7, 3)], None, {"dim": dim, "size": 3, "step": step}
+    yield "GridSample", [floats(1, 2, 4, 4), floats(1, 3, 3, 2)], None, {"mode": "bicubic", "align_corners": 1}
+    yield "Range", [number(1), number(3.5)], None, {}
+    yield "Unique", [np.round(floats(12) * 3)], None, {"n_out": 3}
+
+
 def cases():
-    for family in experts, sparse_attention, gates, ngrams, recurrences:
+    for family in experts, sparse_attention, gates, ngrams, recurrences, others:
         for op, inputs, compute, settings in family():
             yield op, inputs, compute, {"domain": MS, **settings}
