@@ -20,7 +20,8 @@ typedef struct sdx_projection {
 typedef struct sdx_heads {
     sdx_id flat;  /* [b,t,nh], before the heads are split, or SDX_NONE */
     sdx_id split; /* [b,n,t,h]: set when they are never flat, as cached keys of an encoder, and for values; or
-                   * [b,g,r,t,h], n = g r, which is yet to be reshaped */
+                   * [b,g,r,t,h], n = g r, or [b,t,n,h], which are yet to be reshaped */
+    bool tokens_first; /* split is [b,t,n,h] */
     sdx_id past, present;                        /* [b,n,p,h] and [b,n,p+t,h], or SDX_NONE */
     sdx_element batch, tokens, heads, head_size; /* tokens: the fresh ones */
     sdx_projection p;

@@ -115,10 +115,11 @@ static sdx_layout layout_of(const sdx_heads *h, const char *text)
     return sdx_layout_make(text, size);
 }
 
-/* The heads' number in a shape that splits them: [b,n,t,h], or [b,g,r,t,h] for g heads that r queries each share. */
-static sdx_element heads_of(const sdx_graph *g, const sdx_shape *s)
+/* The heads' number in a shape that splits them: [b,n,t,h], [b,t,n,h], or [b,g,r,t,h] for g heads that r queries each
+ * share. */
+static sdx_element heads_of(const sdx_graph *g, const sdx_shape *s, bool tokens_first)
 {
-    sdx_element n = sdx_element_from_dim(s->dim[1]);
+    sdx_element n = sdx_element_from_dim(s->dim[tokens_first ? 2 : 1]);
     return s->rank == 5 ? sdx_model_arith(g->model, '*', n, sdx_element_from_dim(s->dim[2])) : n;
 }
 
@@ -127,7 +128,7 @@ static bool read_heads(const sdx_graph *g, const sdx_path *path, sdx_heads *h)
 {
     const sdx_shape *s = &sdx_match_type(g, path->top)->shape;
     if (s->rank == 4 || s->rank == 5) {
-        h->heads = heads_of(g, s);
+        h->heads = heads_of(g, s, h->tokens_first);
     } else {
         if (path->count == 0) return false;
         const sdx_node *split = &g->node[path->node[path->count - 1]];
@@ -160,9 +161,9 @@ static const char *start_layout(const sdx_graph *g, const sdx_path *path, sdx_he
     }
     if (s->rank < 3 || s->rank > 5) return "neither [b,t,nh] nor [b,n,t,h]";
     h->batch = sdx_element_from_dim(s->dim[0]);
-    h->tokens = sdx_element_from_dim(s->dim[s->rank == 3 ? 1 : s->rank - 2]);
+    h->tokens = sdx_element_from_dim(s->dim[s->rank == 3 || h->tokens_first ? 1 : s->rank - 2]);
     *(s->rank == 3 ? &h->flat : &h->split) = path->top;
-    *layout = layout_of(h, s->rank == 3 ? "b|t|nh" : "b|n|t|h");
+    *layout = layout_of(h, s->rank == 3 ? "b|t|nh" : h->tokens_first ? "b|t|n|h" : "b|n|t|h");
     return NULL;
 }
 
@@ -222,39 +223,50 @@ static bool is_headwise(const sdx_layout *l)
     return false;
 }
 
-/* Number i on the path from below may be [b,n,t,h]; or it is the top, keys repeated as [b,g,r,t,h] and at once made
- * [b*n,t,h]. */
-static sdx_id split_at(const sdx_graph *g, const sdx_path *path, int i)
+/* Number i on the path from below may be [b,n,t,h] or [b,t,n,h]; or it is the top, keys repeated as [b,g,r,t,h] and at
+ * once made [b*n,t,h]. */
+static sdx_id split_at(const sdx_graph *g, const sdx_path *path, int i, bool tokens_first)
 {
     bool top = i == path->count;
     sdx_id v = top ? path->top : g->node[path->node[i]].out[0];
     int rank = sdx_match_type(g, v)->shape.rank;
     bool grouped = rank == 5 && top && i > 0 && sdx_match_type(g, g->node[path->node[i - 1]].out[0])->shape.rank == 3;
-    return rank == 4 || grouped ? v : SDX_NONE;
+    return rank == 4 || (grouped && !tokens_first) ? v : SDX_NONE;
+}
+
+typedef struct split_heads { /* found so far */
+    sdx_path path;
+    sdx_heads heads;
+    sdx_layout layout;
+    bool found, fits;
+} split_heads;
+
+static void find_split_heads(const sdx_graph *g, sdx_id v, const sdx_path *whole, bool tokens_first, split_heads *best)
+{
+    for (int i = whole->count; i >= 0 && !best->fits; i--) {
+        sdx_id split = split_at(g, whole, i, tokens_first);
+        split_heads s = {.heads = no_heads, .found = true};
+        if (split == SDX_NONE) continue;
+        s.heads.tokens_first = tokens_first;
+        sdx_path_read(g, v, split, &s.path);
+        if (match_fresh(g, &s.path, &s.heads, &s.layout)) continue;
+        s.fits = is_headwise(&s.layout);
+        if (s.fits || (!best->found && !tokens_first)) *best = s;
+    }
 }
 
 /* A path may go up beyond the heads: to keys repeated for groups of queries, or to all three in one tensor. The highest
  * value from which the way ends head by head, or any that can be told, replaces what was found from the top. */
 static bool take_split_heads(const sdx_graph *g, sdx_id v, sdx_path *path, sdx_heads *h, sdx_layout *layout)
 {
-    const sdx_path whole = *path;
-    bool found = false, fits = false;
-    for (int i = whole.count; i >= 0 && !fits; i--) {
-        sdx_id split = split_at(g, &whole, i);
-        sdx_heads heads = no_heads;
-        sdx_layout ends_as;
-        sdx_path lower;
-        if (split == SDX_NONE) continue;
-        sdx_path_read(g, v, split, &lower);
-        if (match_fresh(g, &lower, &heads, &ends_as)) continue;
-        fits = is_headwise(&ends_as);
-        if (found && !fits) continue;
-        *path = lower;
-        *h = heads;
-        *layout = ends_as;
-        found = true;
-    }
-    return found;
+    split_heads best = {.found = false};
+    find_split_heads(g, v, path, false, &best);
+    find_split_heads(g, v, path, true, &best);
+    if (!best.found) return false;
+    *path = best.path;
+    *h = best.heads;
+    *layout = best.layout;
+    return true;
 }
 
 static const char *match_heads(const sdx_graph *g, sdx_id v, bool may_be_cached, sdx_heads *h, double *scale,
@@ -371,7 +383,7 @@ static const char *match_operands(const sdx_graph *g, const sdx_node *product, c
     if (!meet || !right[2]) return blame_layout(g, product, m, right);
     m->steps++;
     m->shared = is_shared(g, m, &m->k.path) || is_shared(g, m, &m->v.path);
-    if (four[2] && m->v.past == SDX_NONE && sdx_layout_is(result, "b|n|t|h"))
+    if (four[2] && m->v.past == SDX_NONE && !m->v.tokens_first && sdx_layout_is(result, "b|n|t|h"))
         m->v.split = sdx_match_through(g, context->in[1]);
     *result = layout_of(&m->q, four[2] ? "b|n|t|h" : "bn|t|h"); /* what comes out has the queries' tokens */
     return NULL;

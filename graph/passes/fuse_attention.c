@@ -80,14 +80,19 @@ static bool is_self(const sdx_attention *m)
            m->k.flat != SDX_NONE;
 }
 
-/* [b,g,r,t,h] as [b,n,t,h] */
-static sdx_status unite_groups(sdx_attention_writer *w, sdx_heads *h)
+/* [b,g,r,t,h] becomes [b,n,t,h]; [b,t,n,h] becomes [b,t,nh]. */
+static sdx_status reshape_heads(sdx_attention_writer *w, sdx_heads *h)
 {
-    const int64_t target[4] = {0, h->heads.number, -1, h->head_size.number};
-    sdx_id in[2] = {h->split, SDX_NONE};
-    if (h->split == SDX_NONE || sdx_match_type(w->g, h->split)->shape.rank == 4) return SDX_OK;
-    TRY(sdx_pass_ints(w->context, w->g, 4, target, &in[1]));
-    return sdx_pass_emit(w->context, w->g, "Reshape", NULL, 2, in, &h->split);
+    const int64_t n = h->heads.number, size = h->head_size.number;
+    const int64_t four[4] = {0, n, -1, size}, three[3] = {0, 0, n * size};
+    sdx_id in[2] = {h->split, SDX_NONE}, out;
+    if (h->split == SDX_NONE || (!h->tokens_first && sdx_match_type(w->g, h->split)->shape.rank == 4)) return SDX_OK;
+    TRY(sdx_pass_ints(w->context, w->g, h->tokens_first ? 3 : 4, h->tokens_first ? three : four, &in[1]));
+    TRY(sdx_pass_emit(w->context, w->g, "Reshape", NULL, 2, in, &out));
+    h->split = h->tokens_first ? SDX_NONE : out;
+    if (h->tokens_first) h->flat = out;
+    h->tokens_first = false;
+    return SDX_OK;
 }
 
 /* Heads that come split (queries after rotary positions, say) are joined. */
@@ -135,7 +140,6 @@ static sdx_status write_multi_head(sdx_attention_writer *w, sdx_id last, sdx_att
     bool split = m->k.flat == SDX_NONE, takes_mask = is_self(m) || w->context->for_run, possible;
     TRY(check_order(w, m, sdx_attention_adds_masks(w, m, takes_mask), &possible));
     if (!possible) return SDX_OK;
-    for (int i = SDX_Q; i <= SDX_V; i++) TRY(unite_groups(w, (sdx_heads *[]){&m->q, &m->k, &m->v}[i]));
     TRY(join_heads(w, &m->q));
     sdx_id in[8] = {m->q.flat,
                     split ? m->k.split : m->k.flat,
@@ -169,10 +173,7 @@ static sdx_status write_standard(sdx_attention_writer *w, sdx_id last, sdx_atten
     TRY(check_order(w, m, !causal, &possible));
     for (int i = SDX_Q; i <= SDX_V; i++) possible &= h[i]->flat != SDX_NONE || h[i]->split != SDX_NONE;
     if (!possible) return SDX_OK;
-    for (int i = SDX_Q; i <= SDX_V; i++) {
-        TRY(unite_groups(w, h[i]));
-        TRY(join_heads(w, h[i]));
-    }
+    for (int i = SDX_Q; i <= SDX_V; i++) TRY(join_heads(w, h[i]));
     sdx_id in[6] = {m->q.flat, m->k.flat, m->v.flat, SDX_NONE, m->k.past, m->v.past};
     sdx_id out[3] = {SDX_NONE, m->k.present, m->v.present}, node;
     if (!causal) TRY(sdx_attention_standard_bias(w, m, &in[3]));
@@ -201,6 +202,7 @@ sdx_status sdx_pass_fuse_attention(sdx_pass_context *context, sdx_graph *graph)
     for (sdx_id i = 0; i < count; i++) {
         if (!sdx_match_is(&graph->node[i], "Reshape") || sdx_match_attention(graph, &graph->node[i], &m))
             continue;
+        for (int k = SDX_Q; k <= SDX_V; k++) TRY(reshape_heads(&w, (sdx_heads *[]){&m.q, &m.k, &m.v}[k]));
         if (context->standard)
             TRY(write_standard(&w, i, &m));
         else if (can_write(&m))

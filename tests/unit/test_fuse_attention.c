@@ -424,6 +424,19 @@ START_TEST(rotated_cache_fuses)
 }
 END_TEST
 
+/* GPT-J: keys are rotated as [b,t,n,h] and turned into [b,n,h,T] at once. */
+START_TEST(heads_rotated_behind_tokens_fuse)
+{
+    sdx_id x = hidden("x", WIDTH), rotated = op1("Tanh", project(x)), v = swap(project(x), 2, 1, 3);
+    sdx_id scores = op2("MatMul", swap(op1("Tanh", project(x)), 2, 1, 3), swap(rotated, 2, 3, 1));
+    sdx_id weights = with_int(op1("Softmax", scores), "axis", -1);
+    output(op2("Reshape", swap(op2("MatMul", weights, v), 2, 1, 3), ints(3, 0, 0, WIDTH)));
+    run(NULL);
+    const sdx_node *keys = sdx_match_op(g, find("MultiHeadAttention")->in[1], "Reshape");
+    ck_assert(keys && keys->in[0] == rotated);
+}
+END_TEST
+
 /* All three in one tensor [b,t,3,n,h] (ModernBERT): each is cut out, then its heads are moved. */
 START_TEST(heads_cut_out_of_one_tensor_fuse)
 {
@@ -524,6 +537,7 @@ Suite *fuse_attention_suite(void)
     tcase_add_loop_test(t, other_orders_are_a_bias, STRICTER, REVERSED + 1);
     tcase_add_test(t, cached_attention_fuses);
     tcase_add_test(t, rotated_cache_fuses);
+    tcase_add_test(t, heads_rotated_behind_tokens_fuse);
     tcase_add_test(t, heads_cut_out_of_one_tensor_fuse);
     tcase_add_test(t, transposed_cache_fuses);
     tcase_add_loop_test(t, packed_projection_fuses, 0, 2);
