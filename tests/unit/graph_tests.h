@@ -152,6 +152,26 @@ GRAPH_TEST sdx_id split_heads(sdx_id y, int heads, int size)
     return op2("Reshape", y, shape);
 }
 
+/* ---- heads ---------------------------------------------------------------------------------------------- */
+
+enum { HEADS = 4, SIZE = 2, WIDTH = HEADS * SIZE };
+
+GRAPH_TEST sdx_id project(sdx_id x)
+{
+    return split_heads(op2("Add", vector(WIDTH), op2("MatMul", x, matrix(WIDTH, WIDTH))), HEADS, SIZE);
+}
+
+GRAPH_TEST sdx_id swap(sdx_id v, int64_t b, int64_t c, int64_t d)
+{
+    int64_t perm[4] = {0, b, c, d};
+    return with_ints(op1("Transpose", v), "perm", 4, perm);
+}
+
+GRAPH_TEST sdx_id unsqueeze(sdx_id v)
+{
+    return op2("Unsqueeze", op2("Unsqueeze", v, ints(1, 1)), ints(1, 2));
+}
+
 /* ---- looking -------------------------------------------------------------------------------------------- */
 
 GRAPH_TEST void run_as(bool for_run, bool standard, const char *only)
