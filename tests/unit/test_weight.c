@@ -70,11 +70,11 @@ static sdx_model *make_mapped(void)
     return mapped;
 }
 
-static sdx_program *compile(sdx_model *m, int threads)
+static sdx_program *compile(sdx_model *m, int threads, const char *precision)
 {
     sdx_program *program;
     sdx_error err = {0};
-    sdx_run_options how = {.threads = threads, .no_optimize = true};
+    sdx_run_options how = {.threads = threads, .precision = precision, .no_optimize = true};
     ck_assert_msg(sdx_program_create(m, &how, &program, &err) == SDX_OK, "%s", err.message);
     return program;
 }
@@ -91,11 +91,11 @@ static bool run(sdx_session *s, float *values)
 }
 
 /* What weights in memory give, which are packed when the program is made. */
-static void set_up(void)
+static void expect(const char *precision)
 {
     sdx_session *s;
     for (int i = 0; i < TOKENS * WIDTH; i++) given[i] = (float)(i * 31 % 101 - 50) / 32.0f;
-    sdx_program *program = compile(make_model(), 1);
+    sdx_program *program = compile(make_model(), 1, precision);
     ck_assert_ptr_null(program->late->first);
     ck_assert_int_eq(sdx_session_create(program, &s, NULL), SDX_OK);
     ck_assert(run(s, expected));
@@ -108,7 +108,9 @@ static void set_up(void)
 START_TEST(second_run_packs)
 {
     static float got[TOKENS * OUT];
-    sdx_program *program = compile(make_mapped(), _i + 1);
+    const char *precision = _i % 2 ? "fp16" : "fp32";
+    expect(precision);
+    sdx_program *program = compile(make_mapped(), _i + 1, precision);
     sdx_session *s;
     int count = 0;
     for (const sdx_weight *w = program->late->first; w; w = w->next) count++;
@@ -137,7 +139,8 @@ static void *run_often(void *program)
 
 START_TEST(sessions_run_while_one_packs)
 {
-    sdx_program *program = compile(make_mapped(), 1);
+    expect("fp32");
+    sdx_program *program = compile(make_mapped(), 1, "fp32");
     pthread_t thread[SESSIONS];
     for (int i = 0; i < SESSIONS; i++) ck_assert_int_eq(pthread_create(&thread[i], NULL, run_often, program), 0);
     for (int i = 0; i < SESSIONS; i++) {
@@ -153,8 +156,7 @@ Suite *weight_suite(void)
 {
     Suite *s = suite_create("weight");
     TCase *c = tcase_create("late");
-    tcase_add_checked_fixture(c, set_up, NULL);
-    tcase_add_loop_test(c, second_run_packs, 0, 3);
+    tcase_add_loop_test(c, second_run_packs, 0, 4);
     tcase_add_test(c, sessions_run_while_one_packs);
     suite_add_tcase(s, c);
     return s;
