@@ -1,6 +1,6 @@
 /* blas.c: OpenBLAS as one more row of the fp32 GEMM, for CPUs none of our vector tiles fit, and to compare
- * with. "packed" is a row-major copy of B; a panel is a block of columns. Bias, activation and residual
- * follow as passes over C. OpenBLAS picks its kernel by shape, so the invariance rule of kernels.h holds
+ * with. A panel is [k][PANEL], row-major, and one call of cblas_sgemm. Bias, activation and residual follow as
+ * passes over C. OpenBLAS picks its kernel by shape, so the invariance rule of kernels.h holds
  * only between calls of one shape. It must not start threads of its own: ours are already running. Compiled
  * only where OpenBLAS is (SDX_WITH_OPENBLAS). */
 #include "kernels.h"
@@ -8,75 +8,76 @@
 #include <cblas.h>
 #include <string.h>
 
-enum { PANEL = 64, ROWS = 16 };
+enum { PANEL = 128, ROWS = 16 };
 
-static size_t packed_bytes(int64_t k, int64_t n) { return (size_t)k * (size_t)n * sizeof(float); }
+static size_t packed_bytes(int64_t k, int64_t n)
+{
+    return (size_t)((n + PANEL - 1) / PANEL * PANEL * k) * sizeof(float);
+}
 
 static void pack_b(int64_t k, int64_t n, const void *b, int64_t row_stride, int64_t col_stride,
                    int64_t panel_begin, int64_t panel_end, float *packed)
 {
-    const int64_t end = panel_end * PANEL < n ? panel_end * PANEL : n;
-    for (int64_t p = 0; p < k; p++)
-        for (int64_t j = panel_begin * PANEL; j < end; j++)
-            memcpy(packed + p * n + j,
-                   (const char *)b + (p * row_stride + j * col_stride) * (int64_t)sizeof(float), sizeof(float));
+    for (int64_t q = panel_begin; q < panel_end; q++)
+        for (int64_t p = 0; p < k; p++) {
+            const char *row = (const char *)b + p * row_stride * (int64_t)sizeof(float);
+            for (int64_t j = q * PANEL; j < n && j < (q + 1) * PANEL; j++)
+                memcpy(packed + (q * k + p) * PANEL + j % PANEL, row + j * col_stride * (int64_t)sizeof(float),
+                       sizeof(float));
+        }
 }
 
-/* C = A * B + beta * C over cols columns. */
-static void multiply(int64_t m, int64_t cols, int64_t k, const float *a, int64_t lda, const float *b,
-                     int64_t ldb, float beta, float *c, int64_t ldc)
+/* C = A * panel over the panel's first cols columns. */
+static void multiply(int64_t m, int64_t cols, int64_t k, const float *a, int64_t lda, const float *panel, float *c,
+                     int64_t ldc)
 {
     if (m > 0 && cols > 0)
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)cols, (int)k, 1.0f, a, (int)lda, b,
-                    (int)ldb, beta, c, (int)ldc);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)cols, (int)k, 1.0f, a, (int)lda, panel,
+                    PANEL, 0.0f, c, (int)ldc);
 }
 
-/* y = activation(x + bias) + residual for one row; residual may be y. */
-static void finish_row(const sdx_kernels *table, int64_t n, const float *x, const float *bias,
+/* y [cols] = activation(x + bias) + residual; residual may be y. */
+static void finish_row(const sdx_kernels *table, int64_t cols, const float *x, const float *bias,
                        sdx_activation activation, const float *residual, float *y)
 {
     float part[PANEL];
-    for (int64_t j = 0; j < n; j += PANEL) {
-        const int64_t cols = n - j < PANEL ? n - j : PANEL;
-        table->element.bias_act_f32(cols, x + j, bias ? bias + j : NULL, activation, part);
-        if (residual)
-            table->element.binary_f32[SDX_BINARY_ADD](cols, part, 1, residual + j, 1, y + j);
-        else
-            memcpy(y + j, part, (size_t)cols * sizeof *y);
-    }
+    table->element.bias_act_f32(cols, x, bias, activation, part);
+    if (residual)
+        table->element.binary_f32[SDX_BINARY_ADD](cols, part, 1, residual, 1, y);
+    else
+        memcpy(y, part, (size_t)cols * sizeof *y);
 }
 
 /* C may hold the residual, so a block of the product waits on the stack until the residual is added. */
-static void run_residual(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *packed,
-                         int64_t begin, int64_t end, const float *bias, sdx_activation activation,
-                         const float *residual, int64_t ldr, float *c, int64_t ldc)
+static void run_residual(const sdx_kernels *table, int64_t m, int64_t cols, int64_t k, const float *a, int64_t lda,
+                         const float *panel, const float *bias, sdx_activation activation, const float *residual,
+                         int64_t ldr, float *c, int64_t ldc)
 {
-    const sdx_kernels *table = sdx_kernels_get(sdx_isa_detect());
     float product[ROWS * PANEL];
-    for (int64_t i = 0; i < m; i += ROWS)
-        for (int64_t j = begin; j < end; j += PANEL) {
-            const int64_t rows = m - i < ROWS ? m - i : ROWS, cols = end - j < PANEL ? end - j : PANEL;
-            multiply(rows, cols, k, a + i * lda, lda, packed + j, n, 0.0f, product, PANEL);
-            for (int64_t r = 0; r < rows; r++)
-                finish_row(table, cols, product + r * PANEL, bias ? bias + j : NULL, activation,
-                           residual + (i + r) * ldr + j, c + (i + r) * ldc + j - begin);
-        }
+    for (int64_t i = 0; i < m; i += ROWS) {
+        const int64_t rows = m - i < ROWS ? m - i : ROWS;
+        multiply(rows, cols, k, a + i * lda, lda, panel, product, PANEL);
+        for (int64_t r = 0; r < rows; r++)
+            finish_row(table, cols, product + r * PANEL, bias, activation, residual + (i + r) * ldr, c + (i + r) * ldc);
+    }
 }
 
 static void run(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *packed,
                 int64_t panel_begin, int64_t panel_end, const float *bias, sdx_activation activation,
                 const float *residual, int64_t ldr, float *c, int64_t ldc)
 {
-    const int64_t begin = panel_begin * PANEL, end = panel_end * PANEL < n ? panel_end * PANEL : n;
-    if (residual) {
-        run_residual(m, n, k, a, lda, packed, begin, end, bias, activation, residual, ldr, c, ldc);
-        return;
-    }
-    multiply(m, end - begin, k, a, lda, packed + begin, n, 0.0f, c, ldc);
-    if (!bias && activation == SDX_ACT_NONE) return;
     const sdx_kernels *table = sdx_kernels_get(sdx_isa_detect());
-    for (int64_t i = 0; i < m; i++)
-        finish_row(table, end - begin, c + i * ldc, bias ? bias + begin : NULL, activation, NULL, c + i * ldc);
+    for (int64_t q = panel_begin; q < panel_end; q++, c += PANEL) {
+        const int64_t first = q * PANEL, cols = n - first < PANEL ? n - first : PANEL;
+        const float *panel = packed + first * k, *own = bias ? bias + first : NULL;
+        if (residual) {
+            run_residual(table, m, cols, k, a, lda, panel, own, activation, residual + first, ldr, c, ldc);
+            continue;
+        }
+        multiply(m, cols, k, a, lda, panel, c, ldc);
+        for (int64_t i = 0; i < m && (bias || activation != SDX_ACT_NONE); i++)
+            finish_row(table, cols, c + i * ldc, own, activation, NULL, c + i * ldc);
+    }
 }
 
 void sdx_gemm_f32_init_openblas(sdx_kernels *table);

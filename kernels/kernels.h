@@ -38,7 +38,7 @@ typedef enum sdx_activation { SDX_ACT_NONE, SDX_ACT_RELU, SDX_ACT_GELU, SDX_ACT_
 typedef struct sdx_gemm_f32_kernels {
     const char *name;  /* "avx512 14x32", for the operator table and benches */
     int64_t mr, nr;    /* register tile; panels are nr columns wide, the last one zero-padded */
-    /* Bytes of packed B: ceil(n/nr) panels, each [k][nr]; panel p starts at packed + p*k*nr floats. */
+    /* Bytes of packed B: ceil(n/nr) panels one after the other; panel p starts packed_bytes(k, p*nr) bytes in. */
     size_t (*packed_bytes)(int64_t k, int64_t n);
     /* Packs panels [panel_begin, panel_end) of B. B(i,j) = b[i*row_stride + j*col_stride]; any alignment. */
     void (*pack_b)(int64_t k, int64_t n, const void *b, int64_t row_stride, int64_t col_stride, int64_t panel_begin,
