@@ -44,8 +44,7 @@ THREAD_openmp  := -fopenmp
 THREAD_pthread := -pthread -DSDX_PTHREAD
 THREAD := $(THREAD_$(PARALLEL))
 
-BLAS_1 := -lopenblas
-BLAS   := $(BLAS_$(OPENBLAS))
+BLAS   := $(filter-out 0,$(OPENBLAS))
 SOUND  := $(if $(filter 0,$(SNDFILE)),,-lsndfile)
 DEFS   := -D_XOPEN_SOURCE=700 $(if $(BLAS),-DSDX_WITH_OPENBLAS) $(if $(SOUND),-DSDX_WITH_SNDFILE) \
           -DSDX_BUILD_FLAGS='"$(CC) MODE=$(MODE) PARALLEL=$(PARALLEL) OPENBLAS=$(OPENBLAS)"'
@@ -53,7 +52,7 @@ DEFS   := -D_XOPEN_SOURCE=700 $(if $(BLAS),-DSDX_WITH_OPENBLAS) $(if $(SOUND),-D
 CFLAGS += -std=c17 -ffp-contract=off $(WARN) $(MODE_$(MODE)) -fPIC -fvisibility=hidden -MMD -MP $(THREAD) $(DEFS) -I$(BUILD)/gen
 # Traps and errno only hold vectors back. Never -ffast-math: masks are -inf.
 KERNEL := -O3 -fno-math-errno -fno-trapping-math
-LDLIBS := -lprotobuf-c -ljansson -lutf8proc -lpcre2-8 -lz $(SOUND) $(BLAS) -lm
+LDLIBS := -lprotobuf-c -ljansson -lutf8proc -lpcre2-8 -lz $(SOUND) -lm
 LDFLAGS += $(THREAD) $(filter -fsanitize=% --coverage,$(MODE_$(MODE)))
 
 # ---- instruction sets: flags, and the kernel families that the tier improves ----------------------------------
@@ -208,7 +207,7 @@ $(addprefix $(BUILD)/,$(MODELS)): $(BUILD)/%: $(BUILD)/tests/models/%.o $(LIB)
 # Of kernels alone, so that another machine's need none of its libraries.
 $(BUILD)/kcheck: $(call obj,$(KCHECK) base/dtype.c $(filter kernels/%,$(PLAIN))) $(KERNEL_OBJ) $(EMULATED)
 	$(call say,LD)
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(BLAS) -lm
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ -lm
 
 # The unit runner's list of suites is made from the file names: tests/unit/test_x.c defines x_suite().
 $(BUILD)/gen/suites.h: $(UNIT)
@@ -231,14 +230,18 @@ test-programs: $(BUILD)/sardonyx $(if $(FETCH),$(BUILD)/sardonyx-fetch) $(BUILD)
 
 static: deps
 	$(MAKE) build/sardonyx-static build/sardonyx
-# Debian has no static libsndfile: this object stands before the library's own.
+# These stand before the library's own: Debian has no static libsndfile, and OpenBLAS, which is else loaded when it is
+# wanted, has to be in the file.
+STATIC := $(patsubst %,$(BUILD)/static/%.o,audio_file $(if $(BLAS),blas))
 $(BUILD)/static/audio_file.o: tasks/audio_file.c
+$(BUILD)/static/blas.o: kernels/blas.c
+$(STATIC):
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(CFLAGS) -USDX_WITH_SNDFILE -c $< -o $@
-$(BUILD)/sardonyx-static: $(call obj,$(CLI)) $(BUILD)/static/audio_file.o $(LIB)
+	$(Q)$(CC) $(CFLAGS) -USDX_WITH_SNDFILE -DSDX_BLAS_LINKED -c $< -o $@
+$(BUILD)/sardonyx-static: $(call obj,$(CLI)) $(STATIC) $(LIB)
 	$(call say,LD)
-	$(Q)$(CC) $(LDFLAGS) -static -s $^ -o $@ $(filter-out -lsndfile,$(LDLIBS)) -lpthread
+	$(Q)$(CC) $(LDFLAGS) -static -s $^ -o $@ $(filter-out -lsndfile,$(LDLIBS)) $(if $(BLAS),-lopenblas) -lpthread
 build/sardonyx-static: $(BUILD)/sardonyx-static
 	@cmp -s $< $@ || cp -f $< $@
 

@@ -2,11 +2,44 @@
  * with. A panel is [k][PANEL], row-major, and one call of cblas_sgemm. Bias, activation and residual follow as
  * passes over C. OpenBLAS picks its kernel by shape, so the invariance rule of kernels.h holds
  * only between calls of one shape. It must not start threads of its own: ours are already running. Compiled
- * only where OpenBLAS is (SDX_WITH_OPENBLAS). */
+ * only where OpenBLAS is (SDX_WITH_OPENBLAS).
+ *
+ * The library is loaded when it is first wanted: as it is loaded it starts a thread for each CPU, and these spin for a
+ * tenth of a second, on the CPUs that a short command needs. A static binary holds it (SDX_BLAS_LINKED). */
+#define _GNU_SOURCE
 #include "kernels.h"
 
 #include <cblas.h>
+#include <dlfcn.h>
 #include <string.h>
+
+typedef struct blas {
+    void (*sgemm)(enum CBLAS_ORDER, enum CBLAS_TRANSPOSE, enum CBLAS_TRANSPOSE, blasint m, blasint n, blasint k,
+                  float alpha, const float *a, blasint lda, const float *b, blasint ldb, float beta, float *c,
+                  blasint ldc);
+    void (*set_num_threads)(int count);
+} blas;
+
+/* Set with the table of kernels, once. */
+static blas library;
+
+#ifdef SDX_BLAS_LINKED
+static bool load(blas *out)
+{
+    *out = (blas){cblas_sgemm, openblas_set_num_threads};
+    return true;
+}
+#else
+static bool load(blas *out)
+{
+    void *so = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+    if (!so) return false;
+    void *sgemm = dlsym(so, "cblas_sgemm"), *set_num_threads = dlsym(so, "openblas_set_num_threads");
+    memcpy(&out->sgemm, &sgemm, sizeof sgemm); /* C has no cast from data to function */
+    memcpy(&out->set_num_threads, &set_num_threads, sizeof set_num_threads);
+    return sgemm && set_num_threads;
+}
+#endif
 
 enum { PANEL = 128, ROWS = 16 };
 
@@ -32,8 +65,8 @@ static void multiply(int64_t m, int64_t cols, int64_t k, const float *a, int64_t
                      int64_t ldc)
 {
     if (m > 0 && cols > 0)
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)cols, (int)k, 1.0f, a, (int)lda, panel,
-                    PANEL, 0.0f, c, (int)ldc);
+        library.sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)m, (blasint)cols, (blasint)k, 1.0f, a,
+                      (blasint)lda, panel, PANEL, 0.0f, c, (blasint)ldc);
 }
 
 /* y [cols] = activation(x + bias) + residual; residual may be y. */
@@ -84,7 +117,8 @@ void sdx_gemm_f32_init_openblas(sdx_kernels *table);
 
 void sdx_gemm_f32_init_openblas(sdx_kernels *table)
 {
-    openblas_set_num_threads(1);
+    if (!library.sgemm && !load(&library)) return;
+    library.set_num_threads(1);
     table->gemm_f32 = (sdx_gemm_f32_kernels){.name = "openblas",
                                              .mr = ROWS,
                                              .nr = PANEL,
