@@ -255,9 +255,11 @@ static sdx_status plan_common(sdx_plan_step *step, const inputs *in)
     if (has_past) present = (size_t)(2 * s.batch * state->heads * s.room * s.head_dim);
     size_t heads =
         sdx_attention_workspace(step->kernels, step->threads, s.queries, s.keys, s.head_dim, s.value_dim);
-    size_t projection = state->is_8bit ? 0 : sdx_gemm_f32_workspace(&step->kernels->gemm_f32, step->threads,
-                                                                    s.batch * s.queries, s.columns, s.input, s.input,
-                                                                    state->weight);
+    const sdx_gemm_f32_kernels *gemm = state->weight ? state->weight->gemm : &step->kernels->gemm_f32;
+    size_t projection = 0;
+    if (!state->is_8bit)
+        projection = sdx_gemm_f32_workspace(gemm, step->threads, s.batch * s.queries, s.columns, s.input, s.input,
+                                            state->weight);
     if (heads < projection) heads = projection; /* one after the other */
     bool ok = sdx_workspace_add(total, (size_t)(s.batch * s.queries * s.columns), sizeof(float)) &&
               sdx_workspace_add(total, 1, packed) && sdx_workspace_add(total, mask, sizeof(float)) &&

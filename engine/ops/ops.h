@@ -16,12 +16,13 @@
 /* clang-format off */
 #define SDX_OP_FAMILIES(X) \
     X(activation) X(attention) X(attention_onnx) X(batch_norm) X(bias) X(cast) X(causal_conv) X(concat) \
-    X(control_flow) X(conv) X(conv_int8) X(conv_transpose) X(dynamic_linear) X(einsum) X(elementwise) X(elu) X(embed) \
-    X(flex_attention) X(gates) X(gather) X(grid_sample) X(group_query) X(hardmax) X(indexing) X(linalg) \
-    X(linear_attention) X(linear_max) X(loss) X(math) X(matmul) X(matmul_int8) X(ml) X(moe) X(move) X(multi_head) X(nbits) \
-    X(ngram) X(norm) X(optional) X(pack_tokens) X(packing) X(pool) X(qgemm) X(qlinear) X(quantize) X(random) X(recurrent) \
-    X(reduce) X(relative_bias) X(resize) X(rotary) X(scan) X(search) X(sequence) X(shape) X(signal) X(slice) \
-    X(softmax) X(sparse_attention) X(text) X(time_warping) X(token_ngrams) X(topk) X(training) X(transpose) X(tree) X(unique) X(vision)
+    X(control_flow) X(conv) X(conv_int8) X(conv_transpose) X(dynamic_linear) X(einsum) X(elementwise) X(elu) \
+    X(embed) X(flex_attention) X(gates) X(gather) X(gemm) X(grid_sample) X(group_query) X(hardmax) X(indexing) \
+    X(linalg) X(linear_attention) X(linear_max) X(loss) X(math) X(matmul) X(matmul_int8) X(ml) X(moe) X(move) \
+    X(multi_head) X(nbits) X(ngram) X(norm) X(optional) X(pack_tokens) X(packing) X(pool) X(qgemm) X(qlinear) \
+    X(quantize) X(random) X(recurrent) X(reduce) X(relative_bias) X(resize) X(rotary) X(scan) X(search) \
+    X(sequence) X(shape) X(signal) X(slice) X(softmax) X(sparse_attention) X(text) X(time_warping) \
+    X(token_ngrams) X(topk) X(training) X(transpose) X(tree) X(unique) X(vision)
 
 #define SDX_OP_DECLARE(family) extern const sdx_op_table sdx_ops_##family;
 SDX_OP_FAMILIES(SDX_OP_DECLARE)
