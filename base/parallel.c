@@ -1,11 +1,11 @@
 /* parallel.c: see parallel.h.
  *
  * A team is entered once: thread 0 leads, the others each wait at a slot of their own. A range is handed out by setting
- * slots to READY, part i to thread i, so that a thread meets the same panels of a weight in every run. Both sides wait by
- * spinning for a fifth of a millisecond, far longer than a step's imbalance, then sleep in the kernel (a futex), so
+ * slots to READY, part i to thread i, so that a thread meets the same panels of a weight in every run. Both sides wait
+ * by spinning for a fifth of a millisecond, far longer than a step's imbalance, then sleep in the kernel (a futex), so
  * that idle threads cost nothing. A part that its thread has not begun by the time the leader is done with its own is
- * taken back and done by the leader: on a machine that is busy with other things nobody waits for a thread that the system
- * does not run. Which thread does a part never shows in its result.
+ * taken back and done by the leader: on a machine that is busy with other things nobody waits for a thread that the
+ * system does not run. Which thread does a part never shows in its result.
  *
  *     FREE -> READY (leader) -> TAKEN (thread) -> FREE          the usual way
  *     FREE -> ASLEEP -> READY, waking the thread                nothing to do for long

@@ -1,4 +1,4 @@
-/* cmd_inspect.c: what is in a model: in the file, after the passes that run at load, or planned for inputs of a size. */
+/* cmd_inspect.c: what is in a model: in the file, after the passes that run at load, or planned for certain inputs. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
  *
  * A run that resumes cuts OUT.part back to what the state vouches for, which drops a torn piece, and reads the input on
  * from there. Pieces depend on the documents alone, so the bytes are those of a run that was never disturbed. When OUT
- * ends in .gz every window is a gzip member of its own: members in a row are one gzip file, and cutting falls between. */
+ * ends in .gz every window is a gzip member of its own: members in a row are one gzip file, and cuts fall between. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>

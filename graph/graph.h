@@ -260,7 +260,7 @@ sdx_graph *sdx_node_body(const sdx_node *node, const char *name);
 
 /* Every reader of `old` reads `new_value` instead (node inputs and captures in subgraphs; graph outputs stay). */
 void sdx_graph_replace_uses(sdx_graph *graph, sdx_id old, sdx_id new_value);
-/* Rebuilds producers, use counts and use lists. Call after edits, before asking for uses. Captures by subgraphs count. */
+/* Rebuilds producers, use counts and use lists, captures by subgraphs included: after edits, before asking for uses. */
 sdx_status sdx_graph_index(sdx_graph *graph, sdx_error *err);
 /* Removes dead nodes, nodes nobody reads and constants nobody reads, then compacts ids of nodes (values keep theirs)
  * and indexes. */

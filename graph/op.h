@@ -142,8 +142,8 @@ sdx_status sdx_model_resolve(sdx_model *model, const sdx_op_registry *registry, 
 sdx_status sdx_infer_graph(sdx_model *model, const sdx_graph *graph, sdx_type *types, sdx_arena *arena, sdx_error *err);
 /* The same into the graph's own values: what passes see. A size that cannot be known gets a symbol of its own, whose
  * name starts with '?': one value's unknown size is never taken for another's, and arithmetic with it goes on. Sizes
- * that a Reshape shows to be equal are equated, and unless model->assume_nothing sizes of graph inputs that meet element
- * by element too: model->assumed says which, for each run to check. */
+ * that a Reshape shows to be equal are equated, and unless model->assume_nothing sizes of graph inputs that meet
+ * element by element too: model->assumed says which, for each run to check. */
 sdx_status sdx_model_infer(sdx_model *model, sdx_error *err);
 /* What a node's operator infers. One that is SDX_OP_WIDE sees half precision as float32, and gives it back. */
 sdx_status sdx_op_infer(sdx_infer *infer);

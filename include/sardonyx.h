@@ -192,7 +192,7 @@ typedef struct sdx_run_options {
 SDX_API sdx_status sdx_program_create(sdx_model *model, const sdx_run_options *options, sdx_program **out,
                                       sdx_error *err);
 /* sdx_model_open and sdx_program_create in one. Only a program made here runs inputs that broadcast against each other
- * along two named sizes of the graph, which are otherwise taken as equal: the first such run compiles the file again. */
+ * along two named sizes of the graph, else taken as equal: the first such run compiles the file again. */
 SDX_API sdx_status sdx_program_open(const char *path, const sdx_run_options *options, sdx_program **out,
                                     sdx_error *err);
 SDX_API void sdx_program_free(sdx_program *program);

@@ -130,7 +130,7 @@ typedef struct sdx_quantize_kernels {
     /* y = saturate(round_half_even(x / scale) + zero_point), as ONNX QuantizeLinear. */
     void (*f32_u8)(int64_t n, const float *x, float scale, int32_t zero_point, uint8_t *y);
     void (*f32_s8)(int64_t n, const float *x, float scale, int32_t zero_point, int8_t *y);
-    /* What DynamicQuantizeLinear makes of x * factor (factor NULL: of x) alone; a range under 255 * 2^-126 counts as 0. */
+    /* What DynamicQuantizeLinear makes of x * factor (factor NULL: of x) alone; a range under 255 * 2^-126 is 0. */
     void (*row_u8)(int64_t n, const float *x, const float *factor, uint8_t *y, float *scale, int32_t *zero_point);
     /* y = (x - zero_point) * scale */
     void (*u8_f32)(int64_t n, const uint8_t *x, float scale, int32_t zero_point, float *y);
@@ -178,7 +178,7 @@ bool sdx_isa_parse(const char *name, sdx_isa *out);
 sdx_isa sdx_isa_detect(void);                    /* the best tier of this CPU that was compiled in */
 bool sdx_isa_available(sdx_isa isa);
 /* Operations a second that one core does at best (two a multiply-add), measured now, in a millisecond or two: of
- * float32, bfloat16, 8-bit and float16 products with these kernels' instructions. 0: there is none, or no measure of it. */
+ * float32, bfloat16, 8-bit and float16 products with these kernels' instructions. 0: none, or unmeasured. */
 double sdx_peak_f32(const sdx_kernels *kernels);
 double sdx_peak_bf16(const sdx_kernels *kernels);
 double sdx_peak_int8(const sdx_kernels *kernels);

@@ -85,7 +85,7 @@ bool sdx_quant_range_columns(const void *x, int64_t n, float factor, float *low,
     return !bad;
 }
 
-/* Codes are below 2^22 in magnitude: adding 1.5 * 2^23 leaves no fraction bits, and the hardware rounds half to even. */
+/* Codes are below 2^22 in magnitude: adding 1.5 * 2^23 leaves no fraction, and the hardware rounds half to even. */
 static float code_of(float x, float scale, float zero, float lowest)
 {
     const float magic = 12582912.0f;

@@ -1,7 +1,7 @@
 /* quantize.c: dynamic quantization as a graph rewrite, in the forms that ONNX Runtime's quantize_dynamic writes, so
  * that its engine runs the file too:
  *
- *   MatMul(x, W)   x -> DynamicQuantizeLinear -> MatMulInteger(xq, Wq, x_zero, W_zero) -> Cast -> Mul(x_scale * W_scale)
+ *   MatMul(x, W)   x -> DynamicQuantizeLinear -> MatMulInteger(xq, Wq, x_zero, W_zero) -> Cast -> Mul(x_scale*W_scale)
  *   Gemm(x, W, c)  as MatMul, then Add(c)
  *   Attention      QAttention: the projection in int8, scores and softmax in float
  *   Gather, EmbedLayerNormalization   see tables.c

@@ -95,8 +95,9 @@ static size_t worker_count(const sizes *s)
 static sdx_status plan_causal(sdx_plan_step *step)
 {
     sizes s = make_sizes(step->state, &step->in[0].shape, &step->in[1].shape);
-    bool ok = (size_t)s.back < SIZE_MAX / 64 && (size_t)s.length < SIZE_MAX / 64 &&
-              sdx_workspace_add(&step->workspace, (size_t)step->threads, sdx_align_up(worker_count(&s) * sizeof(double)));
+    bool ok =
+        (size_t)s.back < SIZE_MAX / 64 && (size_t)s.length < SIZE_MAX / 64 &&
+        sdx_workspace_add(&step->workspace, (size_t)step->threads, sdx_align_up(worker_count(&s) * sizeof(double)));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
@@ -107,7 +108,7 @@ typedef struct task {
     size_t own;
 } task;
 
-/* Channel i of [batch * channel] in a tensor that is n long in time: where it begins, and the way to its next number. */
+/* Channel i of [batch * channel] in a tensor that is n long in time: where it begins, the way to its next number. */
 static int64_t place(const task *t, int64_t i, int64_t n, int64_t *step)
 {
     int64_t channels = t->s.channels;

@@ -8,7 +8,7 @@
  * become floats while they are in the cache, which saves the chain's passes over memory. per_row 1 gives every row
  * a scale and zero point of its own: a row no longer pays for its neighbours' outliers, and its result is the same
  * in any batch (per-token activation scales, Yao et al. 2022, ZeroQuant). `factor` needs per_row: X * factor is what is
- * quantized, a row at a time in the cache (the factors of SmoothQuant, Xiao et al. 2022, which quant/smooth.c writes). */
+ * quantized, a row at a time in the cache (factors of SmoothQuant, Xiao et al. 2022, that quant/smooth.c writes). */
 #include "dynamic_linear.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* gates.c: com.microsoft's fusions around gates and norms of models with linear attention (Qwen3-Next), hyper-connections
- * (Zhu et al., arXiv:2409.19606) and Engram memories. X is rows [.., C] or branches of rows [.., B, H]:
+/* gates.c: com.microsoft's fusions around gates and norms of models with linear attention (Qwen3-Next),
+ * hyper-connections (Zhu et al., arXiv:2409.19606) and Engram memories. X is rows [.., C] or branches [.., B, H]:
  *
  *     GatedAdd            y = x + z * gate, a gate per row
  *     GatedRMSNorm        y = rms(x) * scale * silu(gate) or sigmoid(gate), over groups as long as scale
@@ -360,7 +360,8 @@ static sdx_status want_gate(const sdx_infer *infer, int i, const char *name, con
     bool fits = rank > lead && rank <= lead + 2;
     for (int d = 0; d < lead && fits; d++) fits = x->dim[d] < 0 || x->dim[d] == gate->dim[d];
     sdx_dim last = fits ? gate->dim[rank - 1] : 0;
-    if (fits && rank == lead + 1) fits = last == b->count || (may_be_flat && x->rank == rank && last == b->count * b->size);
+    if (fits && rank == lead + 1)
+        fits = last == b->count || (may_be_flat && x->rank == rank && last == b->count * b->size);
     if (fits && rank == lead + 2) fits = gate->dim[lead] == b->count && (last == 1 || last == b->size);
     return fits ? SDX_OK : fail_shape(infer, i, name, "a number per branch, or per branch and column");
 }

@@ -239,7 +239,7 @@ static sdx_status infer_nonzero(sdx_infer *x)
     return SDX_OK;
 }
 
-/* Up to SDX_LANES truth values from `at` on. float32, the weights of a vocabulary, goes without a detour over double. */
+/* Up to SDX_LANES truth values from `at` on. float32, the weights of a vocabulary, takes no detour over double. */
 static int64_t load_truth(const sdx_tensor *t, int64_t at, int64_t count, sdx_lane *x)
 {
     int64_t n = count - at < SDX_LANES ? count - at : SDX_LANES;

@@ -3,7 +3,8 @@
  *     S = exp(g_t) S;   v = beta_t (v_t - S^T k_t);   S += k_t v^T;   o_t = scale * S^T q_t
  * with S [d_k, d_v]. "linear" leaves out the first two steps, "gated" the second, "delta" the first. Query
  * heads share key heads in groups; in com.microsoft's, key heads may share query heads instead, each with an output of
- * its own, and a decay or beta that the rule does not ask for is not looked at. The recurrence runs token by token, each head by itself, in float32.
+ * its own, and a decay or beta that the rule does not ask for is not looked at. The recurrence runs token by token,
+ * each head by itself, in float32.
  *
  * Workspace: inputs and outputs as float32 where they are half precision, the state, and a row per worker.
  */
@@ -209,7 +210,8 @@ static void run_heads(void *context, int64_t begin, int64_t end, int worker)
         float *memory = t->memory + i * t->dk * t->dv;
         for (int64_t s = 0; s < t->length; s++) {
             write_token(t, b * t->length + s, h, memory, row);
-            for (int64_t g = 0; g < group; g++) read_token(t, b * t->length + s, h * group + g, key_heads * group, memory);
+            for (int64_t g = 0; g < group; g++)
+                read_token(t, b * t->length + s, h * group + g, key_heads * group, memory);
         }
     }
 }

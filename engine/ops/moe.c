@@ -467,7 +467,8 @@ static sdx_status run_experts(sdx_run *run)
         multiply(&t, (product){.layer = FC3, .n = s->rows, .k = s->hidden, .from = run->in[X].data, .choices = m->k,
                                .to = t.partner});
     sdx_parallel_for(run->threads, s->pairs, sdx_row_grain(s->inter), activate, &t);
-    multiply(&t, (product){.layer = FC2, .n = s->hidden, .k = s->inter, .from = t.middle, .choices = 1, .to = t.result});
+    multiply(&t,
+             (product){.layer = FC2, .n = s->hidden, .k = s->inter, .from = t.middle, .choices = 1, .to = t.result});
     sdx_parallel_for(run->threads, s->tokens, sdx_row_grain(s->hidden * m->k), mix, &t);
     return SDX_OK;
 }

@@ -2,9 +2,9 @@
  * share a scale and a zero point,
  *
  *     w = (q - zero) * scale
- * or, in MatMulBnb4, a scale and one of 16 numbers for each q. MatMulNBits keeps the weight as [N][blocks of K][bits], low bits first, zero points in the same packing or as
- * numbers. A constant weight becomes panels of float32 once, when the program is made: exact in the operator's
- * own terms, fast, and 32 bits per weight in memory.
+ * or, in MatMulBnb4, a scale and one of 16 numbers for each q. MatMulNBits keeps the weight as [N][blocks of K][bits],
+ * low bits first, zero points in the same packing or as numbers. A constant weight becomes panels of float32 once, when
+ * the program is made: exact in the operator's own terms, fast, and 32 bits per weight in memory.
  *
  * Workspace of MatMulNBits: A, bias and result as float32 where they are half precision, and for a weight that
  * is not constant [weight as float32, N x K] [panels].

@@ -6,9 +6,9 @@
  * takes one position as the offset of all rows. Positions come from the caller, so each is checked against the
  * tables.
  *
- * MRotaryEmbedding has three positions for each token, of time, height and width, and mrope_section says how many columns
- * of the tables go by each: one section after the other, or (mrope_layout 1) in turn. The row that a token gets that way
- * stands in the workspace, times `scale`; then all is as above.
+ * MRotaryEmbedding has three positions for each token, of time, height and width, and mrope_section says how many
+ * columns of the tables go by each: one section after the other, or (mrope_layout 1) in turn. The row that a token gets
+ * that way stands in the workspace, times `scale`; then all is as above.
  *
  * Workspace: input, tables and output as float32, where they are half precision.
  */

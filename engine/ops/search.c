@@ -268,7 +268,7 @@ static sdx_status keep(const loop *l, const sdx_tensor *x, int axis, int64_t row
     return sdx_fail(l->run->err, SDX_ERR_FILE, "a subgraph gives a past without %lld rows", (long long)rows);
 }
 
-/* A past of no tokens, as the decoder declares it: [2, rows, heads, 0, size], with an encoder [rows, heads, 0, size]. */
+/* A past of no tokens, as the decoder has it: [2, rows, heads, 0, size], with an encoder [rows, heads, 0, size]. */
 static sdx_status start_past(const loop *l, const sdx_graph *g, int i, sdx_tensor *past)
 {
     const sdx_declared *d = g->value[g->input[g->n_input - l->g->n_past + i]].declared;

@@ -3,8 +3,8 @@
  *
  * query [B,S,N*H], key and value [B,S,Nkv*H] (or all three side by side in query). block_row_indices [L, blocks+1] and
  * block_col_indices [L, nonzeros] list the blocks of keys that each block of queries sees, in one layout or in L, of
- * which head h has number h % L. key_total_sequence_lengths says where each sequence ends; when the longest, total, is S
- * this is the first prompt, otherwise the S new tokens stand behind length - S rows of the past.
+ * which head h has number h % L. key_total_sequence_lengths says where each sequence ends; when the longest, total, is
+ * S this is the first prompt, otherwise the S new tokens stand behind length - S rows of the past.
  *
  * The blocks become an addend of the scores, [B, 1 or N, S, total].
  *
@@ -164,14 +164,15 @@ static sdx_status plan_sparse(sdx_plan_step *step)
                          step->in[KEY].dtype == SDX_UNDEFINED);
     size_t *total = &step->workspace, rows = (size_t)(s.batch * s.queries);
     sdx_cache cache = make_cache(state, &s, NULL);
-    bool ok = sdx_workspace_add(total, (size_t)s.batch, sizeof(int64_t)) &&
-              (!state->rotary || (sdx_workspace_add(total, rows, (size_t)(state->heads * s.dim) * sizeof(float)) &&
-                                  sdx_workspace_add(total, rows, (size_t)(state->key_heads * s.dim) * sizeof(float)))) &&
-              sdx_cache_plan(step, &cache, PAST_KEY, PRESENT_KEY, total) &&
-              sdx_cache_plan(step, &cache, PAST_VALUE, PRESENT_VALUE, total) &&
-              sdx_workspace_add(total, rows * (size_t)s.layouts, (size_t)s.room * sizeof(float)) &&
-              sdx_workspace_add(total, 1, sdx_attention_workspace(step->kernels, step->threads, s.queries, s.room, s.dim,
-                                                                  s.dim));
+    bool ok =
+        sdx_workspace_add(total, (size_t)s.batch, sizeof(int64_t)) &&
+        (!state->rotary || (sdx_workspace_add(total, rows, (size_t)(state->heads * s.dim) * sizeof(float)) &&
+                            sdx_workspace_add(total, rows, (size_t)(state->key_heads * s.dim) * sizeof(float)))) &&
+        sdx_cache_plan(step, &cache, PAST_KEY, PRESENT_KEY, total) &&
+        sdx_cache_plan(step, &cache, PAST_VALUE, PRESENT_VALUE, total) &&
+        sdx_workspace_add(total, rows * (size_t)s.layouts, (size_t)s.room * sizeof(float)) &&
+        sdx_workspace_add(total, 1,
+                          sdx_attention_workspace(step->kernels, step->threads, s.queries, s.room, s.dim, s.dim));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 

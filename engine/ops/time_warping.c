@@ -1,10 +1,11 @@
 /* time_warping.c: com.microsoft's operators that find when Whisper heard a word, from the attention of its decoder.
  *
- * UnfoldTensor: all slices of `size` along a dim, `step` apart, one more dim at the end; the windows of a median filter.
+ * UnfoldTensor: all slices of `size` along a dim, `step` apart, one more dim at the end; the windows of a median
+ * filter.
  *
- * DynamicTimeWarping: the path of least cost from the first to the last element of a matrix [M, N], by steps right, down
- * or both (Sakoe and Chiba, 1978), as rows and columns [2, length]. Where steps cost the same, ONNX Runtime goes right
- * rather than down, and down rather than both.
+ * DynamicTimeWarping: the path of least cost from the first to the last element of a matrix [M, N], by steps right,
+ * down or both (Sakoe and Chiba, 1978), as rows and columns [2, length]. Where steps cost the same, ONNX Runtime goes
+ * right rather than down, and down rather than both.
  *
  * Workspace of the latter: the least costs of two columns, and the step that led to each element.
  */
@@ -54,7 +55,8 @@ static sdx_status run_unfold(sdx_run *run)
     sdx_shape x = sdx_run_shape(run, 0), y = sdx_tensor_shape(&run->out[0]);
     unfold u;
     TRY(read_unfold(run->node, x.rank, &u, run->err));
-    sdx_copy c = {.rank = y.rank, .src = run->in[0].data, .dst = run->out[0].data, .size = sdx_element_size(run->in[0].dtype)};
+    sdx_copy c = {
+        .rank = y.rank, .src = run->in[0].data, .dst = run->out[0].data, .size = sdx_element_size(run->in[0].dtype)};
     sdx_shape_strides(&x, c.src_stride);
     sdx_shape_strides(&y, c.dst_stride);
     c.src_stride[x.rank] = c.src_stride[u.axis];
@@ -101,7 +103,8 @@ static void find_moves(int64_t rows, int64_t columns, const float *cost, float *
     for (int64_t j = 0; j < columns; j++) {
         for (int64_t i = 0; i < rows; i++) {
             float best, corner = i || j ? INFINITY : 0;
-            float both = i && j ? last[i - 1] : corner, down = i ? now[i - 1] : INFINITY, right = j ? last[i] : INFINITY;
+            float both = i && j ? last[i - 1] : corner, down = i ? now[i - 1] : INFINITY,
+                  right = j ? last[i] : INFINITY;
             came[j * rows + i] = (uint8_t)cheapest(both, down, right, &best);
             now[i] = best + cost[i * columns + j];
         }

@@ -1,7 +1,7 @@
 /* fuse_dynamic_linear.c: a dense layer that quantizes its input at run time becomes one operator of the engine's own:
  *
  *     x -- DynamicQuantizeLinear -- MatMulInteger(., W) -- Cast -- Mul(x_scale * w_scale)
- *         [-- Add bias[n]] [-- Relu | Tanh | Gelu | BiasGelu bias[n]]    ->    DynamicLinear(x, W, w_scale, w_zero, bias)
+ *         [-- Add bias[n]] [-- Relu | Tanh | Gelu | BiasGelu bias[n]]   ->   DynamicLinear(x, W, w_scale, w_zero, bias)
  *     Mul(x, factor[k]) before it    ->    its last input, when rows are quantized by themselves
  *
  * No bit changes, unless the file's metadata says that scales per row are as good (`sardonyx.activation_scale` =

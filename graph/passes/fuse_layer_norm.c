@@ -6,8 +6,9 @@
  *                               +--------------------------------------------------- Div -- Mul gamma -- Add
  *
  * becomes LayerNormalization(x, gamma, beta) over the last axis, or the last few, as the means are. Models in float16
- * cast to float32 and back somewhere on the way; the operator computes in float32 from the beginning. ONNX has it since opset 17; below, ONNX
- * Runtime registers the same operator from version 1 on and writes it into older files, and so do we. */
+ * cast to float32 and back somewhere on the way; the operator computes in float32 from the beginning. ONNX has it since
+ * opset 17; below, ONNX Runtime registers the same operator from version 1 on and writes it into older files, and so do
+ * we. */
 #include "passes.h"
 
 typedef struct layer_norm {

@@ -1,7 +1,7 @@
 /* fuse_scaled_rows.c: rows of a table in bytes, each with its scale, as our quantizer spells look-ups:
  *
- *     Mul(Cast(Gather(Q [n,k], i)), Gather(scale [n,1], i))              ->   ScaledRows(Q, scale, i)
- *     Mul(Cast(Slice(Q [n,k], rows)), Slice(scale [n,1], rows))          ->   ScaledRows(Slice(Q, rows), Slice(scale, rows))
+ *     Mul(Cast(Gather(Q [n,k], i)), Gather(scale [n,1], i))         ->   ScaledRows(Q, scale, i)
+ *     Mul(Cast(Slice(Q [n,k], rows)), Slice(scale [n,1], rows))     ->   ScaledRows(Slice(Q, rows), Slice(scale, rows))
  *
  * One pass over the result instead of four; no bit changes. Only for a run: no file holds the operator. */
 #include "passes.h"

@@ -3,9 +3,9 @@
  *     MatMul(x, Transpose(W[n,k]))               ->    FusedMatMul(x, W, transB = 1)
  *     MatMul(Transpose(A[..,k,m]), B[..,k,n])    ->    FusedMatMul(A, B, transA = 1)
  *
- * A constant W, as a head tied to the embeddings has it, is packed once, straight from where it lies; a folded transpose
- * would be a second copy of the largest matrix there is, and one left in the graph runs every time. Only inside the
- * engine: a file keeps the standard form, which quantizers know. What is computed is fused in files, too. */
+ * A constant W, as a head tied to the embeddings has it, is packed once, straight from where it lies; a folded
+ * transpose would be a second copy of the largest matrix there is, and one left in the graph runs every time. Only
+ * inside the engine: a file keeps the standard form, which quantizers know. What is computed is fused in files, too. */
 #include "passes.h"
 
 static bool wanted(const sdx_pass_context *context, const sdx_graph *g, sdx_id v)

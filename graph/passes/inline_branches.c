@@ -3,7 +3,7 @@
  *     If(true, then_branch, else_branch)  ->  the nodes of then_branch
  *
  * Its nodes and values move into the graph around: captured values become what they stand for, outputs those of the If.
- * A merged decoder told which of its branches it is becomes a plain decoder, in which every later pass finds its way. */
+ * A merged decoder told which of its branches it is becomes a plain one, in which every later pass finds its way. */
 #include <string.h>
 
 #include "passes.h"

@@ -59,7 +59,8 @@ typedef struct check {
     void (*run)(const context *);
 } check;
 extern const check gemm_f32_checks[], gemm_f16_checks[], gemm_int8_checks[], softmax_checks[], norm_checks[],
-    activation_checks[], eltwise_checks[], reduce_checks[], conv_checks[], quantize_checks[], attention_checks[], dispatch_checks[];
+    activation_checks[], eltwise_checks[], reduce_checks[], conv_checks[], quantize_checks[], attention_checks[],
+    dispatch_checks[];
 
 /* ---- bench --------------------------------------------------------------------------------------- */
 void bench_run(const context *c, const char *filter, bool json);

@@ -13,10 +13,10 @@
  * its first "."
  *
  * Each case runs with one thread, for N > 1 with N, and with --every-isa under the cap of each instruction set:
- * those bytes must be identical. The bound is on max |got - golden| over max(1, max |golden|). Quantized graphs are held to the root mean square instead:
- * where the last bit of a float tips a rounding, a single code differs by a whole step and says nothing;
- * without a golden of their own they only have to run. FILE lists graphs with a wider bound and the reason
- * (lines of GRAPH, BOUND, REASON between tabs); a line whose graph has come within the usual bound is a
+ * those bytes must be identical. The bound is on max |got - golden| over max(1, max |golden|). Quantized graphs are
+ * held to the root mean square instead: where the last bit of a float tips a rounding, a single code differs by a whole
+ * step and says nothing; without a golden of their own they only have to run. FILE lists graphs with a wider bound and
+ * the reason (lines of GRAPH, BOUND, REASON between tabs); a line whose graph has come within the usual bound is a
  * failure, so that the list only shrinks by being read. One line per failure; closes with "N passed, N failed".
  */
 #define _GNU_SOURCE

@@ -185,7 +185,7 @@ static void put(const char *path, const unsigned char *bytes, size_t size)
     fclose(f);
 }
 
-/* Cut off anywhere, and with each byte of the header set to 0 and to 255: sizes, rates, channels, lengths among them. */
+/* Cut off anywhere, and with each byte of the header set to 0 and to 255: sizes, rates, channels and lengths. */
 START_TEST(survives_files)
 {
     enum { FRAMES = 3000, ROOM = 1 << 16, HEADER = 64 };

@@ -1,4 +1,4 @@
-/* test_search.c: how BeamSearch and GreedySearch choose: against all sequences there are, and their rules one by one. */
+/* test_search.c: how BeamSearch and GreedySearch choose: against all sequences there are, and rule by rule. */
 #include <check.h>
 #include <float.h>
 #include <math.h>

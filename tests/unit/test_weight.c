@@ -27,7 +27,8 @@ static sdx_id constant(sdx_model *m, int rows, int columns)
     return id;
 }
 
-static sdx_id node(sdx_model *m, const char *domain, const char *op, const char *attribute, int value, int n, sdx_id *in)
+static sdx_id node(sdx_model *m, const char *domain, const char *op, const char *attribute, int value, int n,
+                   sdx_id *in)
 {
     sdx_id made, out;
     ck_assert_int_eq(sdx_graph_add_value(m->graph, NULL, &out, NULL), SDX_OK);
