@@ -40,9 +40,9 @@ struct sdx_program {
     uint64_t max_steps; /* of a run; UINT64_MAX: no limit */
     sdx_body *body;     /* [n_body] by graph->index; .graph NULL: a function's, never run as such */
     int n_body;
-    struct sdx_late_weights *late; /* weights that a second run packs; NULL: none may wait */
+    struct sdx_late_weights *late; /* weights that a second run packs */
     struct sdx_prepared *prepared; /* nodes with large packed weights, newest first: their states are shared */
-    pthread_mutex_t lock; /* held while inferring: the model's symbol table may grow */
+    pthread_mutex_t lock; /* held while inferring, as the model's symbol table may grow, packing late, making apart */
     bool from_file;               /* the model is what its file says, so that the file can be compiled again */
     sdx_run_options options;      /* for that */
     struct sdx_program *apart;    /* owned, of the same mapping, NULL until needed: see apart.c */
@@ -60,7 +60,7 @@ static inline const sdx_body *sdx_program_main(const sdx_program *program)
     return &program->body[program->model->graph->index];
 }
 
-/* A session is about to run. */
+/* A session, whose inputs fit, is about to run. */
 void sdx_program_begin_run(const sdx_program *program);
 
 /* ---- plans ----------------------------------------------------------------------------------------------- */

@@ -254,8 +254,8 @@ static sdx_status run(sdx_session *s, size_t n_inputs, const char *const *names,
                       sdx_error *err)
 {
     sdx_frame_release(&s->context.frame[graph_of(s)->index][0]);
-    sdx_program_begin_run(s->program);
     TRY(take_inputs(s, n_inputs, names, inputs, err));
+    sdx_program_begin_run(s->program);
     s->context.steps_left = s->program->max_steps;
     s->context.work = (sdx_work){0};
     const sdx_body *body = sdx_program_main(s->program);

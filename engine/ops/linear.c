@@ -71,15 +71,11 @@ static size_t copy_slice(const sdx_gemm_f32_kernels *gemm, int64_t m, int64_t n,
     return sdx_align_up((size_t)(block_rows(m, gemm->mr, COPIED_TILES) * copy_stride(k)) * sizeof(float));
 }
 
-static size_t panel_slice(const sdx_weight *weight)
-{
-    return weight && !sdx_weight_packed(weight) ? sdx_weight_scratch(weight, PANELS_AT_ONCE) : 0;
-}
-
 size_t sdx_gemm_f32_workspace(const sdx_gemm_f32_kernels *gemm, int threads, int64_t m, int64_t n, int64_t k,
                               int64_t lda, const sdx_weight *weight)
 {
-    return (copy_slice(gemm, m, n, k, lda) + panel_slice(weight)) * (size_t)threads;
+    size_t panels = weight ? sdx_weight_scratch(weight, PANELS_AT_ONCE) : 0;
+    return (copy_slice(gemm, m, n, k, lda) + panels) * (size_t)threads;
 }
 
 static const float *copy_rows(const float *a, int64_t lda, int64_t rows, int64_t k, float *copy)
@@ -135,7 +131,7 @@ void sdx_gemm_f32_run(const sdx_gemm_f32_job *job)
     task.cut = cut_product(job->m, job->n, job->k, job->gemm->mr, job->gemm->nr, tiles);
     if (!task.packed) task.packed = sdx_weight_packed(job->weight);
     if (!task.packed) {
-        task.panel_slice = panel_slice(job->weight);
+        task.panel_slice = sdx_weight_scratch(job->weight, PANELS_AT_ONCE);
         sdx_parallel_for(job->threads, task.cut.panels, task.cut.grain, f32_panels, &task);
     } else {
         sdx_parallel_for(job->threads, task.cut.tiles, task.cut.grain, f32_tiles, &task);

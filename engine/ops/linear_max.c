@@ -92,18 +92,12 @@ static block make_block(int64_t mr, int64_t nr)
     return b;
 }
 
-/* A worker's panels of a weight that is not packed yet. */
-static size_t panel_bytes(const sdx_weight *w)
-{
-    return sdx_weight_packed(w) ? 0 : sdx_weight_scratch(w, PANELS);
-}
-
 static sdx_status plan_f32(sdx_plan_step *step)
 {
     const sdx_weight *w = ((const linear_max *)step->state)->weight;
     block b = make_block(w->gemm->mr, w->gemm->nr);
     bool ok = sdx_workspace_add(&step->workspace, (size_t)step->threads, b.bytes) &&
-              sdx_workspace_add(&step->workspace, (size_t)step->threads, panel_bytes(w));
+              sdx_workspace_add(&step->workspace, (size_t)step->threads, sdx_weight_scratch(w, PANELS));
     return ok ? SDX_OK : sdx_workspace_fail(step->err);
 }
 
@@ -231,7 +225,7 @@ static sdx_status run_f32(sdx_run *r)
     t.weight = ((const linear_max *)r->state)->weight;
     t.block = make_block(t.weight->gemm->mr, t.weight->gemm->nr);
     t.products = sdx_workspace_take(&workspace, (size_t)r->threads * t.block.bytes);
-    t.panel_bytes = panel_bytes(t.weight);
+    t.panel_bytes = sdx_weight_scratch(t.weight, PANELS);
     t.panels = workspace;
     return fold(r, &t);
 }

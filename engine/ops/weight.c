@@ -68,5 +68,5 @@ const float *sdx_weight_panels(const sdx_weight *w, int64_t begin, int64_t end, 
 
 size_t sdx_weight_scratch(const sdx_weight *w, int64_t panels)
 {
-    return sdx_align_up(w->gemm->packed_bytes(w->k, panels * w->gemm->nr));
+    return sdx_weight_packed(w) ? 0 : sdx_align_up(w->gemm->packed_bytes(w->k, panels * w->gemm->nr));
 }

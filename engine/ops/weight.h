@@ -39,6 +39,6 @@ const float *sdx_weight_packed(const sdx_weight *w);
 /* Where panel `begin` lies, with the others up to `end` behind it: among all, or else packed into scratch of
  * sdx_weight_scratch(w, end - begin) bytes. */
 const float *sdx_weight_panels(const sdx_weight *w, int64_t begin, int64_t end, float *scratch);
-size_t sdx_weight_scratch(const sdx_weight *w, int64_t panels);
+size_t sdx_weight_scratch(const sdx_weight *w, int64_t panels); /* 0 once all are packed */
 
 #endif

@@ -128,6 +128,23 @@ START_TEST(second_run_packs)
 }
 END_TEST
 
+/* Inputs that do not fit are no run: the next one is still the first. */
+START_TEST(refused_runs_do_not_count)
+{
+    static float got[TOKENS * OUT];
+    expect("fp32");
+    sdx_program *program = compile(make_mapped(), 1, "fp32");
+    sdx_session *s;
+    ck_assert_int_eq(sdx_session_create(program, &s, NULL), SDX_OK);
+    for (int i = 0; i < 2; i++) ck_assert_int_eq(sdx_session_run(s, 0, NULL, NULL, 0, NULL, NULL), SDX_ERR_USAGE);
+    ck_assert(run(s, got));
+    ck_assert_mem_eq(got, expected, sizeof expected);
+    ck_assert_ptr_null(sdx_weight_packed(program->late->first));
+    sdx_session_free(s);
+    sdx_program_free(program);
+}
+END_TEST
+
 static void *run_often(void *program)
 {
     static _Thread_local float got[TOKENS * OUT];
@@ -158,6 +175,7 @@ Suite *weight_suite(void)
     Suite *s = suite_create("weight");
     TCase *c = tcase_create("late");
     tcase_add_loop_test(c, second_run_packs, 0, 4);
+    tcase_add_test(c, refused_runs_do_not_count);
     tcase_add_test(c, sessions_run_while_one_packs);
     suite_add_tcase(s, c);
     return s;
